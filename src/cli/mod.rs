@@ -1,0 +1,7 @@
+//! (in the making)
+
+/// (in the making)
+#[must_use]
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}

@@ -1,0 +1,97 @@
+//! A mapping of an image file that only the kernel ever reads.
+//!
+//! Invariants:
+//! - The mapped bytes are never dereferenced here or anywhere in the program: a file that is truncated
+//!   under a mapping raises SIGBUS on a touch, whereas the kernel's own copy fails with EFAULT.
+//! - Every address given out lies inside the mapping.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::mm::{Advice, madvise};
+
+use crate::units::ByteRange;
+
+/// The whole of an image file, mapped read-only and shared.
+#[derive(Debug)]
+pub struct ImageMapping {
+    map: MmapRaw,
+}
+
+impl ImageMapping {
+    /// Maps the first `len` bytes of `file`.
+    ///
+    /// # Errors
+    /// Whatever `mmap` answers: no memory, or a file that can't be mapped.
+    pub fn new(file: &File, len: usize) -> io::Result<Self> {
+        let map = MmapOptions::new()
+            .len(len)
+            .map_raw_read_only(&file.as_fd())?;
+        Ok(Self { map })
+    }
+
+    /// The address of `range` for an iovec, or `None` where it leaves the mapping.
+    ///
+    /// The address must only be handed to the kernel, while the mapping is alive.
+    #[must_use]
+    pub fn address(&self, range: ByteRange) -> Option<*const u8> {
+        let start = usize::try_from(range.start()).ok()?;
+        let end = usize::try_from(range.end()).ok()?;
+        (end <= self.map.len()).then(|| self.map.as_ptr().wrapping_add(start))
+    }
+
+    /// Whether all pages of `range` are in memory now.
+    ///
+    /// For a file that the caller neither owns nor may write, the kernel says yes to everything:
+    /// the caller must have ruled that out.
+    ///
+    /// # Errors
+    /// Whatever `mincore` answers; `InvalidInput` where the range leaves the mapping.
+    pub fn resident(&self, range: ByteRange) -> io::Result<bool> {
+        let page = 4096u64;
+        let aligned = ByteRange::between(range.start() / page * page, range.end());
+        let address = self.address(aligned).ok_or(io::ErrorKind::InvalidInput)?;
+        let pages = aligned.len().div_ceil(page);
+        let mut state = [0u8; 256];
+        for first in (0..pages).step_by(state.len()) {
+            let count = usize::try_from((pages - first).min(256)).unwrap_or(256);
+            let offset = usize::try_from(first * page).map_err(|_| io::ErrorKind::InvalidInput)?;
+            // SAFETY: mincore reads no mapped byte; the range lies inside the mapping (checked by
+            // `address` above, whole pages of it) and `state` has room for one byte a page.
+            let answer = unsafe {
+                libc::mincore(
+                    address.wrapping_add(offset).cast_mut().cast(),
+                    count * 4096,
+                    state.as_mut_ptr(),
+                )
+            };
+            if answer != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            if state.iter().take(count).any(|page| page & 1 == 0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Asks the kernel to read `range` ahead, without waiting for it.
+    ///
+    /// # Errors
+    /// Whatever `madvise` answers; `InvalidInput` where the range leaves the mapping.
+    pub fn will_need(&self, range: ByteRange) -> io::Result<()> {
+        let aligned = ByteRange::between(range.start() / 4096 * 4096, range.end());
+        let address = self.address(aligned).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: MADV_WILLNEED changes no byte, and the range lies inside the mapping.
+        unsafe {
+            madvise(
+                address.cast_mut().cast(),
+                aligned.len_usize(),
+                Advice::WillNeed,
+            )?
+        };
+        Ok(())
+    }
+}

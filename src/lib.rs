@@ -1,0 +1,24 @@
+//! cowherd boots a herd of diskless machines from one disk image.
+//!
+//! The layers, in the order a byte from the network meets them:
+//!
+//! - [`serve`] owns sockets, threads and signals. It joins protocol and storage and decides neither.
+//! - [`nbd`] turns bytes into commands and results into bytes. It does no I/O and knows no storage.
+//! - [`export`] makes one disk of an image generation and a client's overlay.
+//! - [`overlay`] holds a client's changed blocks, and the order of writes that keeps them.
+//! - [`image`] is the shared, never written disk below.
+//! - [`disk`] is the only code that touches image and overlay files.
+//! - [`io`] is the only code that names the ring.
+//!
+//! `ARCHITECTURE.md` draws the whole, with the invariants.
+
+pub mod cli;
+pub mod disk;
+pub mod export;
+pub mod image;
+pub mod io;
+pub mod limits;
+pub mod nbd;
+pub mod overlay;
+pub mod serve;
+pub mod units;

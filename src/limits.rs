@@ -1,0 +1,89 @@
+//! Every bound of the program, in one place, with the relations between them checked by the compiler.
+//!
+//! A number that a peer or a file supplies is compared with its limit here before it sizes anything.
+
+use std::time::Duration;
+
+/// Longest string the protocol allows (NBD proto.md, "Values": "no larger than 4096 bytes").
+pub const NBD_STRING_MAX: usize = 4096;
+
+/// Longest option payload that is read into memory; a longer one is skipped and refused.
+pub const NBD_OPTION_MAX: usize = 64 * 1024;
+
+/// Options a client may send before it must have chosen an export.
+pub const NBD_OPTIONS_PER_HANDSHAKE: u32 = 256;
+
+/// How long a client may take from connecting to the end of its handshake.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
+
+/// Largest payload of one READ or WRITE, and the maximum block size that is advertised.
+pub const NBD_PAYLOAD_MAX: u32 = 32 * 1024 * 1024;
+
+/// Smallest request that is promised to work (any byte range does).
+pub const NBD_BLOCK_MIN: u32 = 1;
+
+/// The request size and alignment at which an overlay never has to merge.
+pub const NBD_BLOCK_PREFERRED: u32 = 4096;
+
+/// Connections waiting to be accepted: a whole room powers on at once.
+pub const LISTEN_BACKLOG: u32 = 4096;
+
+/// Connections in all, from accept to close.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+/// Requests of one session that are being worked on and not yet answered.
+pub const SESSION_REQUESTS_MAX: usize = 256;
+
+/// Bytes that the unanswered requests of one session may hold in memory.
+pub const SESSION_BYTES_MAX: u64 = 2 * NBD_PAYLOAD_MAX as u64;
+
+/// Bytes that the unanswered requests of all sessions of a shard may hold in memory.
+pub const SHARD_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// Size of the buffer that requests are received into, for each session.
+pub const RECEIVE_BUFFER: usize = 64 * 1024;
+
+/// A WRITE payload of at least this many bytes is received straight into an aligned buffer.
+pub const DIRECT_PAYLOAD_MIN: usize = 16 * 1024;
+
+/// A larger WRITE is received and applied in pieces of this size, so that neighbours get their turn.
+pub const WRITE_PIECE: usize = 1024 * 1024;
+
+/// An overlay read up to this size is tried in place; a larger one always goes through the ring.
+pub const INLINE_READ_MAX: u64 = 256 * 1024;
+
+/// Buffers that one gathered send names at most (the kernel's IOV_MAX).
+pub const GATHER_SEGMENTS_MAX: usize = 1024;
+
+/// Bytes that one gathered send holds at most, so that sessions of a shard take turns.
+pub const GATHER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Largest disk: block indices of the journal have 48 bits.
+pub const DISK_SIZE_MAX: u64 = 1 << 60;
+
+/// Longest image, client or host name in an export name.
+pub const NAME_MAX: usize = 64;
+
+/// Data-plane threads at most.
+pub const SHARDS_MAX: usize = 256;
+
+/// How long a clean stop waits for sessions to end by themselves.
+pub const DRAIN_TIME: Duration = Duration::from_secs(10);
+
+/// How often a served image is looked at, besides the notices of the kernel.
+pub const IMAGE_CHECK_EVERY: Duration = Duration::from_secs(1);
+
+const _: () = assert!(
+    NBD_PAYLOAD_MAX >= 1 << 25,
+    "proto.md: payloads of 32 MiB must work"
+);
+const _: () = assert!(NBD_BLOCK_PREFERRED.is_power_of_two() && NBD_BLOCK_PREFERRED >= 512);
+const _: () = assert!(NBD_BLOCK_PREFERRED as u64 == crate::units::BLOCK_SIZE);
+const _: () = assert!(
+    SESSION_BYTES_MAX >= NBD_PAYLOAD_MAX as u64,
+    "one request must always fit"
+);
+const _: () = assert!(SHARD_BYTES_MAX >= SESSION_BYTES_MAX);
+const _: () = assert!(NBD_OPTION_MAX > NBD_STRING_MAX + 6 + 2 * 1024);
+const _: () = assert!(DIRECT_PAYLOAD_MIN < RECEIVE_BUFFER && WRITE_PIECE > RECEIVE_BUFFER);
+const _: () = assert!(DISK_SIZE_MAX / crate::units::BLOCK_SIZE <= 1 << 48);

@@ -1,0 +1,5 @@
+//! The program: a thin wrapper over the library.
+
+fn main() -> std::process::ExitCode {
+    cowherd::cli::main()
+}
