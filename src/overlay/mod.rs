@@ -1,1 +1,4 @@
-//! (in the making)
+//! A client's changed blocks over a shared image, and the order of writes that keeps them.
+
+pub mod journal;
+pub mod map;
