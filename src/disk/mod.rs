@@ -8,7 +8,10 @@
 //!   bytes and the size of a file, [`Disk::sync_dir`] for names in a directory.
 //! - A failed sync is reported once and never retried here (the kernel drops the dirty pages).
 
-#![allow(unsafe_code, reason = "mappings of files live here, each block with its SAFETY line")]
+#![allow(
+    unsafe_code,
+    reason = "mappings of files live here, each block with its SAFETY line"
+)]
 
 mod mapping;
 mod real;
@@ -87,7 +90,7 @@ pub trait Disk: Clone + Debug + Send + Sync + 'static {
 }
 
 /// An open file of a [`Disk`].
-pub trait DiskFile: Debug + Send + Sync + 'static {
+pub trait DiskFile: Clone + Debug + Send + Sync + 'static {
     /// Reads some bytes at `offset`; 0 at the end of the file.
     ///
     /// # Errors

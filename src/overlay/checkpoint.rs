@@ -107,10 +107,12 @@ pub fn write<D: Disk>(
 ) -> std::io::Result<()> {
     let bytes = encode(uuid, snapshot)?;
     let temporary = dir.join(TEMPORARY);
-    let written = disk.create(&temporary, bytes.len() as u64).and_then(|file| {
-        file.write_at(&bytes, 0)?;
-        if durable { file.sync() } else { Ok(()) }
-    });
+    let written = disk
+        .create(&temporary, bytes.len() as u64)
+        .and_then(|file| {
+            file.write_at(&bytes, 0)?;
+            if durable { file.sync() } else { Ok(()) }
+        });
     if let Err(error) = written {
         // Its space may be what is missing; the error that counts is the first.
         let _ = disk.remove(&temporary);
@@ -136,9 +138,15 @@ pub fn read<D: Disk>(
 }
 
 fn encode(uuid: &[u8; 16], snapshot: &Snapshot) -> std::io::Result<Vec<u8>> {
-    let mut archive = Archive1 { leaves: Vec::new(), words: Vec::new() };
+    let mut archive = Archive1 {
+        leaves: Vec::new(),
+        words: Vec::new(),
+    };
     for (index, words) in snapshot.map.leaves() {
-        archive.leaves.push(LeafRef { index, checksum: leaf_checksum(words) });
+        archive.leaves.push(LeafRef {
+            index,
+            checksum: leaf_checksum(words),
+        });
         archive.words.push(words);
     }
     let body = rkyv::to_bytes::<rancor::Error>(&archive).map_err(std::io::Error::other)?;
@@ -189,11 +197,17 @@ fn decode(
         epoch: layout.chain_epoch.get(),
         checksum: layout.chain_checksum.get(),
     };
-    Ok(Snapshot { generation, chain, map })
+    Ok(Snapshot {
+        generation,
+        chain,
+        map,
+    })
 }
 
 fn decode_header(uuid: &[u8; 16], whole: &[u8]) -> Result<Layout, CheckpointError> {
-    let parsed = Layout::read_from_prefix(whole).ok().filter(|(l, _)| l.magic == MAGIC);
+    let parsed = Layout::read_from_prefix(whole)
+        .ok()
+        .filter(|(l, _)| l.magic == MAGIC);
     let Some((layout, _)) = parsed else {
         return Err(CheckpointError::Damaged("it does not begin like one"));
     };
@@ -215,8 +229,11 @@ fn decode_body(body: &[u8]) -> Result<(Vec<u32>, usize), CheckpointError> {
     }
     let mut indices = Vec::with_capacity(archive.leaves.len());
     for (leaf, words) in archive.leaves.iter().zip(archive.words.iter()) {
-        let words: [u64; LEAF_WORDS] = std::array::from_fn(|i| words.get(i).map_or(0, |w| w.to_native()));
-        let fourth_pattern = words.iter().any(|word| word & (word >> 1) & 0x5555_5555_5555_5555 != 0);
+        let words: [u64; LEAF_WORDS] =
+            std::array::from_fn(|i| words.get(i).map_or(0, |w| w.to_native()));
+        let fourth_pattern = words
+            .iter()
+            .any(|word| word & (word >> 1) & 0x5555_5555_5555_5555 != 0);
         if leaf_checksum(words) != leaf.checksum.to_native() || fourth_pattern {
             return Err(CheckpointError::Damaged("checksum of a leaf"));
         }
@@ -224,8 +241,14 @@ fn decode_body(body: &[u8]) -> Result<(Vec<u32>, usize), CheckpointError> {
     }
     // The leaves are read in place from here on, without rkyv: its archive of an array of integers
     // is the integers in order (little-endian by the crate's feature).
-    let start = archive.words.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
-    let in_body = start.checked_add(indices.len() * LEAF_BYTES).is_some_and(|end| end <= body.len());
+    let start = archive
+        .words
+        .as_ptr()
+        .addr()
+        .wrapping_sub(body.as_ptr().addr());
+    let in_body = start
+        .checked_add(indices.len() * LEAF_BYTES)
+        .is_some_and(|end| end <= body.len());
     if indices.is_empty() || in_body {
         return Ok((indices, start));
     }
@@ -260,17 +283,29 @@ mod tests {
     use crate::units::{BlockIndex, BlockRange};
 
     const UUID: [u8; 16] = [7; 16];
-    const CHAIN: ChainEnd = ChainEnd { seq: 5, epoch: 2, checksum: 77 };
+    const CHAIN: ChainEnd = ChainEnd {
+        seq: 5,
+        epoch: 2,
+        checksum: 77,
+    };
     const BLOCKS: u64 = 5 * LEAF_BLOCKS;
 
     fn snapshot() -> Snapshot {
         let mut map = BlockMap::new(BLOCKS);
         let mut set = |start, end, state| {
-            map.set(BlockRange::between(BlockIndex(start), BlockIndex(end)), state, |_, _| {});
+            map.set(
+                BlockRange::between(BlockIndex(start), BlockIndex(end)),
+                state,
+                |_, _| {},
+            );
         };
         set(10, 20, BlockState::Present);
         set(3 * LEAF_BLOCKS - 5, 3 * LEAF_BLOCKS + 5, BlockState::Zero);
-        Snapshot { generation: 9, chain: CHAIN, map }
+        Snapshot {
+            generation: 9,
+            chain: CHAIN,
+            map,
+        }
     }
 
     /// A copy of `bytes` that is aligned as a mapping is.
@@ -286,8 +321,17 @@ mod tests {
         write(&RealDisk, dir.path(), &UUID, &snapshot(), true).unwrap();
         let back = read(&RealDisk, dir.path(), &UUID, 9, BLOCKS).unwrap();
         assert_eq!((back.generation, back.chain), (9, CHAIN));
-        assert_eq!(back.map.counts(), BlockCounts { present: 10, zero: 10 });
-        assert_eq!(back.map.state(BlockIndex(3 * LEAF_BLOCKS)), BlockState::Zero);
+        assert_eq!(
+            back.map.counts(),
+            BlockCounts {
+                present: 10,
+                zero: 10
+            }
+        );
+        assert_eq!(
+            back.map.state(BlockIndex(3 * LEAF_BLOCKS)),
+            BlockState::Zero
+        );
     }
 
     #[test]
@@ -303,7 +347,10 @@ mod tests {
         for at in (0..size_of::<Layout>()).chain((HEADER_BYTES..good.len()).step_by(7)) {
             let mut bytes = good.clone();
             bytes[at] ^= 0x10;
-            assert!(decode(&UUID, 9, BLOCKS, aligned(&bytes)).is_err(), "byte {at}");
+            assert!(
+                decode(&UUID, 9, BLOCKS, aligned(&bytes)).is_err(),
+                "byte {at}"
+            );
         }
     }
 
@@ -311,7 +358,10 @@ mod tests {
     fn any_shorter_file_is_refused() {
         let good = encode(&UUID, &snapshot()).unwrap();
         for len in (0..good.len()).step_by(97) {
-            assert!(decode(&UUID, 9, BLOCKS, aligned(&good[..len])).is_err(), "{len} bytes");
+            assert!(
+                decode(&UUID, 9, BLOCKS, aligned(&good[..len])).is_err(),
+                "{len} bytes"
+            );
         }
     }
 
@@ -323,7 +373,10 @@ mod tests {
 
     #[test]
     fn an_empty_map_makes_a_small_checkpoint() {
-        let empty = Snapshot { map: BlockMap::new(1 << 28), ..snapshot() };
+        let empty = Snapshot {
+            map: BlockMap::new(1 << 28),
+            ..snapshot()
+        };
         let bytes = encode(&UUID, &empty).unwrap();
         assert!(bytes.len() < HEADER_BYTES + 64);
         let back = decode(&UUID, 9, 1 << 28, aligned(&bytes)).unwrap();

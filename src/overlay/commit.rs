@@ -12,7 +12,10 @@ pub struct GroupCommit<W> {
 
 impl<W> Default for GroupCommit<W> {
     fn default() -> Self {
-        Self { running: None, gathering: Vec::new() }
+        Self {
+            running: None,
+            gathering: Vec::new(),
+        }
     }
 }
 

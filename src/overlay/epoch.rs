@@ -33,7 +33,10 @@ impl Epoch {
         let mut at = blocks.start();
         while at < blocks.end() {
             let end = blocks.end().min(BlockIndex(at.0 + RUN_MAX));
-            self.push_run(Change { blocks: BlockRange::between(at, end), state });
+            self.push_run(Change {
+                blocks: BlockRange::between(at, end),
+                state,
+            });
             at = end;
         }
     }
@@ -90,7 +93,12 @@ mod tests {
     fn a_run_longer_than_a_record_holds_is_split() {
         let mut epoch = Epoch::default();
         epoch.push(range(0, RUN_MAX + 10), BlockState::Zero);
-        let lens: Vec<_> = epoch.changes().unwrap().iter().map(|c| c.blocks.len()).collect();
+        let lens: Vec<_> = epoch
+            .changes()
+            .unwrap()
+            .iter()
+            .map(|c| c.blocks.len())
+            .collect();
         assert_eq!(lens, [RUN_MAX, 10]);
     }
 

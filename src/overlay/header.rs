@@ -108,7 +108,10 @@ impl Header {
     /// [`HeaderError`], where neither copy can be used.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, HeaderError> {
         let copies = bytes.chunks(COPY_BYTES).take(2);
-        let layout = copies.filter_map(valid_copy).next().ok_or(HeaderError::Damaged)?;
+        let layout = copies
+            .filter_map(valid_copy)
+            .next()
+            .ok_or(HeaderError::Damaged)?;
         let features = layout.incompatible.get();
         if layout.version.get() != VERSION {
             return Err(HeaderError::Version(layout.version.get()));
@@ -164,7 +167,11 @@ mod tests {
         Header {
             uuid: *b"0123456789abcdef",
             mode: OverlayMode::Persistent,
-            base: Base { size: 10_000_001, mtime_ns: -5, sample: 99 },
+            base: Base {
+                size: 10_000_001,
+                mtime_ns: -5,
+                sample: 99,
+            },
             boot_id: [3; 16],
             created: 1_700_000_000,
         }
@@ -200,11 +207,24 @@ mod tests {
     #[test]
     fn the_format_has_not_changed() {
         let bytes = header().to_bytes();
-        let text: String = bytes[..size_of::<Layout>()].iter().map(|b| format!("{b:02x}")).collect();
+        let text: String = bytes[..size_of::<Layout>()]
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         let expected = concat!(
-            "636f77686572640a", "01000000", "CHECKSUM", "30313233343536373839616263646566",
-            "00100000", "01000000", "0000000000000000", "8196980000000000", "fbffffffffffffff",
-            "63000000", "00000000", "03030303030303030303030303030303", "00f1536500000000",
+            "636f77686572640a",
+            "01000000",
+            "CHECKSUM",
+            "30313233343536373839616263646566",
+            "00100000",
+            "01000000",
+            "0000000000000000",
+            "8196980000000000",
+            "fbffffffffffffff",
+            "63000000",
+            "00000000",
+            "03030303030303030303030303030303",
+            "00f1536500000000",
         );
         assert_eq!(text.replace(&text[24..32], "CHECKSUM"), expected);
     }

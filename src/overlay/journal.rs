@@ -142,7 +142,11 @@ pub struct Frames {
 pub const fn epoch_bytes(changes: usize) -> usize {
     let full = changes / ENTRIES_MAX;
     let rest = changes % ENTRIES_MAX;
-    let last = if rest == 0 { 0 } else { padded(HEADER_BYTES + rest * ENTRY_BYTES) };
+    let last = if rest == 0 {
+        0
+    } else {
+        padded(HEADER_BYTES + rest * ENTRY_BYTES)
+    };
     full * padded(HEADER_BYTES + ENTRIES_MAX * ENTRY_BYTES) + last
 }
 
@@ -150,9 +154,17 @@ pub const fn epoch_bytes(changes: usize) -> usize {
 #[must_use]
 pub fn start_frame(uuid: &[u8; 16], generation: u64, chain: ChainEnd) -> Frames {
     let mut bytes = Vec::new();
-    let mut after = Cursor { generation, offset: 0, chain };
+    let mut after = Cursor {
+        generation,
+        offset: 0,
+        chain,
+    };
     append_frame(uuid, &mut after, Kind::Start, &[], &mut bytes);
-    Frames { offset: 0, bytes, after }
+    Frames {
+        offset: 0,
+        bytes,
+        after,
+    }
 }
 
 /// The frames of the epoch that follows `cursor`. `changes` must not be empty.
@@ -163,10 +175,18 @@ pub fn epoch_frames(uuid: &[u8; 16], cursor: Cursor, changes: &[Change]) -> Fram
     after.chain.epoch += 1;
     let mut chunks = changes.chunks(ENTRIES_MAX).peekable();
     while let Some(chunk) = chunks.next() {
-        let kind = if chunks.peek().is_some() { Kind::Part } else { Kind::EpochEnd };
+        let kind = if chunks.peek().is_some() {
+            Kind::Part
+        } else {
+            Kind::EpochEnd
+        };
         append_frame(uuid, &mut after, kind, chunk, &mut bytes);
     }
-    Frames { offset: cursor.offset, bytes, after }
+    Frames {
+        offset: cursor.offset,
+        bytes,
+        after,
+    }
 }
 
 const fn padded(len: usize) -> usize {
@@ -233,7 +253,10 @@ impl Entry {
         let start = u64::from(self.block_low.get()) | u64::from(self.block_high.get()) << 32;
         let end = start + u64::from(self.run.get());
         let blocks = BlockRange::between(BlockIndex(start), BlockIndex(end));
-        Some(Change { blocks, state: BlockState::from_bits(self.state)? })
+        Some(Change {
+            blocks,
+            state: BlockState::from_bits(self.state)?,
+        })
     }
 }
 
@@ -260,8 +283,15 @@ impl Frame {
             return None;
         }
         let entries = <[Entry]>::ref_from_bytes(body).ok()?;
-        let changes = entries.iter().map(|entry| entry.to_change()).collect::<Option<_>>()?;
-        Some(Self { header, kind: Kind::from_code(header.kind.get())?, changes })
+        let changes = entries
+            .iter()
+            .map(|entry| entry.to_change())
+            .collect::<Option<_>>()?;
+        Some(Self {
+            header,
+            kind: Kind::from_code(header.kind.get())?,
+            changes,
+        })
     }
 
     fn continues(&self, cursor: &Cursor) -> bool {
@@ -308,7 +338,11 @@ pub fn replay(
     chain: ChainEnd,
     journal: &[u8],
 ) -> Result<Option<Replay>, JournalDamage> {
-    let before = Cursor { generation, offset: 0, chain };
+    let before = Cursor {
+        generation,
+        offset: 0,
+        chain,
+    };
     let start = Frame::parse(uuid, journal, 0);
     let Some(start) = start.filter(|f| f.kind == Kind::Start && f.continues(&before)) else {
         // An epoch of this generation is only ever written behind a durable start frame.
@@ -317,14 +351,23 @@ pub fn replay(
             None => Ok(None),
         };
     };
-    let mut replay = Replay { changes: Vec::new(), cursor: step(before, &start) };
+    let mut replay = Replay {
+        changes: Vec::new(),
+        cursor: step(before, &start),
+    };
     while let Some((changes, cursor)) = next_epoch(uuid, journal, replay.cursor) {
         replay.changes.extend(changes);
         replay.cursor = cursor;
     }
-    let torn = Cursor { chain: next_epoch_number(replay.cursor.chain), ..replay.cursor };
+    let torn = Cursor {
+        chain: next_epoch_number(replay.cursor.chain),
+        ..replay.cursor
+    };
     match later_epoch(uuid, journal, &torn) {
-        Some(later) => Err(JournalDamage::Hole { bad: replay.cursor.offset, later }),
+        Some(later) => Err(JournalDamage::Hole {
+            bad: replay.cursor.offset,
+            later,
+        }),
         None => Ok(Some(replay)),
     }
 }
@@ -354,22 +397,31 @@ fn step(cursor: Cursor, frame: &Frame) -> Cursor {
         epoch: cursor.chain.epoch,
         checksum: frame.header.checksum.get(),
     };
-    Cursor { offset: cursor.offset + frame.end(), chain, ..cursor }
+    Cursor {
+        offset: cursor.offset + frame.end(),
+        chain,
+        ..cursor
+    }
 }
 
 const fn next_epoch_number(chain: ChainEnd) -> ChainEnd {
-    ChainEnd { epoch: chain.epoch + 1, ..chain }
+    ChainEnd {
+        epoch: chain.epoch + 1,
+        ..chain
+    }
 }
 
 /// The first whole frame behind `cursor` that belongs to this use of the file and to an epoch after
 /// the cursor's.
 fn later_epoch(uuid: &[u8; 16], journal: &[u8], cursor: &Cursor) -> Option<usize> {
-    (cursor.offset..journal.len()).step_by(SECTOR).find(|&offset| {
-        Frame::parse(uuid, journal, offset).is_some_and(|frame| {
-            frame.header.generation.get() == cursor.generation
-                && frame.header.epoch.get() > cursor.chain.epoch
+    (cursor.offset..journal.len())
+        .step_by(SECTOR)
+        .find(|&offset| {
+            Frame::parse(uuid, journal, offset).is_some_and(|frame| {
+                frame.header.generation.get() == cursor.generation
+                    && frame.header.epoch.get() > cursor.chain.epoch
+            })
         })
-    })
 }
 
 #[cfg(test)]

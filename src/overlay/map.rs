@@ -89,7 +89,9 @@ impl ArchivedLeaves {
     fn word(&self, leaf: usize, word: usize) -> u64 {
         let at = self.start + leaf * LEAF_BYTES + word * 8;
         let bytes = (*self.bytes).as_ref().get(at..at + 8);
-        bytes.and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
+        bytes
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u64::from_le_bytes)
     }
 
     fn leaf(&self, leaf: usize) -> Leaf {
@@ -99,7 +101,9 @@ impl ArchivedLeaves {
 
 impl std::fmt::Debug for ArchivedLeaves {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ArchivedLeaves").field("start", &self.start).finish_non_exhaustive()
+        f.debug_struct("ArchivedLeaves")
+            .field("start", &self.start)
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,7 +131,12 @@ impl BlockMap {
     #[must_use]
     pub fn new(blocks: u64) -> Self {
         let leaves = usize::try_from(blocks.div_ceil(LEAF_BLOCKS)).unwrap_or(usize::MAX);
-        Self { blocks, directory: vec![0; leaves], slots: Vec::new(), archive: None }
+        Self {
+            blocks,
+            directory: vec![0; leaves],
+            slots: Vec::new(),
+            archive: None,
+        }
     }
 
     /// The map of a disk of `blocks` blocks as a checkpoint has it: `indices[i]` says which part of
@@ -175,7 +184,10 @@ impl BlockMap {
             }
             at += step;
         }
-        (BlockRange::between(from, BlockIndex(at.min(limit.0))), state)
+        (
+            BlockRange::between(from, BlockIndex(at.min(limit.0))),
+            state,
+        )
     }
 
     /// The runs of `range`, in order.
@@ -311,7 +323,11 @@ fn fill_leaf(leaf: &mut Leaf, first: u64, count: u64, state: BlockState) {
 
 /// The bits of blocks `from..until` of a word.
 const fn block_mask(from: u64, until: u64) -> u64 {
-    let below = if until == WORD_BLOCKS { u64::MAX } else { (1 << (until * 2)) - 1 };
+    let below = if until == WORD_BLOCKS {
+        u64::MAX
+    } else {
+        (1 << (until * 2)) - 1
+    };
     below & !((1 << (from * 2)) - 1)
 }
 
@@ -358,10 +374,15 @@ mod tests {
         let mut map = BlockMap::new(100);
         map.set(range(10, 20), BlockState::Present, |_, _| {});
         let mut changed = Vec::new();
-        map.set(range(5, 25), BlockState::Present, |run, old| changed.push((run, old)));
+        map.set(range(5, 25), BlockState::Present, |run, old| {
+            changed.push((run, old))
+        });
         assert_eq!(
             changed,
-            [(range(5, 10), BlockState::Absent), (range(20, 25), BlockState::Absent)]
+            [
+                (range(5, 10), BlockState::Absent),
+                (range(20, 25), BlockState::Absent)
+            ]
         );
     }
 
@@ -369,7 +390,13 @@ mod tests {
     fn nothing_past_the_end_of_the_disk_is_set() {
         let mut map = BlockMap::new(10);
         map.set(range(8, 20), BlockState::Zero, |_, _| {});
-        assert_eq!(map.counts(), BlockCounts { present: 0, zero: 2 });
+        assert_eq!(
+            map.counts(),
+            BlockCounts {
+                present: 0,
+                zero: 2
+            }
+        );
     }
 
     #[test]
@@ -378,7 +405,13 @@ mod tests {
         map.set(range(0, 50), BlockState::Present, |_, _| {});
         let frozen = map.clone();
         map.set(range(0, 50), BlockState::Zero, |_, _| {});
-        assert_eq!(frozen.counts(), BlockCounts { present: 50, zero: 0 });
+        assert_eq!(
+            frozen.counts(),
+            BlockCounts {
+                present: 50,
+                zero: 0
+            }
+        );
     }
 
     #[test]
@@ -390,7 +423,13 @@ mod tests {
         let base = 2 * LEAF_BLOCKS;
         assert_eq!(map.state(BlockIndex(base)), BlockState::Present);
         map.set(range(base + 2, base + 3), BlockState::Present, |_, _| {});
-        assert_eq!(map.counts(), BlockCounts { present: 2, zero: 1 });
+        assert_eq!(
+            map.counts(),
+            BlockCounts {
+                present: 2,
+                zero: 1
+            }
+        );
     }
 
     #[test]

@@ -119,7 +119,10 @@ mod tests {
         space.freed(range(0, 100));
         durable(&mut space);
         space.keep(range(40, 50));
-        assert_eq!(space.begin_punch(false), [range(0, 40).bytes(), range(50, 100).bytes()]);
+        assert_eq!(
+            space.begin_punch(false),
+            [range(0, 40).bytes(), range(50, 100).bytes()]
+        );
     }
 
     #[test]

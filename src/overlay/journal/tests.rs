@@ -5,11 +5,18 @@ use proptest::prelude::*;
 use super::*;
 
 const UUID: [u8; 16] = *b"0123456789abcdef";
-const CHAIN: ChainEnd = ChainEnd { seq: 41, epoch: 7, checksum: 0xdead_beef };
+const CHAIN: ChainEnd = ChainEnd {
+    seq: 41,
+    epoch: 7,
+    checksum: 0xdead_beef,
+};
 
 fn change(start: u64, len: u64) -> Change {
     let blocks = BlockRange::between(BlockIndex(start), BlockIndex(start + len));
-    Change { blocks, state: BlockState::Present }
+    Change {
+        blocks,
+        state: BlockState::Present,
+    }
 }
 
 /// A journal file of generation 3 with these epochs.
@@ -20,13 +27,21 @@ struct File {
 
 impl File {
     fn start() -> Self {
-        let mut file = Self { bytes: vec![0; JOURNAL_BYTES], cursor: Cursor { generation: 3, offset: 0, chain: CHAIN } };
+        let mut file = Self {
+            bytes: vec![0; JOURNAL_BYTES],
+            cursor: Cursor {
+                generation: 3,
+                offset: 0,
+                chain: CHAIN,
+            },
+        };
         file.put(start_frame(&UUID, 3, CHAIN));
         file
     }
 
     fn put(&mut self, frames: Frames) {
-        self.bytes[frames.offset..frames.offset + frames.bytes.len()].copy_from_slice(&frames.bytes);
+        self.bytes[frames.offset..frames.offset + frames.bytes.len()]
+            .copy_from_slice(&frames.bytes);
         self.cursor = frames.after;
     }
 
@@ -56,7 +71,11 @@ fn whole_epochs_come_back_in_order() {
 fn the_size_of_an_epoch_is_known_before_it_is_written() {
     for changes in [1, 337, 338, 1000, CHANGES_MAX] {
         let frames = epoch_frames(&UUID, File::start().cursor, &many(changes as u64));
-        assert_eq!(frames.bytes.len(), epoch_bytes(changes), "{changes} changes");
+        assert_eq!(
+            frames.bytes.len(),
+            epoch_bytes(changes),
+            "{changes} changes"
+        );
     }
     assert!(epoch_bytes(CHANGES_MAX) + SECTOR <= JOURNAL_BYTES);
 }
@@ -106,7 +125,13 @@ fn a_damaged_epoch_before_a_whole_one_is_refused() {
 fn a_damaged_start_frame_before_an_epoch_is_refused() {
     let mut file = File::start().epoch(&many(3));
     file.bytes[20] ^= 1;
-    assert_eq!(file.replay(), Err(JournalDamage::Hole { bad: 0, later: SECTOR }));
+    assert_eq!(
+        file.replay(),
+        Err(JournalDamage::Hole {
+            bad: 0,
+            later: SECTOR
+        })
+    );
 }
 
 #[test]
@@ -124,7 +149,10 @@ fn the_format_has_not_changed() {
                   03000000000000002b00000000000000\
                   08000000000000000300010000000000";
     let entry = "020000000100010005000000";
-    let hex: String = frames.bytes[..60].iter().map(|b| format!("{b:02x}")).collect();
+    let hex: String = frames.bytes[..60]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
     assert_eq!(hex, format!("{header}{entry}"));
 }
 
