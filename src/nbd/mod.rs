@@ -14,6 +14,9 @@ pub mod session;
 pub mod validate;
 pub mod wire;
 
+#[cfg(test)]
+mod cut_stream;
+
 use crate::limits::{NBD_BLOCK_MIN, NBD_BLOCK_PREFERRED, NBD_PAYLOAD_MAX};
 use wire::{BlockSizes, ReplyType, TransmissionFlags};
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::nbd::cut_stream::cut;
 use crate::nbd::wire::CommandFlags;
 use proptest::prelude::*;
 
@@ -280,21 +281,6 @@ fn any_request() -> impl Strategy<Value = Vec<u8>> {
     let write = (any::<u64>(), 0..(2_u64 << 20), payload)
         .prop_map(|(cookie, offset, payload)| write(cookie, offset, &payload));
     prop_oneof![simple, write]
-}
-
-/// `stream` cut after every length of `cuts`, again and again.
-fn cut<'a>(stream: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
-    let mut rest = stream;
-    let mut pieces = Vec::new();
-    for cut in cuts.iter().cycle() {
-        let (piece, after) = rest.split_at((*cut).min(rest.len()));
-        pieces.push(piece);
-        rest = after;
-        if rest.is_empty() {
-            break;
-        }
-    }
-    pieces
 }
 
 proptest! {

@@ -237,6 +237,15 @@ fn a_refused_export_name_closes_the_connection_without_a_word() {
 }
 
 #[test]
+fn export_name_may_have_4096_bytes() {
+    let name = "a".repeat(4096);
+    check_options(
+        &[option(OptionCode::EXPORT_NAME, name.as_bytes())],
+        &format!("? Open {{ name: {name:?} }}\n! Refused"),
+    );
+}
+
+#[test]
 fn a_malformed_export_name_closes_the_connection() {
     let malformed = [
         (vec![b'a'; 4097], "longer than 4096 bytes"),

@@ -1,6 +1,7 @@
 //! What holds for every stream: how it is cut, where it ends, what is not taken.
 
 use super::*;
+use crate::nbd::cut_stream::cut;
 use proptest::prelude::*;
 
 fn started() -> Handshake {
@@ -138,20 +139,6 @@ fn any_option() -> impl Strategy<Value = Vec<u8>> {
         (0..12_u32, data).prop_map(|(code, data)| option(OptionCode::from_wire(code), &data));
     let list = Just(option(OptionCode::LIST, b""));
     prop_oneof![4 => query, 4 => other, 1 => list]
-}
-
-fn cut<'a>(stream: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
-    let mut rest = stream;
-    let mut pieces = Vec::new();
-    for cut in cuts.iter().cycle() {
-        let (piece, after) = rest.split_at((*cut).min(rest.len()));
-        pieces.push(piece);
-        rest = after;
-        if rest.is_empty() {
-            break;
-        }
-    }
-    pieces
 }
 
 proptest! {
