@@ -49,6 +49,12 @@ impl FreedSpace {
         self.punching.iter().any(|run| run.overlaps(blocks))
     }
 
+    /// Whether anything is being punched.
+    #[must_use]
+    pub const fn is_punching_any(&self) -> bool {
+        !self.punching.is_empty()
+    }
+
     /// A flush begins to make the open epoch durable.
     pub fn seal(&mut self) {
         let open = std::mem::take(&mut self.open);

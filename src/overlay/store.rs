@@ -27,6 +27,24 @@ const CHECKPOINT_AT: usize = JOURNAL_BYTES / 4 * 3;
 /// The content of one block.
 pub type Block = [u8; BLOCK_BYTES];
 
+/// The image's content of the blocks at the edges of a change: two at most.
+#[derive(Debug, Default)]
+pub struct BaseBlocks(Vec<(BlockIndex, Box<Block>)>);
+
+impl BaseBlocks {
+    /// Adds the content of one block.
+    pub fn add(&mut self, block: BlockIndex, content: Box<Block>) {
+        self.0.push((block, content));
+    }
+
+    fn get(&self, block: BlockIndex) -> Option<&Block> {
+        self.0
+            .iter()
+            .find(|(at, _)| *at == block)
+            .map(|(_, content)| &**content)
+    }
+}
+
 /// Why a write was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -148,23 +166,30 @@ impl<D: Disk> Overlay<D> {
         self.poison.as_ref()
     }
 
-    /// The blocks at the edges of a write that must be merged with the image: at most two.
-    pub fn blocks_to_merge(&self, range: ByteRange) -> impl Iterator<Item = BlockIndex> + use<D> {
-        let edges = self.partial_blocks(range);
-        let absent = |block: &BlockIndex| self.map.state(*block) == BlockState::Absent;
-        edges.map(|edge| edge.filter(absent)).into_iter().flatten()
+    /// The first and the last block of a change that it covers in part only, where they are in
+    /// `state`.
+    #[must_use]
+    pub fn edges(&self, range: ByteRange, state: BlockState) -> [Option<BlockIndex>; 2] {
+        self.partial_blocks(range)
+            .map(|edge| edge.filter(|&block| self.map.state(block) == state))
+    }
+
+    /// Whether space is being given back just now.
+    #[must_use]
+    pub fn is_punching(&self) -> bool {
+        self.space.is_punching_any()
     }
 
     /// Writes `data` at `range`, which must lie on the disk and have the length of `data`. `base`
-    /// gives the image's content of blocks that are written in part.
+    /// has the image's content of blocks that are written in part.
     ///
     /// # Errors
     /// [`WriteError`]; the blocks are then in the state they were in.
-    pub fn write<'a>(
+    pub fn write(
         &mut self,
         range: ByteRange,
         data: &[u8],
-        base: impl Fn(BlockIndex) -> Option<&'a Block>,
+        base: &BaseBlocks,
     ) -> Result<(), WriteError> {
         if range.is_empty() {
             return Ok(());
@@ -175,7 +200,7 @@ impl<D: Disk> Overlay<D> {
             let bytes = data
                 .get(start..start + piece.len_usize())
                 .unwrap_or_default();
-            self.write_piece(piece, bytes, &base)?;
+            self.write_piece(piece, bytes, base)?;
         }
         self.space.keep(range.blocks_touched());
         self.set(range.blocks_touched(), BlockState::Present);
@@ -186,11 +211,11 @@ impl<D: Disk> Overlay<D> {
     ///
     /// # Errors
     /// [`WriteError`]; an edge of the range may have been zeroed then.
-    pub fn zero<'a>(
+    pub fn zero(
         &mut self,
         range: ByteRange,
         how: Zeroing,
-        base: impl Fn(BlockIndex) -> Option<&'a Block>,
+        base: &BaseBlocks,
     ) -> Result<(), WriteError> {
         let whole = self.whole_blocks(range);
         let middle = whole.bytes();
@@ -306,11 +331,11 @@ impl<D: Disk> Overlay<D> {
         cuts.into_iter().filter(|piece| !piece.is_empty())
     }
 
-    fn write_piece<'a>(
+    fn write_piece(
         &mut self,
         piece: ByteRange,
         bytes: &[u8],
-        base: &impl Fn(BlockIndex) -> Option<&'a Block>,
+        base: &BaseBlocks,
     ) -> Result<(), WriteError> {
         let block = BlockIndex::holding(piece.start());
         let partial = self.partial_blocks(piece).iter().any(Option::is_some);
@@ -319,7 +344,7 @@ impl<D: Disk> Overlay<D> {
             return self.write_data(bytes, piece.start());
         }
         let mut whole = match state {
-            BlockState::Absent => *base(block).ok_or(WriteError::NeedsBase(block))?,
+            BlockState::Absent => *base.get(block).ok_or(WriteError::NeedsBase(block))?,
             BlockState::Present | BlockState::Zero => [0; BLOCK_BYTES],
         };
         let start = usize::try_from(piece.start() - block.start()).unwrap_or(usize::MAX);

@@ -79,35 +79,28 @@ impl Bench {
         content
     }
 
-    fn edges(&mut self, range: ByteRange) -> Vec<(BlockIndex, Block)> {
-        let blocks: Vec<_> = self.overlay().blocks_to_merge(range).collect();
-        blocks
+    fn edges(&mut self, range: ByteRange) -> BaseBlocks {
+        let mut base = BaseBlocks::default();
+        for block in self
+            .overlay()
+            .edges(range, BlockState::Absent)
             .into_iter()
-            .map(|block| (block, self.base_block(block)))
-            .collect()
+            .flatten()
+        {
+            base.add(block, Box::new(self.base_block(block)));
+        }
+        base
     }
 
     fn write(&mut self, at: usize, data: &[u8]) {
         let range = ByteRange::new(at as u64, data.len() as u64).unwrap();
-        let edges = self.edges(range);
-        let base = |block| {
-            edges
-                .iter()
-                .find(|(b, _)| *b == block)
-                .map(|(_, content)| content)
-        };
-        self.overlay().write(range, data, base).unwrap();
+        let base = self.edges(range);
+        self.overlay().write(range, data, &base).unwrap();
     }
 
     fn zero(&mut self, range: ByteRange, how: Zeroing) {
-        let edges = self.edges(range);
-        let base = |block| {
-            edges
-                .iter()
-                .find(|(b, _)| *b == block)
-                .map(|(_, content)| content)
-        };
-        self.overlay().zero(range, how, base).unwrap();
+        let base = self.edges(range);
+        self.overlay().zero(range, how, &base).unwrap();
     }
 
     fn flush(&mut self) {
@@ -170,7 +163,7 @@ fn a_write_without_the_rest_of_its_block_changes_nothing() {
     let mut bench = Bench::new(20_000);
     let refused = bench
         .overlay()
-        .write(range(4000, 200), &[0xee; 200], |_| None);
+        .write(range(4000, 200), &[0xee; 200], &BaseBlocks::default());
     assert!(matches!(refused, Err(WriteError::NeedsBase(BlockIndex(0)))));
     assert_eq!(bench.read_all(), bench.image);
 }
@@ -178,8 +171,10 @@ fn a_write_without_the_rest_of_its_block_changes_nothing() {
 #[test]
 fn a_write_up_to_an_odd_end_needs_no_merge() {
     let mut bench = Bench::new(4096 + 3);
-    let merge = bench.overlay().blocks_to_merge(range(4096, 3)).count();
-    assert_eq!(merge, 0);
+    assert_eq!(
+        bench.overlay().edges(range(4096, 3), BlockState::Absent),
+        [None, None]
+    );
 }
 
 #[test]
@@ -347,7 +342,9 @@ fn after_a_failed_sync_writes_fail_and_reads_go_on() {
         source: io::Error::other("media"),
     };
     assert!(bench.overlay().finish_cycle(Err(failed)).is_err());
-    let refused = bench.overlay().write(range(0, 4096), &[1; 4096], |_| None);
+    let refused = bench
+        .overlay()
+        .write(range(0, 4096), &[1; 4096], &BaseBlocks::default());
     assert!(matches!(refused, Err(WriteError::Poisoned(_))));
     assert_eq!(bench.read_all()[..100], [9; 100]);
 }
