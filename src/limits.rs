@@ -87,3 +87,22 @@ const _: () = assert!(SHARD_BYTES_MAX >= SESSION_BYTES_MAX);
 const _: () = assert!(NBD_OPTION_MAX > NBD_STRING_MAX + 6 + 2 * 1024);
 const _: () = assert!(DIRECT_PAYLOAD_MIN < RECEIVE_BUFFER && WRITE_PIECE > RECEIVE_BUFFER);
 const _: () = assert!(DISK_SIZE_MAX / crate::units::BLOCK_SIZE <= 1 << 48);
+
+/// Submissions that the ring of a shard holds before they must go to the kernel.
+pub const RING_ENTRIES: u32 = 1024;
+
+/// Smallest buffer of a pool, and the alignment of them all.
+pub const POOL_BUFFER_MIN: usize = 4096;
+
+/// Largest buffer of a pool: any one request fits.
+pub const POOL_BUFFER_MAX: usize = NBD_PAYLOAD_MAX as usize;
+
+/// Bytes that the pool of a shard keeps for reuse while nobody needs them.
+pub const POOL_IDLE_MAX: usize = 4 * 1024 * 1024;
+
+/// A buffer larger than this goes back to the system at once, so that one can't fill the pool.
+pub const POOL_KEPT_BUFFER_MAX: usize = WRITE_PIECE;
+
+const _: () = assert!(RING_ENTRIES.is_power_of_two());
+const _: () = assert!(POOL_BUFFER_MIN.is_power_of_two() && POOL_BUFFER_MAX.is_power_of_two());
+const _: () = assert!(POOL_KEPT_BUFFER_MAX <= POOL_IDLE_MAX);
