@@ -1,1 +1,3 @@
-//! (in the making)
+//! An image generation and a client's overlay as one disk.
+
+pub mod name;

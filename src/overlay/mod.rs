@@ -1,1 +1,5 @@
-//! (in the making)
+//! A client's changed blocks over one image generation.
+
+mod mode;
+
+pub use mode::OverlayMode;
