@@ -87,3 +87,14 @@ const _: () = assert!(SHARD_BYTES_MAX >= SESSION_BYTES_MAX);
 const _: () = assert!(NBD_OPTION_MAX > NBD_STRING_MAX + 6 + 2 * 1024);
 const _: () = assert!(DIRECT_PAYLOAD_MIN < RECEIVE_BUFFER && WRITE_PIECE > RECEIVE_BUFFER);
 const _: () = assert!(DISK_SIZE_MAX / crate::units::BLOCK_SIZE <= 1 << 48);
+
+/// The piece of an image whose pages are looked up in memory at once.
+pub const WARM_GRANULE: u64 = 256 * 1024;
+
+/// Pieces of one image that are remembered to be in memory: enough for 64 GiB, at 8 bytes each.
+pub const WARM_GRANULES_MAX: u64 = 1 << 18;
+
+/// For how many ticks (one every [`IMAGE_CHECK_EVERY`]) a piece is believed to stay in memory.
+pub const WARM_FOR_TICKS: u64 = 4;
+
+const _: () = assert!(WARM_GRANULE.is_power_of_two() && WARM_GRANULE >= crate::units::BLOCK_SIZE);

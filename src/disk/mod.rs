@@ -5,6 +5,8 @@
     reason = "mappings of files live here, each block with its SAFETY line"
 )]
 
+mod image_file;
 mod mapping;
 
+pub use image_file::{FileKind, ImageFile, Stamp};
 pub use mapping::ImageMapping;
