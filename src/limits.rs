@@ -106,3 +106,14 @@ pub const POOL_KEPT_BUFFER_MAX: usize = WRITE_PIECE;
 const _: () = assert!(RING_ENTRIES.is_power_of_two());
 const _: () = assert!(POOL_BUFFER_MIN.is_power_of_two() && POOL_BUFFER_MAX.is_power_of_two());
 const _: () = assert!(POOL_KEPT_BUFFER_MAX <= POOL_IDLE_MAX);
+
+/// The piece of an image whose pages are looked up in memory at once.
+pub const WARM_GRANULE: u64 = 256 * 1024;
+
+/// Pieces of one image that are remembered to be in memory: enough for 64 GiB, at 8 bytes each.
+pub const WARM_GRANULES_MAX: u64 = 1 << 18;
+
+/// For how many ticks (one every [`IMAGE_CHECK_EVERY`]) a piece is believed to stay in memory.
+pub const WARM_FOR_TICKS: u64 = 4;
+
+const _: () = assert!(WARM_GRANULE.is_power_of_two() && WARM_GRANULE >= crate::units::BLOCK_SIZE);

@@ -13,6 +13,7 @@
     reason = "mappings of files live here, each block with its SAFETY line"
 )]
 
+mod image_file;
 mod mapping;
 mod real;
 
@@ -21,6 +22,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use image_file::{FileKind, ImageFile, Stamp};
 pub use mapping::ImageMapping;
 pub use real::{RealDisk, RealFile, read_cached};
 

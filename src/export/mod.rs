@@ -1,8 +1,10 @@
 //! An image generation plus a client's overlay as one disk.
 //!
+//! - [`name`] is the grammar of export names.
 //! - [`plan`] turns a range into runs: image, overlay or zeros.
 //! - [`volume`] reads, writes and flushes it on its shard.
 
+pub mod name;
 pub mod plan;
 pub mod volume;
 
