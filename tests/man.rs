@@ -35,7 +35,7 @@ fn pages() -> Vec<Page> {
         .map(|command| Page {
             name: command
                 .get_display_name()
-                .unwrap_or(command.get_name())
+                .unwrap_or_else(|| command.get_name())
                 .to_owned(),
             command,
         })

@@ -65,7 +65,7 @@ pub(super) struct Arguments {
     pub(super) verbose: u8,
 }
 
-/// What `serve` is asked to do. Every value is checked as far as that goes without a file or socket.
+/// What `serve` is asked to do, checked as far as that goes without a file or a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Files of the images; empty only with `demo`.
