@@ -3,7 +3,7 @@
 //! Tokens rather than a syntax tree: they see into macros, and a path is a path wherever it stands.
 //! Strings and comments are no tokens of code, so that nothing in them counts as a name.
 
-use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Ident, TokenStream, TokenTree};
 
 /// A file of Rust, given by its path from the root of the repository and its text.
 pub(crate) struct Source {
@@ -181,7 +181,7 @@ impl Reader {
         while let Some(TokenTree::Ident(segment)) = tokens.get(at) {
             path.push(segment.to_string());
             at += 1;
-            if !starts_with_colons(&tokens[at..]) {
+            if !starts_with_colons(&tokens[at..]) || may_precede_a_path(segment) {
                 break;
             }
             at += 2;
@@ -253,6 +253,15 @@ fn is_cfg_test(tokens: &[TokenTree]) -> bool {
     };
     let text = attribute.stream().to_string().replace(' ', "");
     is_punct(hash, '#') && (text == "cfg(test)" || text.starts_with("cfg(all(test,"))
+}
+
+/// Whether `word ::name` is a keyword and then a path from the outermost root.
+fn may_precede_a_path(word: &Ident) -> bool {
+    let keywords = [
+        "as", "break", "dyn", "else", "for", "if", "impl", "in", "match", "mut", "return", "use",
+        "while",
+    ];
+    keywords.iter().any(|keyword| word == keyword)
 }
 
 fn starts_with_colons(tokens: &[TokenTree]) -> bool {
