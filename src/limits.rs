@@ -1,6 +1,6 @@
-//! Every bound of the program, in one place, with the relations between them checked by the compiler.
+//! Every bound of the program, in one place, their relations checked by the compiler.
 //!
-//! A number that a peer or a file supplies is compared with its limit here before it sizes anything.
+//! A number that a peer or a file supplies is compared with its limit before it sizes anything.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub const RECEIVE_BUFFER: usize = 64 * 1024;
 /// A WRITE payload of at least this many bytes is received straight into an aligned buffer.
 pub const DIRECT_PAYLOAD_MIN: usize = 16 * 1024;
 
-/// A larger WRITE is received and applied in pieces of this size, so that neighbours get their turn.
+/// A larger WRITE is received and applied in pieces of this size: neighbours get their turn.
 pub const WRITE_PIECE: usize = 1024 * 1024;
 
 /// An overlay read up to this size is tried in place; a larger one always goes through the ring.
