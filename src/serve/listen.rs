@@ -1,7 +1,8 @@
 //! Where the server listens: addresses as text, and the sockets behind them.
 //!
 //! Invariants:
-//! - A socket file is only removed when nobody answers on it, or when it is still the one made here.
+//! - A socket file is only removed when nobody answers on it, or when it is still the one made
+//!   here.
 //! - Sockets are non-blocking and closed on exec; ready for tokio's `from_std`.
 
 mod address;
@@ -74,17 +75,20 @@ pub enum ListenError {
     #[error("{0} is in use by another program: stop it, or choose another with --listen")]
     InUse(String),
     #[error(
-        "{address}: no permission to listen there; ports below 1024 need CAP_NET_BIND_SERVICE, socket files a directory one may write; or choose another with --listen"
+        "{address}: no permission to listen there; ports below 1024 need CAP_NET_BIND_SERVICE, \
+         socket files a directory one may write; or choose another with --listen"
     )]
     Forbidden { address: String },
     #[error("host {host:?} can't be resolved ({reason}); check the name given to --listen")]
     Resolve { host: String, reason: io::Error },
     #[error("{address}: can't be listened on ({reason}); choose another with --listen")]
     Failed { address: String, reason: io::Error },
-    #[error("{}: is there already and is no socket; remove it, or choose another with --listen", .0.display())]
+    #[error("{}: is there already and is no socket; remove it, or choose another with \
+             --listen", .0.display())]
     NoSocket(PathBuf),
     #[error(
-        "socket number {0} of LISTEN_FDS is no listening TCP or unix stream socket; check the socket unit"
+        "socket number {0} of LISTEN_FDS is no listening TCP or unix stream socket; check the \
+         socket unit"
     )]
     Inherited(usize),
 }
@@ -101,8 +105,9 @@ impl ListenError {
 
 /// Listens on every address that `address` stands for.
 ///
-/// A host name may stand for several. One that this machine can't have (IPv6 switched off, say) is left
-/// out if another works; one that is in use is an error, since clients could meet the other program.
+/// A host name may stand for several. One that this machine can't have (IPv6 switched off, say) is
+/// left out if another works; one that is in use is an error, since clients could meet the other
+/// program.
 ///
 /// # Errors
 /// In one line which address it is and what to do.

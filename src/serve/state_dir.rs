@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - One server per directory, held by a lock for as long as [`StateDir`] lives.
-//! - An overlay directory carries the identity of its image, durably, before any overlay is made in it.
+//! - An overlay directory carries the identity of its image, durably, before any overlay is made in
+//!   it.
 
 mod durable;
 
@@ -37,26 +38,32 @@ pub struct StateDir {
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "each message is its variant's description")]
 pub enum StateError {
-    #[error("state directory {} is held by another cowherd{}: stop it, or choose another directory with --state", path.display(), holder(*pid))]
+    #[error("state directory {} is held by another cowherd{}: stop it, or choose another \
+             directory with --state", path.display(), holder(*pid))]
     Locked { path: PathBuf, pid: Option<u32> },
-    #[error("state {}: no permission; choose another directory with --state, or let this user write there", .0.display())]
+    #[error("state {}: no permission; choose another directory with --state, or let this user \
+             write there", .0.display())]
     Forbidden(PathBuf),
-    #[error("state {}: the file system is read-only; choose another directory with --state", .0.display())]
+    #[error("state {}: the file system is read-only; choose another directory with \
+             --state", .0.display())]
     ReadOnly(PathBuf),
     #[error("state {}: {reason}; choose another directory with --state", path.display())]
     Failed { path: PathBuf, reason: io::Error },
-    #[error("image {image} is another one than the overlays in {} were made over: {difference}; {}", directory.display(), advice(difference, directory))]
+    #[error("image {image} is another one than the overlays in {} were made over: {difference}; \
+             {}", directory.display(), advice(difference, directory))]
     OtherImage {
         image: Name,
         directory: PathBuf,
         difference: Difference,
     },
-    #[error("{}: {reason}; restore the file, or move the directory it is in away to start afresh", path.display())]
+    #[error("{}: {reason}; restore the file, or move the directory it is in away to start \
+             afresh", path.display())]
     BadIdentity {
         path: PathBuf,
         reason: IdentityTextError,
     },
-    #[error("{} holds overlays, but not the file `{IDENTITY}` that tells of which image; restore it, or move the directory away to start afresh", .0.display())]
+    #[error("{} holds overlays, but not the file `{IDENTITY}` that tells of which image; restore \
+             it, or move the directory away to start afresh", .0.display())]
     NoIdentity(PathBuf),
 }
 
@@ -69,7 +76,8 @@ fn advice(difference: &Difference, directory: &Path) -> String {
         format!("if its content is surely the same, run `touch -d {time}` on the image; else ")
     });
     format!(
-        "{touch}restore the image, serve this one under another name, or move {} away to start afresh",
+        "{touch}restore the image, serve this one under another name, or move {} away to start \
+         afresh",
         directory.display()
     )
 }

@@ -169,7 +169,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_shown_so_that_it_can_be_read_again(text in "[a:\\[\\]0-9%/.]{0,12}|unix:.{0,8}") {
+        fn what_is_shown_can_be_read_again(text in "[a:\\[\\]0-9%/.]{0,12}|unix:.{0,8}") {
             if let Ok(address) = text.parse::<ListenAddress>() {
                 prop_assert_eq!(address.to_string().parse(), Ok(address));
             }

@@ -122,7 +122,8 @@ fn a_socket_file_goes_with_its_server() {
 fn the_file_of_a_dead_server_is_replaced() {
     let dir = Dir::new();
     let dead = UnixListener::bind(dir.socket()).unwrap();
-    // Closing is not enough: a child that another test starts right now may hold it a little longer.
+    // Closing is not enough: a child that another test starts right now may hold it a little
+    // longer.
     SockRef::from(&dead)
         .shutdown(std::net::Shutdown::Both)
         .unwrap();
