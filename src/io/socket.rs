@@ -191,7 +191,7 @@ impl Socket {
             }
             if !wait && !gather.is_empty() {
                 // A fast reader must not keep the shard from its neighbours.
-                tokio::task::yield_now().await;
+                ring::yield_now().await;
             }
         }
         Ok(())
