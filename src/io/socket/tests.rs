@@ -28,10 +28,12 @@ fn unix() -> Pair {
 /// Both ends have small buffers, so that sends soon have to wait.
 fn tcp() -> Pair {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    SockRef::from(&listener).set_recv_buffer_size(8192).unwrap();
+    SockRef::from(&listener)
+        .set_recv_buffer_size(65_536)
+        .unwrap();
     let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (ours, _) = listener.accept().unwrap();
-    SockRef::from(&ours).set_send_buffer_size(16_384).unwrap();
+    SockRef::from(&ours).set_send_buffer_size(65_536).unwrap();
     (Socket::new(ours.into()).unwrap(), Box::new(theirs))
 }
 
