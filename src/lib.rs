@@ -18,6 +18,7 @@ pub mod export;
 pub mod image;
 pub mod io;
 pub mod limits;
+pub mod name;
 pub mod nbd;
 pub mod overlay;
 pub mod serve;

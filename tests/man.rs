@@ -161,7 +161,7 @@ fn limits_table() -> String {
     [
         ("Largest request", mib(limits::NBD_PAYLOAD_MAX.into())),
         ("Largest disk", eib(limits::DISK_SIZE_MAX)),
-        ("Connections", limits::CONNECTIONS_MAX.to_string()),
+        ("Handshakes at a time", limits::HANDSHAKES_MAX.to_string()),
         (
             "Requests in flight for each connection",
             limits::SESSION_REQUESTS_MAX.to_string(),

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "IMAGE", required_unless_present = "demo")]
     images: Vec<PathBuf>,
 
-    /// Make a small disk image, serve it as `disk`, and print what to try
+    /// Make a small disk image, serve it as `demo`, and print what to try
     ///
     /// The image holds a FAT file system with a few files. Nothing else is needed: no image, no
     /// privileges, no configuration.

@@ -5,14 +5,14 @@
 //! - A read either fills its whole buffer or says so; bytes past the end of the file are zeros.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, SeekFrom};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 
 /// What sort of thing a path led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,24 +121,7 @@ impl ImageFile {
     /// A failing disk, or `UnexpectedEof` where the file ends before `size`.
     pub fn read_cached(&self, buf: &mut [u8], offset: u64, size: u64) -> io::Result<bool> {
         let stored = zero_past_end(buf, offset, size);
-        let mut done = 0;
-        while let Some(rest) = stored.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let at = offset + done as u64;
-            match rustix::io::preadv2(
-                &*self.file,
-                &mut [IoSliceMut::new(rest)],
-                at,
-                ReadWriteFlags::NOWAIT,
-            ) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => done += count,
-                Err(Errno::INTR) => {}
-                // Some file systems can't promise not to wait at all.
-                Err(Errno::AGAIN | Errno::OPNOTSUPP) => return Ok(false),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(true)
+        super::read_cached(&self.file, stored, offset)
     }
 
     /// Fills `buf` from `offset`, waiting for the disk where it must.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -25,12 +26,6 @@ pub struct RealDisk;
 pub struct RealFile(Arc<File>);
 
 impl RealFile {
-    /// The file for reads that go by the ring.
-    #[must_use]
-    pub const fn shared(&self) -> &Arc<File> {
-        &self.0
-    }
-
     /// Fills `buf` from the page cache; `false` where that would have to wait for the disk.
     ///
     /// # Errors
@@ -40,17 +35,25 @@ impl RealFile {
     }
 }
 
-/// Fills `buf` from the page cache; `false` where that would have to wait for the disk, or where
-/// the file ends before.
+impl AsFd for RealFile {
+    /// The descriptor, for reads that go by the ring.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Fills `buf` from the page cache; `false` where that would have to wait for the disk. A miss starts
+/// the kernel's read-ahead and leaves `buf` in an unspecified state.
 ///
 /// # Errors
-/// Whatever `preadv2` answers otherwise.
+/// `UnexpectedEof` where the file ends before; whatever `preadv2` answers otherwise.
 pub fn read_cached(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<bool> {
     while !buf.is_empty() {
         let slices = &mut [io::IoSliceMut::new(buf)];
         match preadv2(file, slices, offset, ReadWriteFlags::NOWAIT) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             // EOPNOTSUPP: a file system without RWF_NOWAIT; the ring has worker threads for it.
-            Ok(0) | Err(Errno::AGAIN | Errno::OPNOTSUPP) => return Ok(false),
+            Err(Errno::AGAIN | Errno::OPNOTSUPP) => return Ok(false),
             Ok(count) => {
                 buf = buf.get_mut(count..).unwrap_or_default();
                 offset += count as u64;

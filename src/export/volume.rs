@@ -188,7 +188,7 @@ impl Volume {
             pieces.push(match (run.source, &data) {
                 (Source::Zero, _) => Piece::Zeros(run.range.len()),
                 (Source::Overlay, Some(data)) => {
-                    Piece::Copied(self.read_file(data.shared(), run.range).await?)
+                    Piece::Copied(self.read_file(data.clone(), run.range).await?)
                 }
                 (Source::Image | Source::Overlay, _) => {
                     Piece::Copied(self.read_image(run.range).await?)
@@ -210,14 +210,10 @@ impl Volume {
         )
     }
 
-    async fn read_file(
-        &self,
-        file: &Arc<std::fs::File>,
-        range: ByteRange,
-    ) -> Result<Buffer, VolumeError> {
+    async fn read_file(&self, file: RealFile, range: ByteRange) -> Result<Buffer, VolumeError> {
         let buffer = self.pool.take(range.len_usize())?;
         let whole = 0..buffer.len();
-        let (result, buffer) = io::read_at(Arc::clone(file), buffer, whole, range.start()).await;
+        let (result, buffer) = io::read_at(file, buffer, whole, range.start()).await;
         result?;
         Ok(buffer)
     }
@@ -319,7 +315,7 @@ impl Volume {
         for block in edges.into_iter().flatten() {
             let mut probe = [0];
             if !data.read_cached(&mut probe, block.start())? {
-                self.read_file(data.shared(), block.bytes()).await?;
+                self.read_file(data.clone(), block.bytes()).await?;
             }
         }
         Ok(())

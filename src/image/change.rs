@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::identity::Seconds;
 use super::{Image, Stamp};
-use crate::export::name::Name;
+use crate::name::Name;
 
 /// What was seen to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

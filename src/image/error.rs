@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::export::name::NameError;
 use crate::limits::DISK_SIZE_MAX;
+use crate::name::NameError;
 
 /// Why an image can't be served.
 #[derive(Debug, Error)]

@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crate::disk::{FileKind, ImageFile, ImageMapping, Stamp};
-use crate::export::name::Name;
 use crate::limits::DISK_SIZE_MAX;
+use crate::name::Name;
 use crate::units::ByteRange;
 
 pub use change::{Change, ImageChanged};

@@ -3,11 +3,11 @@
 //! Everything here belongs to one thread, a shard, and is not `Send`. The rules that keep it sound:
 //! - An operation owns all memory and the descriptor that the kernel uses for it, and gives them up
 //!   only after its completion, also when its future was dropped. `ring` sees to that, for all.
-//! - Dropping a future does not cancel its operation. A receive or send that is dropped half-way has
-//!   lost or sent bytes that nobody counted, so [`Socket`] shuts the connection down. A receive is
-//!   ended by [`Socket::shutdown`], never by `select!` or a time-out around it.
-//! - A task of a shard gives way by [`yield_now`] of this module. With tokio's own, submissions would
-//!   stay where they are for as long as any task does so.
+//! - Dropping a future does not cancel its operation. A receive or send that is dropped half-way
+//!   has lost or sent bytes that nobody counted, so [`Socket`] shuts the connection down. A receive
+//!   is ended by [`Socket::shutdown`], never by `select!` or a time-out around it.
+//! - A task of a shard gives way by [`yield_now`] of this module. With tokio's own, submissions
+//!   would stay where they are for as long as any task does so.
 //! - Image bytes are named by address only, and read by nobody but the kernel.
 
 #![allow(

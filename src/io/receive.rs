@@ -6,25 +6,20 @@
 use super::memory::Memory;
 use crate::limits;
 
-/// A queue of received bytes in one piece of memory.
-#[derive(Debug)]
+/// A queue of received bytes in one piece of memory, which is had when the first bytes come: an
+/// empty one that only stands in for another costs nothing.
+#[derive(Debug, Default)]
 pub struct ReceiveBuffer {
-    memory: Memory,
+    memory: Option<Memory>,
     start: usize,
     end: usize,
-}
-
-impl Default for ReceiveBuffer {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl ReceiveBuffer {
     /// An empty buffer of [`limits::RECEIVE_BUFFER`] bytes.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_leftover(&[])
+        Self::default()
     }
 
     /// A buffer that starts with `leftover`: bytes that came with the end of the handshake.
@@ -37,7 +32,7 @@ impl ReceiveBuffer {
             front.copy_from_slice(leftover);
         }
         Self {
-            memory,
+            memory: Some(memory),
             start: 0,
             end: leftover.len(),
         }
@@ -46,7 +41,7 @@ impl ReceiveBuffer {
     /// The bytes received and not yet consumed.
     #[must_use]
     pub fn filled(&self) -> &[u8] {
-        let memory = self.memory.as_slice();
+        let memory = self.memory.as_ref().map_or(&[][..], Memory::as_slice);
         memory.get(self.start..self.end).unwrap_or_default()
     }
 
@@ -58,7 +53,9 @@ impl ReceiveBuffer {
     /// How many bytes it can hold.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.memory.len()
+        self.memory
+            .as_ref()
+            .map_or(limits::RECEIVE_BUFFER, Memory::len)
     }
 
     /// Whether nothing can be received before something is consumed.
@@ -71,10 +68,15 @@ impl ReceiveBuffer {
     pub(super) fn spare(&mut self) -> &mut [u8] {
         self.compact();
         let end = self.end;
-        self.memory
+        self.memory()
             .as_mut_slice()
             .get_mut(end..)
             .unwrap_or_default()
+    }
+
+    fn memory(&mut self) -> &mut Memory {
+        self.memory
+            .get_or_insert_with(|| Memory::zeroed(limits::RECEIVE_BUFFER))
     }
 
     /// Takes the first `count` bytes of [`Self::spare`] as received.
@@ -88,7 +90,7 @@ impl ReceiveBuffer {
             (self.start, self.end) = (0, 0);
         } else if self.start > 0 && self.end > self.capacity() / 2 {
             let filled = self.start..self.end;
-            self.memory.as_mut_slice().copy_within(filled, 0);
+            self.memory().as_mut_slice().copy_within(filled, 0);
             self.end -= self.start;
             self.start = 0;
         }

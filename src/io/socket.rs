@@ -132,7 +132,8 @@ impl Socket {
         }
     }
 
-    /// Fills `range` of `buffer` with the next bytes of the stream, at once as far as they are there.
+    /// Fills `range` of `buffer` with the next bytes of the stream, at once as far as they are
+    /// there.
     ///
     /// A fast peer has the shard for the whole range: keep it to [`crate::limits::WRITE_PIECE`].
     ///

@@ -351,6 +351,11 @@ fn place(entry: u32) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::cast_possible_truncation,
+        reason = "small numbers of the tests"
+    )]
+
     use super::*;
     use proptest::prelude::*;
 

@@ -80,7 +80,7 @@ impl Placement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::name::Name;
+    use crate::name::Name;
 
     fn key(client: &str) -> VolumeKey {
         VolumeKey {

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use thiserror::Error;
 
-use crate::export::name::Name;
 use crate::image::{Difference, Identity, IdentityTextError};
+use crate::name::Name;
 
 /// The file in an overlay directory that tells which image its overlays were made over.
 const IDENTITY: &str = "identity";

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::export::name::Name;
+use crate::name::Name;
 use crate::overlay::OverlayMode;
 
 /// Where a connection comes from.

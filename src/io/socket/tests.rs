@@ -1,3 +1,5 @@
+//! Sockets against real peers: fast, slow, broken and gone.
+
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

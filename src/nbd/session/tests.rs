@@ -1,3 +1,5 @@
+//! The stream of the transmission phase, whole and cut at any byte.
+
 use super::*;
 use crate::nbd::cut_stream::cut;
 use crate::nbd::wire::CommandFlags;

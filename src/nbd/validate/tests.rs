@@ -1,3 +1,5 @@
+//! The rules about ranges, flags and error numbers, one by one.
+
 use super::*;
 use crate::nbd::wire::Cookie;
 

@@ -1,3 +1,5 @@
+//! The bytes of every message, against golden ones and back.
+
 use super::*;
 use proptest::prelude::*;
 use std::io;

@@ -1,5 +1,10 @@
 //! An overlay on a real file system against a plain vector of bytes.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "small numbers of the tests"
+)]
+
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -269,7 +274,8 @@ fn flushes_go_on_while_a_checkpoint_is_being_written() {
         let Begin::Run(cycle) = bench.overlay().begin_cycle().unwrap() else {
             panic!("clean")
         };
-        job = job.or(bench.overlay().finish_cycle(cycle.run()).unwrap());
+        let finished = bench.overlay().finish_cycle(cycle.run()).unwrap();
+        job = job.or(finished);
         if job.is_some() && bench.overlay().cursor.offset > 20_000 {
             break;
         }

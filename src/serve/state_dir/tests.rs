@@ -28,9 +28,9 @@ fn default(xdg: Option<&str>, home: Option<&str>) -> PathBuf {
 
 #[test]
 fn the_default_is_the_users_state_or_the_systems() {
-    let home = Some("/home/a");
+    let home = Some("/users/a");
     assert_eq!(default(Some("/x"), home), Path::new("/x/cowherd"));
-    let users = Path::new("/home/a/.local/state/cowherd");
+    let users = Path::new("/users/a/.local/state/cowherd");
     for unset in [None, Some(""), Some("relative")] {
         assert_eq!(default(unset, home), users);
     }
