@@ -42,8 +42,9 @@ impl AsFd for RealFile {
     }
 }
 
-/// Fills `buf` from the page cache; `false` where that would have to wait for the disk. A miss starts
-/// the kernel's read-ahead and leaves `buf` in an unspecified state.
+/// Fills `buf` from the page cache; `false` where that would have to wait for the disk.
+///
+/// A miss starts the kernel's read-ahead and leaves `buf` in an unspecified state.
 ///
 /// # Errors
 /// `UnexpectedEof` where the file ends before; whatever `preadv2` answers otherwise.

@@ -8,7 +8,7 @@
 //!   limit on dirty pages.)
 //! - The image is read by the kernel only, from its mapping or its file.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -91,7 +91,9 @@ pub struct Volume {
     /// Told whenever a background job of the overlay has ended.
     job_ended: Notify,
     /// Checkpoint jobs under way.
-    checkpoints: std::cell::Cell<usize>,
+    checkpoints: Cell<usize>,
+    /// A hint is being followed.
+    prefetching: Cell<bool>,
     pool: Pool,
 }
 
@@ -104,7 +106,8 @@ impl Volume {
             overlay: overlay.map(RefCell::new),
             commit: RefCell::default(),
             job_ended: Notify::new(),
-            checkpoints: std::cell::Cell::new(0),
+            checkpoints: Cell::new(0),
+            prefetching: Cell::new(false),
             pool,
         }
     }
@@ -335,12 +338,21 @@ impl Volume {
         Ok(content)
     }
 
-    /// Asks the kernel to have `range` of the image in memory soon. A hint: nothing can fail.
-    pub fn prefetch(&self, range: ByteRange) {
+    /// Asks the kernel to have `range` of the image in memory soon. A hint: nothing can fail, and
+    /// while one is being followed others are dropped.
+    pub fn prefetch(self: &Rc<Self>, range: ByteRange) {
         let Some(mapping) = self.image.mapping().cloned() else {
             return;
         };
-        drop(io::spawn(io::offload(move || mapping.will_need(range))));
+        if self.prefetching.replace(true) {
+            return;
+        }
+        let volume = Rc::clone(self);
+        drop(io::spawn(async move {
+            // A hint: where it fails, the read itself will say why.
+            let _ = io::offload(move || mapping.will_need(range)).await;
+            volume.prefetching.set(false);
+        }));
     }
 
     /// Waits until all that was answered before is durable.

@@ -1,6 +1,8 @@
-//! What only the host can tell: its boot, the time, random bytes.
+//! What only the host can tell or give: its boot, the time, random bytes, descriptors.
 
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The present boot of the host; an ephemeral overlay ends with it.
 pub(super) fn boot_id() -> [u8; 16] {
@@ -23,6 +25,18 @@ pub(super) fn random() -> [u8; 16] {
     // short.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     bytes
+}
+
+/// Allows as many open files as the administrator does: a client needs four or five.
+pub(super) fn raise_file_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!("the limit on open files stays low ({error}): few clients will be served");
+    }
 }
 
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {

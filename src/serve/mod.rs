@@ -50,6 +50,7 @@ use state_dir::StateDir;
 pub fn run(options: Options) -> Result<(), Failure> {
     // Before any thread is there: this changes the environment.
     let inherited = listen::inherited().map_err(failed)?;
+    host::raise_file_limit();
     let state = open_state(&options)?;
     let images = open_images(&options, state.as_ref())?;
     let bound = bind(&options.listen, inherited)?;
@@ -195,10 +196,11 @@ fn ready() -> std::io::Result<()> {
     Ok(())
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT; SIGHUP is taken, so that it ends nothing.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl StopSignals {
@@ -206,13 +208,17 @@ impl StopSignals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
     async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => tracing::info!("SIGHUP: there is nothing to reload"),
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Which shard a volume is on.
 //!
-//! Invariant: as long as anybody uses or opens a volume, or its shard has not closed it, it stays
-//! placed where it is; so all sessions of an overlay meet on one shard.
+//! Invariant: as long as anybody uses or opens an overlay, or its shard has not closed it, it stays
+//! placed where it is; so all sessions of an overlay meet on one shard. Bare images are on all.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -34,7 +34,17 @@ impl Placement {
 
     /// The shard of a volume, which gets a user more; the least loaded one where it has none yet.
     pub(super) fn join(&self, key: &VolumeKey) -> usize {
-        let shard = match self.places.entry(key.clone()) {
+        let shard = self.place(key);
+        self.count(shard, |load| load.fetch_add(1, Ordering::Relaxed));
+        shard
+    }
+
+    fn place(&self, key: &VolumeKey) -> usize {
+        if key.client.is_none() {
+            // A bare image has no state that its users would have to meet at.
+            return self.least_loaded();
+        }
+        match self.places.entry(key.clone()) {
             Entry::Occupied(mut place) => {
                 place.get_mut().users += 1;
                 place.get().shard
@@ -44,16 +54,14 @@ impl Placement {
                 free.insert(Place { shard, users: 1 });
                 shard
             }
-        };
-        self.count(shard, |load| load.fetch_add(1, Ordering::Relaxed));
-        shard
+        }
     }
 
-    /// A user less. The volume stays placed until [`Placement::forget`].
-    pub(super) fn leave(&self, key: &VolumeKey) {
+    /// A user of `shard` less. The volume stays placed until [`Placement::forget`].
+    pub(super) fn leave(&self, key: &VolumeKey, shard: usize) {
+        self.count(shard, |load| load.fetch_sub(1, Ordering::Relaxed));
         if let Some(mut place) = self.places.get_mut(key) {
             place.users -= 1;
-            self.count(place.shard, |load| load.fetch_sub(1, Ordering::Relaxed));
         }
     }
 
@@ -108,10 +116,20 @@ mod tests {
     }
 
     #[test]
+    fn users_of_a_bare_image_are_spread() {
+        let placement = Placement::new(2);
+        let bare = VolumeKey {
+            client: None,
+            ..key("a")
+        };
+        assert_ne!(placement.join(&bare), placement.join(&bare));
+    }
+
+    #[test]
     fn a_volume_that_is_being_closed_stays_where_it_is() {
         let placement = Placement::new(2);
         let first = placement.join(&key("a"));
-        placement.leave(&key("a"));
+        placement.leave(&key("a"), first);
         placement.join(&key("b"));
         assert_eq!(placement.join(&key("a")), first);
         placement.forget(&key("a"));

@@ -58,6 +58,7 @@ enum Order {
 /// A shard as the control plane sees it.
 #[derive(Clone, Debug)]
 pub(super) struct ShardHandle {
+    index: usize,
     orders: UnboundedSender<Order>,
     placement: Arc<Placement>,
 }
@@ -72,7 +73,7 @@ pub(super) struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.shard.placement.leave(&self.key);
+        self.shard.placement.leave(&self.key, self.shard.index);
         if self.is_open {
             // A shard that is gone has closed its volumes.
             let _ = self.shard.orders.send(Order::Release(self.key.clone()));
@@ -127,7 +128,11 @@ pub(super) fn start(
     placement: Arc<Placement>,
 ) -> std::io::Result<(ShardHandle, JoinHandle<()>)> {
     let (orders, received) = unbounded_channel();
-    let handle = ShardHandle { orders, placement };
+    let handle = ShardHandle {
+        index,
+        orders,
+        placement,
+    };
     let (started, ready) = std::sync::mpsc::channel();
     let placement = Arc::clone(&handle.placement);
     let thread = std::thread::Builder::new()
