@@ -17,7 +17,7 @@ use crate::units::ByteRange;
 pub enum Event {
     /// Do this, and reply.
     Command(Cookie, Command),
-    /// Reply with this error; nothing is to be done.
+    /// Reply with this error; nothing is to be done, and what payload there was is gone.
     Reject(Cookie, Errno),
     /// Finish what is begun, and close: "There is no reply to an NBD_CMD_DISC."
     Disconnect,
@@ -91,8 +91,9 @@ enum Phase {
     Header,
     /// The next bytes are the payload of a write the driver was told of.
     Payload { left: u64 },
-    /// The next bytes are the payload of a rejected write.
-    Skip { left: u64 },
+    /// The next bytes are the payload of a rejected write, and then the rejection is told. Other
+    /// rejected requests pass here too, with nothing left to skip.
+    Skip { left: u64, rejection: Event },
     /// Nothing more is taken.
     Ended,
 }
@@ -113,29 +114,19 @@ impl Session {
     /// there.
     ///
     /// After a [`Command::Write`] the payload must first be reported to [`Session::payload_taken`];
-    /// to call this before is a mistake of the driver, and takes nothing.
+    /// to call this before is a mistake of the driver, and takes nothing. A write that fails must
+    /// be replied to after its whole payload was taken, like one that succeeds.
     ///
     /// # Errors
     /// The stream is broken; close the connection.
     pub fn handle_bytes(&mut self, input: &[u8]) -> Result<(usize, Option<Event>), Violation> {
         debug_assert!(self.payload_left() == 0, "the payload comes first");
-        let skipped = self.skip(input);
-        if !matches!(self.phase, Phase::Header) {
-            return Ok((skipped, None));
-        }
-        let header = input
-            .get(skipped..)
-            .and_then(<[u8]>::first_chunk::<REQUEST_HEADER>);
-        let Some(header) = header else {
-            return Ok((skipped, None));
+        let mut rest = input;
+        let event = match self.read_request(&mut rest)? {
+            Some(event) => Some(event),
+            None => self.skip(&mut rest),
         };
-        match self.read_header(header) {
-            Ok(event) => Ok((skipped + REQUEST_HEADER, Some(event))),
-            Err(violation) => {
-                self.phase = Phase::Ended;
-                Err(violation)
-            }
-        }
+        Ok((input.len() - rest.len(), event))
     }
 
     /// Reports that the driver took `bytes` of a write's payload from the stream.
@@ -156,33 +147,63 @@ impl Session {
         }
     }
 
-    /// Skips what `input` holds of a rejected write's payload; how many bytes that was.
-    fn skip(&mut self, input: &[u8]) -> usize {
-        let Phase::Skip { left } = self.phase else {
-            return 0;
+    /// Takes a header off the front of `input`, where one starts there and is complete.
+    fn read_request(&mut self, input: &mut &[u8]) -> Result<Option<Event>, Violation> {
+        let Phase::Header = self.phase else {
+            return Ok(None);
         };
-        let skipped = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-        self.phase = skip_phase(left - skipped as u64);
-        skipped
+        let Some((bytes, rest)) = input.split_first_chunk() else {
+            return Ok(None);
+        };
+        *input = rest;
+        let read = self.understand(bytes);
+        if read.is_err() {
+            self.phase = Phase::Ended;
+        }
+        read
     }
 
-    fn read_header(&mut self, bytes: &[u8; REQUEST_HEADER]) -> Result<Event, Violation> {
+    /// What the header in `bytes` says; nothing yet where a rejected request has a payload to be
+    /// skipped.
+    fn understand(&mut self, bytes: &[u8; REQUEST_HEADER]) -> Result<Option<Event>, Violation> {
         let header = RequestHeader::from_bytes(bytes).ok_or(Violation::RequestMagic)?;
         if header.kind == RequestType::DISC {
             self.phase = Phase::Ended;
-            return Ok(Event::Disconnect);
+            return Ok(Some(Event::Disconnect));
         }
-        let payload = payload_of(&header)?;
+        let left = payload_of(&header)?;
+        let cookie = header.cookie;
         Ok(match validate(&header, &self.info) {
             Ok(command) => {
-                self.phase = payload_phase(payload);
-                Event::Command(header.cookie, command)
+                self.phase = payload_phase(left);
+                Some(Event::Command(cookie, command))
             }
             Err(errno) => {
-                self.phase = skip_phase(payload);
-                Event::Reject(header.cookie, errno)
+                let rejection = Event::Reject(cookie, errno);
+                self.phase = Phase::Skip { left, rejection };
+                None
             }
         })
+    }
+
+    /// Drops what `input` holds of a rejected request's payload; the rejection, once all of it is
+    /// gone.
+    ///
+    /// Not before: libnbd takes a reply to a command that it is still sending for a server's
+    /// mistake, and leaves.
+    fn skip(&mut self, input: &mut &[u8]) -> Option<Event> {
+        let Phase::Skip { left, rejection } = self.phase else {
+            return None;
+        };
+        let dropped = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
+        *input = input.split_at(dropped).1;
+        let left = left - dropped as u64;
+        if left > 0 {
+            self.phase = Phase::Skip { left, rejection };
+            return None;
+        }
+        self.phase = Phase::Header;
+        Some(rejection)
     }
 }
 
@@ -204,14 +225,6 @@ const fn payload_phase(left: u64) -> Phase {
         Phase::Header
     } else {
         Phase::Payload { left }
-    }
-}
-
-const fn skip_phase(left: u64) -> Phase {
-    if left == 0 {
-        Phase::Header
-    } else {
-        Phase::Skip { left }
     }
 }
 

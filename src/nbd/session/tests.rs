@@ -232,17 +232,16 @@ fn a_write_larger_than_the_maximum_closes_the_session() {
 }
 
 #[test]
-fn a_rejected_write_of_the_maximum_is_still_skipped() {
+fn a_write_is_rejected_only_after_its_whole_payload_came() {
     let mut session = Session::new(READ_ONLY);
     let header = request(RequestType::WRITE, 1, 0, NBD_PAYLOAD_MAX);
-    let rejected = Event::Reject(Cookie(1), Errno::EPERM);
-    assert_eq!(session.handle_bytes(&header), Ok((28, Some(rejected))));
-    for _ in 0..512 {
+    assert_eq!(session.handle_bytes(&header), Ok((28, None)));
+    for _ in 1..512 {
         assert_eq!(session.handle_bytes(&[0; 1 << 16]), Ok((1 << 16, None)));
     }
-    let flush = request(RequestType::FLUSH, 2, 0, 0);
-    let flushed = Event::Command(Cookie(2), Command::Flush);
-    assert_eq!(session.handle_bytes(&flush), Ok((28, Some(flushed))));
+    let rejected = Event::Reject(Cookie(1), Errno::EPERM);
+    let last = [vec![0; 1 << 16], request(RequestType::FLUSH, 2, 0, 0)].concat();
+    assert_eq!(session.handle_bytes(&last), Ok((1 << 16, Some(rejected))));
 }
 
 #[test]
