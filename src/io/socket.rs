@@ -200,6 +200,14 @@ impl Socket {
         Ok(())
     }
 
+    /// Bytes that have come and were not received yet.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn unread(&self) -> io::Result<u64> {
+        Ok(rustix::io::ioctl_fionread(&self.descriptor)?)
+    }
+
     /// Ends one direction or both; operations that wait there are woken and end.
     ///
     /// # Errors

@@ -3,8 +3,8 @@
 //! - `listen`, `state_dir`, `who`, `catalog`, `demo` and `host` turn options, files and peers into
 //!   checked values.
 //! - `accept` and `connection` are the control plane: one ordinary tokio runtime.
-//! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`, `outbox`
-//!   and `budget` are the data plane: threads with a ring each.
+//! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`, `succession`,
+//!   `outbox` and `budget` are the data plane: threads with a ring each.
 
 mod accept;
 mod budget;
@@ -20,6 +20,7 @@ mod placement;
 mod session;
 mod shard;
 pub mod state_dir;
+mod succession;
 mod volumes;
 pub mod who;
 

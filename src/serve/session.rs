@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::budget::Budget;
 use super::outbox::Outbox;
+use super::succession::Progress;
 use crate::export::{Piece, Volume, VolumeError};
 use crate::io::{self, Buffer, Pool, ReceiveBuffer, Socket};
 use crate::limits::{DIRECT_PAYLOAD_MIN, WRITE_PIECE};
@@ -45,6 +46,7 @@ pub(super) struct Session {
     volume: Rc<Volume>,
     outbox: Rc<Outbox>,
     pool: Pool,
+    progress: Rc<Progress>,
     turn: u32,
 }
 
@@ -54,6 +56,7 @@ impl Session {
         volume: Rc<Volume>,
         pool: Pool,
         shard_bytes: Rc<Budget>,
+        progress: Rc<Progress>,
     ) -> Self {
         let outbox = Rc::new(Outbox::new(socket.clone(), Rc::clone(&volume), shard_bytes));
         Self {
@@ -61,6 +64,7 @@ impl Session {
             volume,
             outbox,
             pool,
+            progress,
             turn: 0,
         }
     }
@@ -72,6 +76,8 @@ impl Session {
         let end = self
             .receive_all(info, ReceiveBuffer::with_leftover(leftover))
             .await;
+        // What comes after, the answers, changes nothing on the disk.
+        self.progress.ends();
         if matches!(end, End::Violation(_) | End::Failed(_)) {
             self.outbox.break_off();
         }
@@ -111,7 +117,9 @@ impl Session {
 
     async fn receive(&mut self, buffer: &mut ReceiveBuffer) -> Result<(), End> {
         self.turn = 0;
+        self.progress.waits();
         let (result, back) = self.socket.receive(std::mem::take(buffer)).await;
+        self.progress.works();
         *buffer = back;
         match result {
             Ok(0) => Err(End::Closed),
@@ -285,7 +293,10 @@ impl Session {
         let mut buffer = buffer.map_err(|error| End::Failed(std::io::Error::other(error)))?;
         let front = drain(received, &mut buffer);
         let rest = front..buffer.len();
+        // A part of a piece that never gets whole is never written.
+        self.progress.waits();
         let (outcome, buffer) = self.socket.receive_exact(buffer, rest).await;
+        self.progress.works();
         match outcome {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(End::Closed),
             Err(error) => Err(End::Failed(error)),

@@ -4,7 +4,7 @@
 //! new, and ends when its sessions have ended and its volumes are closed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -19,6 +19,7 @@ use super::budget::Budget;
 use super::catalog::{Target, VolumeKey};
 use super::placement::Placement;
 use super::session::{End, Session};
+use super::succession::{Elder, Progress};
 use super::volumes::Volumes;
 use crate::io::{self, Pool, Socket};
 use crate::limits::SHARD_BYTES_MAX;
@@ -153,13 +154,20 @@ pub(super) fn start(
     }
 }
 
+/// A session that is under way.
+#[derive(Debug)]
+struct Entry {
+    key: VolumeKey,
+    elder: Elder,
+}
+
 /// What lives on the shard's thread.
 #[derive(Debug)]
 struct Shard {
     volumes: Volumes,
     pool: Pool,
     bytes: Rc<Budget>,
-    sockets: RefCell<HashMap<u64, Socket>>,
+    sessions: RefCell<BTreeMap<u64, Entry>>,
     next: Cell<u64>,
     draining: Cell<bool>,
     /// A volume has been given up.
@@ -173,7 +181,7 @@ impl Shard {
             volumes: Volumes::default(),
             pool: Pool::new(),
             bytes: Rc::new(Budget::new(SHARD_BYTES_MAX)),
-            sockets: RefCell::default(),
+            sessions: RefCell::default(),
             next: Cell::new(0),
             draining: Cell::new(false),
             released: Notify::new(),
@@ -244,29 +252,60 @@ impl Shard {
                 return;
             }
         };
-        let id = self.next.get();
-        self.next.set(id + 1);
-        self.sockets.borrow_mut().insert(id, socket.clone());
-        let session = Session::new(socket, volume, self.pool.clone(), Rc::clone(&self.bytes));
+        let progress = Rc::new(Progress::default());
+        let elders = self.elders(&lease.key);
+        let elder = Elder {
+            socket: socket.clone(),
+            progress: Rc::clone(&progress),
+        };
+        let id = self.register(Entry {
+            key: lease.key.clone(),
+            elder,
+        });
+        let bytes = Rc::clone(&self.bytes);
+        let session = Session::new(socket, volume, self.pool.clone(), bytes, progress);
         let shard = Rc::clone(self);
         drop(io::spawn(async move {
             tracing::info!("{peer} uses {}", lease.key);
+            for elder in elders {
+                if elder.settle().await {
+                    tracing::warn!(
+                        "{peer}: an older connection to {} was stuck: cut",
+                        lease.key
+                    );
+                }
+            }
             let end = session.run(info, &leftover).await;
             log_end(&peer, &lease.key, &end);
-            shard.sockets.borrow_mut().remove(&id);
+            shard.sessions.borrow_mut().remove(&id);
             drop(lease);
         }));
     }
 
+    /// The sessions that a new one of the overlay must come after.
+    fn elders(&self, key: &VolumeKey) -> Vec<Elder> {
+        let sessions = self.sessions.borrow();
+        let of_key = sessions
+            .values()
+            .filter(|entry| entry.key == *key && key.client.is_some());
+        of_key.map(|entry| entry.elder.clone()).collect()
+    }
+
+    fn register(&self, entry: Entry) -> u64 {
+        let id = self.next.replace(self.next.get() + 1);
+        self.sessions.borrow_mut().insert(id, entry);
+        id
+    }
+
     fn shut_down(&self, how: Shutdown) {
-        for socket in self.sockets.borrow().values() {
+        for entry in self.sessions.borrow().values() {
             // What was received is still served; a socket that is closed already is as good.
-            let _ = socket.shutdown(how);
+            let _ = entry.elder.socket.shutdown(how);
         }
     }
 
     fn is_idle(&self) -> bool {
-        self.sockets.borrow().is_empty() && self.volumes.is_empty()
+        self.sessions.borrow().is_empty() && self.volumes.is_empty()
     }
 }
 
