@@ -2,7 +2,7 @@
 //!
 //! The layers, in the order a byte from the network meets them:
 //!
-//! - [`serve`] owns sockets, threads and signals. It joins protocol and storage and decides neither.
+//! - [`serve`] owns sockets, threads and signals; it joins protocol and storage, deciding neither.
 //! - [`nbd`] turns bytes into commands and results into bytes. It does no I/O and knows no storage.
 //! - [`export`] makes one disk of an image generation and a client's overlay.
 //! - [`overlay`] holds a client's changed blocks, and the order of writes that keeps them.

@@ -1,6 +1,6 @@
-//! Every bound of the program, in one place, with the relations between them checked by the compiler.
+//! Every bound of the program, in one place, their relations checked by the compiler.
 //!
-//! A number that a peer or a file supplies is compared with its limit here before it sizes anything.
+//! A number that a peer or a file supplies is compared with its limit before it sizes anything.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub const RECEIVE_BUFFER: usize = 64 * 1024;
 /// A WRITE payload of at least this many bytes is received straight into an aligned buffer.
 pub const DIRECT_PAYLOAD_MIN: usize = 16 * 1024;
 
-/// A larger WRITE is received and applied in pieces of this size, so that neighbours get their turn.
+/// A larger WRITE is received and applied in pieces of this size: neighbours get their turn.
 pub const WRITE_PIECE: usize = 1024 * 1024;
 
 /// An overlay read up to this size is tried in place; a larger one always goes through the ring.
@@ -87,3 +87,33 @@ const _: () = assert!(SHARD_BYTES_MAX >= SESSION_BYTES_MAX);
 const _: () = assert!(NBD_OPTION_MAX > NBD_STRING_MAX + 6 + 2 * 1024);
 const _: () = assert!(DIRECT_PAYLOAD_MIN < RECEIVE_BUFFER && WRITE_PIECE > RECEIVE_BUFFER);
 const _: () = assert!(DISK_SIZE_MAX / crate::units::BLOCK_SIZE <= 1 << 48);
+
+/// Submissions that the ring of a shard holds before they must go to the kernel.
+pub const RING_ENTRIES: u32 = 1024;
+
+/// Smallest buffer of a pool, and the alignment of them all.
+pub const POOL_BUFFER_MIN: usize = 4096;
+
+/// Largest buffer of a pool: any one request fits.
+pub const POOL_BUFFER_MAX: usize = NBD_PAYLOAD_MAX as usize;
+
+/// Bytes that the pool of a shard keeps for reuse while nobody needs them.
+pub const POOL_IDLE_MAX: usize = 4 * 1024 * 1024;
+
+/// A buffer larger than this goes back to the system at once, so that one can't fill the pool.
+pub const POOL_KEPT_BUFFER_MAX: usize = WRITE_PIECE;
+
+const _: () = assert!(RING_ENTRIES.is_power_of_two());
+const _: () = assert!(POOL_BUFFER_MIN.is_power_of_two() && POOL_BUFFER_MAX.is_power_of_two());
+const _: () = assert!(POOL_KEPT_BUFFER_MAX <= POOL_IDLE_MAX);
+
+/// The piece of an image whose pages are looked up in memory at once.
+pub const WARM_GRANULE: u64 = 256 * 1024;
+
+/// Pieces of one image that are remembered to be in memory: enough for 64 GiB, at 8 bytes each.
+pub const WARM_GRANULES_MAX: u64 = 1 << 18;
+
+/// For how many ticks (one every [`IMAGE_CHECK_EVERY`]) a piece is believed to stay in memory.
+pub const WARM_FOR_TICKS: u64 = 4;
+
+const _: () = assert!(WARM_GRANULE.is_power_of_two() && WARM_GRANULE >= crate::units::BLOCK_SIZE);

@@ -1,6 +1,7 @@
 //! Block index, byte position and byte range as types, so that one can't be taken for another.
 //!
-//! Invariants: a [`ByteRange`] and a [`BlockRange`] never end before they start; both are half-open.
+//! Invariants: a [`ByteRange`] and a [`BlockRange`] never end before they start; both are
+//! half-open.
 
 use std::fmt;
 use std::ops::Range;

@@ -1,7 +1,162 @@
-//! (in the making)
+//! The command line: options become checked values, failures become one line and an exit code.
+//!
+//! The doc comments of the options are their help texts and, through `tests/man.rs`, the man pages.
+//!
+//! Invariant: this module decides nothing about serving. What runs is handed in by `main.rs`.
 
-/// (in the making)
+mod log;
+pub mod serve;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Boots a herd of diskless machines from one disk image
+///
+/// cowherd serves disk images over NBD, the network block device protocol. Each client gets its own
+/// copy-on-write overlay over the shared image: it reads the image, its writes go to its overlay,
+/// and the image file is never written. Overlays outlive connections, restarts and crashes.
+#[derive(Debug, Parser)]
+#[command(name = "cowherd", version, propagate_version = true)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(disable_help_subcommand = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Arguments),
+}
+
+/// Why the program ends without having done what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// The work failed: exit code 1. `message` reads `what: why; what to do`, on one line.
+    #[must_use]
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self {
+            code: 1,
+            message: message.into(),
+        }
+    }
+
+    /// The options can't be served as they are: exit code 2. `message` as for [`Self::failed`].
+    #[must_use]
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self {
+            code: 2,
+            message: message.into(),
+        }
+    }
+
+    /// The exit code of the process.
+    #[must_use]
+    pub const fn code(&self) -> u8 {
+        self.code
+    }
+}
+
+/// The whole command line, for man pages and tests.
 #[must_use]
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Reads the process arguments, starts the log and hands the options of `serve` to `run`.
+pub fn main_with(run: impl FnOnce(serve::Options) -> Result<(), Failure>) -> ExitCode {
+    match run_from(std::env::args_os(), run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(code) => ExitCode::from(code),
+    }
+}
+
+fn run_from(
+    arguments: impl IntoIterator<Item = OsString>,
+    run: impl FnOnce(serve::Options) -> Result<(), Failure>,
+) -> Result<(), u8> {
+    let Command::Serve(arguments) = Cli::try_parse_from(arguments)
+        .map_err(|e| explain(&e))?
+        .command;
+    log::start(arguments.verbose);
+    run(arguments.into()).map_err(|failure| {
+        // Nobody is left to tell when standard error is gone.
+        let _ = writeln!(io::stderr(), "cowherd: {failure}");
+        failure.code
+    })
+}
+
+/// Prints what clap has to say (help and version are "errors" to it too) and gives the exit code.
+fn explain(error: &clap::Error) -> u8 {
+    let _ = error.print();
+    u8::from(error.use_stderr()) * 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(arguments: &[&str], result: Result<(), Failure>) -> Result<(), u8> {
+        let arguments = std::iter::once(&"cowherd")
+            .chain(arguments)
+            .map(OsString::from);
+        run_from(arguments, |_| result)
+    }
+
+    #[test]
+    fn the_definition_of_the_options_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn work_that_succeeds_ends_well() {
+        assert_eq!(outcome(&["serve", "disk.img"], Ok(())), Ok(()));
+    }
+
+    #[test]
+    fn work_that_fails_exits_with_1() {
+        let failed = Err(Failure::failed("disk.img: no such file; check the path"));
+        assert_eq!(outcome(&["serve", "disk.img"], failed), Err(1));
+    }
+
+    #[test]
+    fn options_that_fail_later_exit_with_2() {
+        let usage = Err(Failure::usage("disk.img: a directory; name a file"));
+        assert_eq!(outcome(&["serve", "disk.img"], usage), Err(2));
+    }
+
+    #[test]
+    fn an_unknown_option_exits_with_2() {
+        assert_eq!(
+            outcome(&["serve", "--frobnicate", "disk.img"], Ok(())),
+            Err(2)
+        );
+    }
+
+    #[test]
+    fn no_command_at_all_exits_with_2() {
+        assert_eq!(outcome(&[], Ok(())), Err(2));
+    }
+
+    #[test]
+    fn asking_for_the_version_is_no_failure() {
+        assert_eq!(
+            outcome(&["--version"], Err(Failure::failed("never run"))),
+            Err(0)
+        );
+    }
+
+    #[test]
+    fn a_failure_prints_as_its_message() {
+        assert_eq!(Failure::failed("a: b; c").to_string(), "a: b; c");
+    }
 }

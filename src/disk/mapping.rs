@@ -1,8 +1,9 @@
 //! A mapping of an image file that only the kernel ever reads.
 //!
 //! Invariants:
-//! - The mapped bytes are never dereferenced here or anywhere in the program: a file that is truncated
-//!   under a mapping raises SIGBUS on a touch, whereas the kernel's own copy fails with EFAULT.
+//! - The mapped bytes are never dereferenced here or anywhere in the program: a file that is
+//!   truncated under a mapping raises SIGBUS on a touch, whereas the kernel's own copy fails with
+//!   EFAULT.
 //! - Every address given out lies inside the mapping.
 
 use std::fs::File;

@@ -1,1 +1,11 @@
-//! (in the making)
+//! An image generation plus a client's overlay as one disk.
+//!
+//! - [`name`] is the grammar of export names.
+//! - [`plan`] turns a range into runs: image, overlay or zeros.
+//! - [`volume`] reads, writes and flushes it on its shard.
+
+pub mod name;
+pub mod plan;
+pub mod volume;
+
+pub use volume::{Piece, Volume, VolumeError};

@@ -1,1 +1,29 @@
-//! (in the making)
+//! The only code that names the ring: sockets, gathered sends and file reads by io_uring.
+//!
+//! Everything here belongs to one thread, a shard, and is not `Send`. The rules that keep it sound:
+//! - An operation owns all memory and the descriptor that the kernel uses for it, and gives them up
+//!   only after its completion, also when its future was dropped. `ring` sees to that, for all.
+//! - Dropping a future does not cancel its operation. A receive or send that is dropped half-way has
+//!   lost or sent bytes that nobody counted, so [`Socket`] shuts the connection down. A receive is
+//!   ended by [`Socket::shutdown`], never by `select!` or a time-out around it.
+//! - Image bytes are named by address only, and read by nobody but the kernel.
+
+#![allow(
+    unsafe_code,
+    reason = "raw submissions and their memory live here, each block with its SAFETY line"
+)]
+
+mod buffer;
+mod file;
+mod gather;
+mod memory;
+mod receive;
+mod ring;
+mod socket;
+
+pub use buffer::{Buffer, BufferTooLarge, Pool};
+pub use file::read_at;
+pub use gather::{Gather, OutOfRange};
+pub use receive::ReceiveBuffer;
+pub use ring::{offload, run, spawn};
+pub use socket::{SendError, Socket};

@@ -1,1 +1,133 @@
-//! (in the making)
+//! The NBD protocol, fixed newstyle, as pure state machines: bytes in, events and bytes out.
+//!
+//! - [`wire`] turns bytes into values and values into bytes, and knows nothing else.
+//! - [`handshake`] leads a client from the greeting to an export.
+//! - [`session`] cuts the stream of the transmission phase into commands.
+//! - [`validate`] is the one place for the rules about ranges, flags and error numbers.
+//!
+//! Invariants: nothing here does I/O or knows storage; no number of the peer sizes anything before it
+//! was compared with [`crate::limits`]; a quoted rule is from the protocol document, `doc/proto.md`
+//! of the reference implementation.
+
+pub mod handshake;
+pub mod session;
+pub mod validate;
+pub mod wire;
+
+#[cfg(test)]
+mod cut_stream;
+
+use crate::limits::{NBD_BLOCK_MIN, NBD_BLOCK_PREFERRED, NBD_PAYLOAD_MAX};
+use wire::{BlockSizes, ReplyType, TransmissionFlags};
+
+/// The block sizes told to every client that asks.
+pub const BLOCK_SIZES: BlockSizes = BlockSizes {
+    minimum: NBD_BLOCK_MIN,
+    preferred: NBD_BLOCK_PREFERRED,
+    maximum: NBD_PAYLOAD_MAX,
+};
+
+/// What the server offers of one export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExportInfo {
+    /// Bytes of the disk.
+    pub size: u64,
+    /// Whether every change is refused.
+    pub read_only: bool,
+    /// Whether all connections to the export see one and the same disk.
+    pub multi_conn: bool,
+}
+
+impl ExportInfo {
+    /// The flags that tell the client so.
+    #[must_use]
+    pub fn transmission_flags(self) -> TransmissionFlags {
+        // "NBD_FLAG_HAS_FLAGS: MUST always be 1."
+        let always = TransmissionFlags::HAS_FLAGS
+            .with(TransmissionFlags::SEND_FLUSH)
+            .with(TransmissionFlags::SEND_FUA)
+            .with(TransmissionFlags::SEND_CACHE);
+        let by_access = if self.read_only {
+            TransmissionFlags::READ_ONLY
+        } else {
+            TransmissionFlags::SEND_TRIM
+                .with(TransmissionFlags::SEND_WRITE_ZEROES)
+                .with(TransmissionFlags::SEND_FAST_ZERO)
+        };
+        let flags = always.with(by_access);
+        if self.multi_conn {
+            flags.with(TransmissionFlags::CAN_MULTI_CONN)
+        } else {
+            flags
+        }
+    }
+}
+
+/// Why an export is refused, with a message for the human at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such export.
+    Unknown(String),
+    /// There is, but not for this client, or not now.
+    Policy(String),
+    /// The server is going down.
+    Shutdown(String),
+    /// Our own disk or overlay failed.
+    Failed(String),
+}
+
+impl Refusal {
+    /// The error reply that carries it.
+    #[must_use]
+    pub const fn reply_type(&self) -> ReplyType {
+        match self {
+            // NBD_REP_ERR_UNKNOWN: "The requested export is not available." No error reply stands for a
+            // failed disk, and this one is true of it; ERR_PLATFORM would speak of the option.
+            Self::Unknown(_) | Self::Failed(_) => ReplyType::ERR_UNKNOWN,
+            Self::Policy(_) => ReplyType::ERR_POLICY,
+            Self::Shutdown(_) => ReplyType::ERR_SHUTDOWN,
+        }
+    }
+
+    /// The message for the human.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Unknown(text)
+            | Self::Policy(text)
+            | Self::Shutdown(text)
+            | Self::Failed(text) => text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(read_only: bool, multi_conn: bool) -> String {
+        let info = ExportInfo {
+            size: 0,
+            read_only,
+            multi_conn,
+        };
+        format!("{:?}", info.transmission_flags())
+    }
+
+    #[test]
+    fn a_writable_export_offers_everything() {
+        assert_eq!(
+            flags(false, true),
+            "HAS_FLAGS|SEND_FLUSH|SEND_FUA|SEND_TRIM|SEND_WRITE_ZEROES|CAN_MULTI_CONN|SEND_CACHE\
+             |SEND_FAST_ZERO"
+        );
+    }
+
+    #[test]
+    fn a_read_only_export_offers_no_way_to_change_it() {
+        assert_eq!(
+            flags(true, false),
+            "HAS_FLAGS|READ_ONLY|SEND_FLUSH|SEND_FUA|SEND_CACHE"
+        );
+    }
+}

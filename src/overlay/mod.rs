@@ -1,1 +1,27 @@
-//! (in the making)
+//! A client's changed blocks over a shared image, and the order of writes that keeps them.
+//!
+//! - [`map`] says which blocks are the client's own; [`epoch`] what changed since the last flush.
+//! - [`journal`] and [`checkpoint`] are the map on disk, [`header`] says what the overlay is.
+//! - [`store`] is one open overlay, [`cycle`] the order in which a flush writes, [`commit`] who waits
+//!   for it, [`space`] what is given back to the file system.
+//! - `create` and [`recover`] are its beginning and its return.
+//!
+//! All of it is synchronous and knows neither protocol nor runtime; the disk is a parameter.
+
+pub mod checkpoint;
+pub mod commit;
+mod create;
+pub mod cycle;
+pub mod epoch;
+pub mod header;
+pub mod journal;
+pub mod map;
+mod mode;
+pub mod recover;
+pub mod space;
+pub mod store;
+
+pub use create::remove;
+pub use mode::OverlayMode;
+pub use recover::{OpenError, Spec};
+pub use store::Overlay;

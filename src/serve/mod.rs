@@ -1,1 +1,3 @@
-//! (in the making)
+//! Sockets, threads and signals: joins protocol and storage, and decides neither.
+
+pub mod who;

@@ -1,0 +1,51 @@
+//! Where log lines go: standard error, in the form that its reader likes.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts the log. `RUST_LOG` decides what is shown; where it is unset or wrong, `verbose` does.
+pub(super) fn start(verbose: u8) {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter(verbose))
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .compact();
+    // A second start in one process (tests do that) leaves the first in place.
+    let _ = if to_journal() {
+        builder.without_time().try_init()
+    } else {
+        builder.try_init()
+    };
+}
+
+fn filter(verbose: u8) -> EnvFilter {
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directive(verbose)))
+}
+
+const fn directive(verbose: u8) -> &'static str {
+    match verbose {
+        0 => "warn,cowherd=info",
+        1 => "warn,cowherd=debug",
+        _ => "info,cowherd=trace",
+    }
+}
+
+/// Whether systemd's journal reads our standard error: it puts its own time on every line.
+fn to_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_verbose_shows_more() {
+        let shown = [0, 1, 2, 9].map(directive);
+        assert_eq!(shown[0], "warn,cowherd=info");
+        assert_eq!(shown[1], "warn,cowherd=debug");
+        assert_eq!(shown[2], shown[3]);
+    }
+}

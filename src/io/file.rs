@@ -1,0 +1,177 @@
+//! Reads of files that may have to wait for a disk.
+//!
+//! Invariants: the operation shares the file, so that its descriptor stays open, and owns the
+//! buffer until its completion, also where the future is dropped.
+
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
+
+use io_uring::{opcode, types};
+
+use super::buffer::Buffer;
+use super::ring;
+
+/// Fills `range` of `buffer` from byte `offset` of `file` on, which is an `Rc` or `Arc` of it.
+///
+/// # Errors
+/// `UnexpectedEof` where the file ends first, `InvalidInput` where `range` leaves the buffer or the
+/// end of the read does not fit in 63 bits, else what the kernel says. The part of the buffer is
+/// unspecified then.
+pub async fn read_at<F>(
+    mut file: F,
+    mut buffer: Buffer,
+    range: Range<usize>,
+    offset: u64,
+) -> (io::Result<()>, Buffer)
+where
+    F: AsFd + Unpin + 'static,
+{
+    if !is_valid(&buffer, &range, offset) {
+        return (Err(ErrorKind::InvalidInput.into()), buffer);
+    }
+    let mut done = 0;
+    while done < range.len() {
+        let rest = range.start + done..range.end;
+        let (result, back) = read_some(file, buffer, rest, offset + done as u64).await;
+        (file, buffer) = back;
+        match result {
+            Err(error) if is_transient(&error) => {}
+            Err(error) => return (Err(error), buffer),
+            Ok(0) => return (Err(ErrorKind::UnexpectedEof.into()), buffer),
+            Ok(count) => done += count,
+        }
+    }
+    (Ok(()), buffer)
+}
+
+/// One READ; `range` lies inside the buffer.
+async fn read_some<F>(
+    file: F,
+    mut buffer: Buffer,
+    range: Range<usize>,
+    offset: u64,
+) -> (io::Result<usize>, (F, Buffer))
+where
+    F: AsFd + Unpin + 'static,
+{
+    let part = buffer.as_mut_slice().get_mut(range).unwrap_or_default();
+    let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
+    let target = types::Fd(file.as_fd().as_raw_fd());
+    let entry = opcode::Read::new(target, part.as_mut_ptr(), len)
+        .offset(offset)
+        .build();
+    // SAFETY: READ completes once; it writes to a part of the buffer, which has a fixed address and
+    // belongs to the operation until then, as does the file.
+    unsafe { ring::submit(entry, (file, buffer)) }.await
+}
+
+fn is_valid(buffer: &Buffer, range: &Range<usize>, offset: u64) -> bool {
+    // An offset of -1 would make the kernel read at the position of the file.
+    let end = offset.checked_add(range.len() as u64);
+    end.is_some_and(|end| i64::try_from(end).is_ok())
+        && buffer.as_slice().get(range.clone()).is_some()
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::io::{Pool, run};
+
+    fn file(len: usize) -> (Arc<File>, Vec<u8>) {
+        let bytes: Vec<u8> = (0..=250).cycle().take(len).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        (Arc::new(file), bytes)
+    }
+
+    fn read(
+        file: &Arc<File>,
+        len: usize,
+        range: Range<usize>,
+        offset: u64,
+    ) -> (io::Result<()>, Buffer) {
+        let buffer = Pool::new().take(len).unwrap();
+        run(read_at(file.clone(), buffer, range, offset)).unwrap()
+    }
+
+    fn error_kind(file: &Arc<File>, range: Range<usize>, offset: u64) -> ErrorKind {
+        read(file, 100, range, offset).0.unwrap_err().kind()
+    }
+
+    #[test]
+    fn it_fills_the_asked_part_only() {
+        let (file, bytes) = file(3_000_000);
+        let (result, buffer) = read(&file, 2_500_000, 7..2_400_000, 12_345);
+        result.unwrap();
+        assert_eq!(buffer.as_slice()[..7], [0; 7]);
+        assert!(buffer.as_slice()[7..2_400_000] == bytes[12_345..12_345 + 2_399_993]);
+        assert!(buffer.as_slice()[2_400_000..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn it_reads_up_to_the_last_byte() {
+        let (file, bytes) = file(1000);
+        let (result, buffer) = read(&file, 100, 0..100, 900);
+        result.unwrap();
+        assert_eq!(buffer.as_slice(), &bytes[900..]);
+    }
+
+    #[test]
+    fn reading_over_the_end_is_an_error() {
+        let (file, _) = file(1000);
+        assert_eq!(error_kind(&file, 0..100, 901), ErrorKind::UnexpectedEof);
+        assert_eq!(error_kind(&file, 0..100, 5000), ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn reading_nothing_is_no_error_even_at_the_end() {
+        let (file, _) = file(10);
+        read(&file, 100, 5..5, 10).0.unwrap();
+    }
+
+    #[test]
+    fn a_range_outside_the_buffer_is_refused() {
+        let (file, _) = file(1000);
+        assert_eq!(error_kind(&file, 0..101, 0), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn an_offset_that_means_the_file_position_is_refused() {
+        let (file, _) = file(1000);
+        assert_eq!(error_kind(&file, 0..1, u64::MAX), ErrorKind::InvalidInput);
+        assert_eq!(error_kind(&file, 0..0, u64::MAX), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_dropped_read_gives_buffer_and_file_up_after_its_completion() {
+        let pool = Pool::new();
+        let buffer = pool.take(4096).unwrap();
+        let (file, _) = file(4096);
+        let shared = Rc::new(file);
+        run(async {
+            let mut pending = Box::pin(read_at(shared.clone(), buffer, 0..4096, 0));
+            std::future::poll_fn(|context| {
+                assert!(pending.as_mut().poll(context).is_pending());
+                std::task::Poll::Ready(())
+            })
+            .await;
+            drop(pending);
+            assert_eq!((pool.idle_bytes(), Rc::strong_count(&shared)), (0, 2));
+            while pool.idle_bytes() == 0 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(Rc::strong_count(&shared), 1);
+        })
+        .unwrap();
+    }
+}

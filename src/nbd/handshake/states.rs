@@ -1,0 +1,430 @@
+//! The states of a handshake, a struct each, so that none sees what is not its own.
+//!
+//! ```text
+//! ClientFlags -> Header -+-> Skip --------------------> Header | Over (ABORT)
+//!                  ^     +-> List (asks) --------------> Header
+//!                  |     +-> Query +-> Describe (asks) -> Header
+//!                  |     |         +-> Go (asks) -------> Header | Over (transmission)
+//!                  |     +-> Name ---> ExportName (asks) ---------> Over (transmission or refused)
+//!                  +---- every way back
+//! ```
+
+use super::gather::{FixedBytes, Payload, Unwanted};
+use super::{End, Event, Listing, Violation};
+use crate::limits::{NBD_OPTION_MAX, NBD_OPTIONS_PER_HANDSHAKE, NBD_STRING_MAX};
+use crate::nbd::wire::{
+    ClientFlags, InfoQuery, InfoType, OPTION_HEADER, OptionCode, OptionHeader, OptionReply,
+    ReplyType, TextError, export_name_answer, text,
+};
+use crate::nbd::{BLOCK_SIZES, ExportInfo, Refusal};
+
+/// What is to be sent and told, and what all states have to know.
+#[derive(Debug)]
+pub(super) struct Output {
+    bytes: Vec<u8>,
+    event: Option<Event>,
+    pub(super) shutting_down: bool,
+}
+
+impl Output {
+    pub(super) fn new(first: &[u8]) -> Self {
+        Self {
+            bytes: first.to_vec(),
+            event: None,
+            shutting_down: false,
+        }
+    }
+
+    pub(super) fn take_bytes(&mut self) -> Option<Vec<u8>> {
+        (!self.bytes.is_empty()).then(|| std::mem::take(&mut self.bytes))
+    }
+
+    pub(super) const fn take_event(&mut self) -> Option<Event> {
+        self.event.take()
+    }
+
+    fn reply(&mut self, option: OptionCode, reply: OptionReply<'_>) {
+        reply.append_to(option, &mut self.bytes);
+    }
+
+    fn refuse(&mut self, option: OptionCode, kind: ReplyType, message: &str) {
+        self.reply(option, OptionReply::Error { kind, message });
+    }
+
+    fn ask(&mut self, event: Event, waiting: State) -> State {
+        self.event = Some(event);
+        waiting
+    }
+
+    fn end(&mut self, event: Event) -> State {
+        self.ask(event, State::Over)
+    }
+
+    fn close(&mut self, end: End) -> State {
+        self.end(Event::Closed(end))
+    }
+
+    fn violation(&mut self, violation: Violation) -> State {
+        self.close(End::Violation(violation))
+    }
+}
+
+/// Where a handshake is.
+#[derive(Debug)]
+pub(super) enum State {
+    ClientFlags(AwaitClientFlags),
+    Header(AwaitOption),
+    Skip(SkipData),
+    Name(ReadName),
+    Query(ReadQuery),
+    List(AnswerList),
+    Describe(AnswerDescribe),
+    Go(AnswerGo),
+    ExportName(AnswerExportName),
+    Over,
+}
+
+/// A state that was fed: a new one, or itself because bytes are missing.
+type Fed = Result<State, State>;
+
+impl State {
+    /// Takes bytes for one step; whether there was one. States that wait for the driver take none.
+    pub(super) fn feed(&mut self, input: &mut &[u8], output: &mut Output) -> bool {
+        let fed = match std::mem::replace(self, Self::Over) {
+            Self::ClientFlags(state) => state.feed(input, output),
+            Self::Header(state) => state.feed(input, output),
+            Self::Skip(state) => state.feed(input, output),
+            Self::Name(state) => state.feed(input, output),
+            Self::Query(state) => state.feed(input, output),
+            waiting => Err(waiting),
+        };
+        let moved = fed.is_ok();
+        *self = fed.unwrap_or_else(|unmoved| unmoved);
+        moved
+    }
+}
+
+/// What was agreed on, and how patient we still are.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    no_zeroes: bool,
+    options_left: u32,
+}
+
+impl Terms {
+    const fn next_option(self) -> State {
+        State::Header(AwaitOption {
+            terms: self,
+            bytes: FixedBytes::new(),
+        })
+    }
+}
+
+/// The greeting was sent; the client's flags come.
+#[derive(Debug)]
+pub(super) struct AwaitClientFlags {
+    bytes: FixedBytes<4>,
+}
+
+impl AwaitClientFlags {
+    pub(super) const fn new() -> Self {
+        Self {
+            bytes: FixedBytes::new(),
+        }
+    }
+
+    fn feed(mut self, input: &mut &[u8], output: &mut Output) -> Fed {
+        let Some(bytes) = self.bytes.fill(input) else {
+            return Err(State::ClientFlags(self));
+        };
+        // "the server MUST drop the TCP connection if the client sets an unknown flag, or a flag that
+        // does not match something advertised by the server"
+        let Some(flags) = ClientFlags::from_bytes(bytes) else {
+            return Ok(output.violation(Violation::ClientFlags));
+        };
+        // "Servers MAY choose to honour fixed newstyle from clients that didn't set this bit": we do.
+        let terms = Terms {
+            no_zeroes: flags.no_zeroes,
+            options_left: NBD_OPTIONS_PER_HANDSHAKE,
+        };
+        Ok(terms.next_option())
+    }
+}
+
+/// The next bytes are an option's header.
+#[derive(Debug)]
+pub(super) struct AwaitOption {
+    terms: Terms,
+    bytes: FixedBytes<OPTION_HEADER>,
+}
+
+impl AwaitOption {
+    fn feed(mut self, input: &mut &[u8], output: &mut Output) -> Fed {
+        let Some(bytes) = self.bytes.fill(input) else {
+            return Err(State::Header(self));
+        };
+        let Some(header) = OptionHeader::from_bytes(&bytes) else {
+            return Ok(output.violation(Violation::OptionMagic));
+        };
+        // "if a server believes a client's behaviour constitutes a denial of service, it MAY initiate
+        // a hard disconnect"
+        let Some(options_left) = self.terms.options_left.checked_sub(1) else {
+            return Ok(output.violation(Violation::TooManyOptions));
+        };
+        let terms = Terms {
+            options_left,
+            ..self.terms
+        };
+        Ok(begin_option(terms, header, output))
+    }
+}
+
+fn begin_option(terms: Terms, header: OptionHeader, output: &mut Output) -> State {
+    let skip = |then| SkipData::begin(terms, header, then);
+    match header.code {
+        OptionCode::ABORT => skip(AfterSkip::Abort),
+        // "SHOULD error further options received (other than an NBD_OPT_ABORT) with
+        // NBD_REP_ERR_SHUTDOWN"; EXPORT_NAME can't be answered with an error.
+        OptionCode::EXPORT_NAME if output.shutting_down => output.close(End::Refused),
+        _ if output.shutting_down => skip(AfterSkip::Refuse(
+            ReplyType::ERR_SHUTDOWN,
+            "the server is shutting down",
+        )),
+        OptionCode::EXPORT_NAME => ReadName::begin(terms, header, output),
+        OptionCode::INFO | OptionCode::GO => ReadQuery::begin(terms, header),
+        OptionCode::LIST if header.length == 0 => {
+            output.ask(Event::List, State::List(AnswerList { terms }))
+        }
+        // "the server SHOULD reject a request that includes data with NBD_REP_ERR_INVALID"
+        OptionCode::LIST => skip(AfterSkip::Refuse(
+            ReplyType::ERR_INVALID,
+            "the option LIST takes no data",
+        )),
+        // NBD_REP_ERR_UNSUP: "The option sent by the client is unknown by this server implementation".
+        _ => skip(AfterSkip::Refuse(
+            ReplyType::ERR_UNSUP,
+            "this server does not know the option",
+        )),
+    }
+}
+
+/// An option whose data don't matter: the reply comes once they are gone.
+#[derive(Debug)]
+pub(super) struct SkipData {
+    terms: Terms,
+    option: OptionCode,
+    data: Unwanted,
+    then: AfterSkip,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum AfterSkip {
+    /// "The server MUST reply with NBD_REP_ACK", and "SHOULD ignore any data sent by the client".
+    Abort,
+    Refuse(ReplyType, &'static str),
+}
+
+impl SkipData {
+    const fn begin(terms: Terms, header: OptionHeader, then: AfterSkip) -> State {
+        State::Skip(Self {
+            terms,
+            option: header.code,
+            data: Unwanted::new(header.length),
+            then,
+        })
+    }
+
+    fn feed(mut self, input: &mut &[u8], output: &mut Output) -> Fed {
+        if !self.data.drop_from(input) {
+            return Err(State::Skip(self));
+        }
+        Ok(match self.then {
+            AfterSkip::Abort => {
+                output.reply(self.option, OptionReply::Ack);
+                output.close(End::Aborted)
+            }
+            AfterSkip::Refuse(kind, message) => {
+                output.refuse(self.option, kind, message);
+                self.terms.next_option()
+            }
+        })
+    }
+}
+
+/// The data of EXPORT_NAME come.
+#[derive(Debug)]
+pub(super) struct ReadName {
+    terms: Terms,
+    data: Payload,
+}
+
+impl ReadName {
+    fn begin(terms: Terms, header: OptionHeader, output: &mut Output) -> State {
+        match usize::try_from(header.length) {
+            Ok(length) if length <= NBD_STRING_MAX => State::Name(Self {
+                terms,
+                data: Payload::new(length),
+            }),
+            _ => output.violation(Violation::Name(TextError::TooLong)),
+        }
+    }
+
+    fn feed(mut self, input: &mut &[u8], output: &mut Output) -> Fed {
+        let Some(data) = self.data.fill(input) else {
+            return Err(State::Name(self));
+        };
+        let no_zeroes = self.terms.no_zeroes;
+        Ok(match text(&data) {
+            Ok(name) => {
+                let name = name.to_owned();
+                let waiting = State::ExportName(AnswerExportName { no_zeroes });
+                output.ask(Event::Open { name }, waiting)
+            }
+            Err(error) => output.violation(Violation::Name(error)),
+        })
+    }
+}
+
+/// The data of INFO or GO come.
+#[derive(Debug)]
+pub(super) struct ReadQuery {
+    terms: Terms,
+    option: OptionCode,
+    data: Payload,
+}
+
+impl ReadQuery {
+    const TOO_BIG: AfterSkip = AfterSkip::Refuse(
+        ReplyType::ERR_TOO_BIG,
+        "the option has more data than this server reads",
+    );
+
+    fn begin(terms: Terms, header: OptionHeader) -> State {
+        match usize::try_from(header.length) {
+            Ok(length) if length <= NBD_OPTION_MAX => State::Query(Self {
+                terms,
+                option: header.code,
+                data: Payload::new(length),
+            }),
+            // NBD_REP_ERR_TOO_BIG: "The request or the reply is too large to process."
+            _ => SkipData::begin(terms, header, Self::TOO_BIG),
+        }
+    }
+
+    fn feed(mut self, input: &mut &[u8], output: &mut Output) -> Fed {
+        let Some(data) = self.data.fill(input) else {
+            return Err(State::Query(self));
+        };
+        Ok(match InfoQuery::from_bytes(&data) {
+            Ok(query) => self.ask(query, output),
+            Err(error) => {
+                output.refuse(self.option, ReplyType::ERR_INVALID, &error.to_string());
+                self.terms.next_option()
+            }
+        })
+    }
+
+    fn ask(self, query: InfoQuery, output: &mut Output) -> State {
+        let name = query.name.clone();
+        let terms = self.terms;
+        if self.option == OptionCode::GO {
+            output.ask(Event::Open { name }, State::Go(AnswerGo { terms, query }))
+        } else {
+            let waiting = State::Describe(AnswerDescribe { terms, query });
+            output.ask(Event::Describe { name }, waiting)
+        }
+    }
+}
+
+/// [`Event::List`] waits for its answer.
+#[derive(Debug)]
+pub(super) struct AnswerList {
+    terms: Terms,
+}
+
+impl AnswerList {
+    pub(super) fn answer(self, exports: &[Listing], output: &mut Output) -> State {
+        for Listing { name, description } in exports {
+            output.reply(OptionCode::LIST, OptionReply::Server { name, description });
+        }
+        output.reply(OptionCode::LIST, OptionReply::Ack);
+        self.terms.next_option()
+    }
+}
+
+/// [`Event::Describe`] waits for its answer.
+#[derive(Debug)]
+pub(super) struct AnswerDescribe {
+    terms: Terms,
+    query: InfoQuery,
+}
+
+impl AnswerDescribe {
+    pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
+        describe(OptionCode::INFO, &self.query, answer, output);
+        self.terms.next_option()
+    }
+}
+
+/// [`Event::Open`] of a GO waits for its answer.
+#[derive(Debug)]
+pub(super) struct AnswerGo {
+    terms: Terms,
+    query: InfoQuery,
+}
+
+impl AnswerGo {
+    pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
+        describe(OptionCode::GO, &self.query, answer, output);
+        match answer {
+            Ok(info) => output.end(Event::Finished(*info)),
+            Err(_) => self.terms.next_option(),
+        }
+    }
+}
+
+/// [`Event::Open`] of an EXPORT_NAME waits for its answer.
+#[derive(Debug)]
+pub(super) struct AnswerExportName {
+    no_zeroes: bool,
+}
+
+impl AnswerExportName {
+    pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
+        match answer {
+            Ok(info) => {
+                let flags = info.transmission_flags();
+                let bytes = export_name_answer(info.size, flags, self.no_zeroes);
+                output.bytes.extend_from_slice(&bytes);
+                output.end(Event::Finished(*info))
+            }
+            // "If the server is unwilling to allow the export, it MUST terminate the session."
+            Err(_) => output.close(End::Refused),
+        }
+    }
+}
+
+/// The replies to INFO and GO, which "have identical formats for requests and replies".
+fn describe(
+    option: OptionCode,
+    query: &InfoQuery,
+    answer: &Result<ExportInfo, Refusal>,
+    output: &mut Output,
+) {
+    let info = match answer {
+        Ok(info) => info,
+        // NBD_REP_ERR_UNKNOWN: "In this case, the server SHOULD NOT send NBD_REP_INFO replies."
+        Err(refusal) => return output.refuse(option, refusal.reply_type(), refusal.message()),
+    };
+    // "the server MUST send at least one NBD_REP_INFO, with an NBD_INFO_EXPORT information type"
+    let size = info.size;
+    let flags = info.transmission_flags();
+    output.reply(option, OptionReply::Export { size, flags });
+    if query.infos.contains(&InfoType::NAME) {
+        output.reply(option, OptionReply::Name(&query.name));
+    }
+    // "The server MAY send information requests back which are not explicitly requested".
+    output.reply(option, OptionReply::BlockSizes(BLOCK_SIZES));
+    // "The server MUST ignore any information requests it does not understand."
+    output.reply(option, OptionReply::Ack);
+}

@@ -1,0 +1,299 @@
+//! Opening an overlay: the map from the last checkpoint and the journals behind it.
+//!
+//! Invariants (rule R8):
+//! - What was acknowledged is in the map that comes out, or the overlay is refused: damage in the
+//!   middle of the chain is never taken for its end.
+//! - Before a record is believed that only the page cache may hold, data and journals are synced: a
+//!   later power loss must not take the data and leave the new checkpoint.
+//! - Recovery can be interrupted anywhere and done again.
+
+use std::io;
+use std::path::Path;
+
+use super::checkpoint::{self, CheckpointError, Snapshot};
+use super::create::{self, DATA, HEADER, JOURNALS, block_count};
+use super::cycle::{Cycle, CycleError, Files, Step};
+use super::header::{Base, HEADER_BYTES, Header, HeaderError};
+use super::journal::{self, Change, Cursor, JOURNAL_BYTES, JournalDamage};
+use super::map::BlockMap;
+use super::{Overlay, OverlayMode};
+use crate::disk::{Disk, DiskFile};
+use crate::units::BlockIndex;
+
+/// What an overlay is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The image below.
+    pub base: Base,
+    /// How long a new overlay is kept; an existing one stays what it was made.
+    pub mode: OverlayMode,
+    /// The present boot of the host.
+    pub boot_id: [u8; 16],
+    /// For a new overlay: random bytes.
+    pub uuid: [u8; 16],
+    /// For a new overlay: the time, in seconds since 1970.
+    pub now: u64,
+}
+
+/// Why an overlay can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The disk failed, or its files are not ours to read.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// The header can't be used.
+    #[error("header: {0}")]
+    Header(#[from] HeaderError),
+    /// It was made over another image.
+    #[error("it was made over another image: restore that image, or reset the overlay")]
+    OtherBase,
+    /// The data file has been cut or replaced.
+    #[error(
+        "the data file has {found} bytes instead of {expected}: restore it, or reset the overlay"
+    )]
+    DataSize {
+        /// Bytes it has.
+        found: u64,
+        /// Bytes it was made with.
+        expected: u64,
+    },
+    /// No checkpoint.
+    #[error("there is no checkpoint: restore it, or reset the overlay")]
+    NoCheckpoint,
+    /// The newest checkpoint can't be used.
+    #[error("checkpoint {generation}: {source}: restore the overlay from a backup, or reset it")]
+    Checkpoint {
+        /// Its generation.
+        generation: u64,
+        /// What is wrong.
+        source: CheckpointError,
+    },
+    /// A journal has lost records that were acknowledged.
+    #[error("journal {generation}: {source}: restore the overlay from a backup, or reset it")]
+    Journal {
+        /// Its generation.
+        generation: u64,
+        /// What is wrong.
+        source: JournalDamage,
+    },
+    /// The map is whole again but could not be made durable.
+    #[error("recovery: {0}")]
+    Cycle(#[from] CycleError),
+}
+
+fn during(what: &'static str) -> impl Fn(io::Error) -> OpenError {
+    move |source| OpenError::Io { what, source }
+}
+
+impl<D: Disk> Overlay<D> {
+    /// Opens the overlay in `dir`, or makes it. An ephemeral one of an earlier boot of the host is
+    /// replaced by a new one.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing that was acknowledged has been dropped.
+    pub fn open(disk: &D, dir: &Path, spec: &Spec) -> Result<Self, OpenError> {
+        if let Some(header) = read_header(disk, dir)? {
+            if header.mode == OverlayMode::Persistent || header.boot_id == spec.boot_id {
+                return recover(disk, dir, header, spec);
+            }
+            create::remove(disk, dir).map_err(during("removing an overlay of an earlier boot"))?;
+        }
+        let header = Header {
+            uuid: spec.uuid,
+            mode: spec.mode,
+            base: spec.base,
+            boot_id: spec.boot_id,
+            created: spec.now,
+        };
+        create::create(disk, dir, &header).map_err(during("making the overlay"))?;
+        recover(disk, dir, header, spec)
+    }
+}
+
+fn read_header<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Header>, OpenError> {
+    let file = match disk.open(&dir.join(HEADER)) {
+        Ok(file) => file,
+        // The directory gets its name with the header in it: one without is damaged, not new.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && disk.list(dir).is_err() => {
+            return Ok(None);
+        }
+        Err(error) => return Err(during("opening the header")(error)),
+    };
+    let size = file.size().map_err(during("reading the header"))?;
+    let len = usize::try_from(size)
+        .unwrap_or(usize::MAX)
+        .min(HEADER_BYTES);
+    let mut bytes = vec![0; len];
+    file.read_at(&mut bytes, 0)
+        .map_err(during("reading the header"))?;
+    Ok(Some(Header::from_bytes(&bytes)?))
+}
+
+fn recover<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    header: Header,
+    spec: &Spec,
+) -> Result<Overlay<D>, OpenError> {
+    if header.base != spec.base {
+        return Err(OpenError::OtherBase);
+    }
+    let files = open_files(disk, dir, &header)?;
+    let snapshot = newest_checkpoint(disk, dir, &header)?;
+    // The page cache may hold what the disk does not: a killed server's last, unacknowledged writes.
+    files.sync(&files.data, "sync of the data file")?;
+    for journal in &files.journals {
+        files.sync(journal, "sync of the journal")?;
+    }
+    let found = replay_journals(&files, snapshot)?;
+    remove_leftovers(disk, dir);
+    let (map, cursor) = match found.settled {
+        Some(cursor) => (found.map, cursor),
+        None => settle(&files, found)?,
+    };
+    Ok(Overlay::new(files, header, map, cursor))
+}
+
+fn open_files<D: Disk>(disk: &D, dir: &Path, header: &Header) -> Result<Files<D>, OpenError> {
+    let open = |name| disk.open(&dir.join(name));
+    let [a, b] = JOURNALS;
+    let files = Files {
+        disk: disk.clone(),
+        dir: dir.to_owned(),
+        data: open(DATA).map_err(during("opening the data file"))?,
+        journals: [
+            open(a).map_err(during("opening journal.a"))?,
+            open(b).map_err(during("opening journal.b"))?,
+        ],
+        uuid: header.uuid,
+        durable: header.mode == OverlayMode::Persistent,
+    };
+    let found = files
+        .data
+        .size()
+        .map_err(during("reading the size of the data file"))?;
+    let expected = BlockIndex(block_count(header.base.size)).start();
+    if found != expected {
+        return Err(OpenError::DataSize { found, expected });
+    }
+    Ok(files)
+}
+
+fn newest_checkpoint<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    header: &Header,
+) -> Result<Snapshot, OpenError> {
+    let names = disk.list(dir).map_err(during("listing the overlay"))?;
+    let newest = names
+        .iter()
+        .filter_map(|name| checkpoint::generation_of(name))
+        .max();
+    let generation = newest.ok_or(OpenError::NoCheckpoint)?;
+    checkpoint::read(
+        disk,
+        dir,
+        &header.uuid,
+        generation,
+        block_count(header.base.size),
+    )
+    .map_err(|source| OpenError::Checkpoint { generation, source })
+}
+
+/// What checkpoint and journals say together.
+struct Found {
+    map: BlockMap,
+    /// The last frame believed.
+    last: Cursor,
+    /// Where to go on without a new checkpoint: the journal is live and has no epoch yet.
+    settled: Option<Cursor>,
+}
+
+fn replay_journals<D: Disk>(files: &Files<D>, snapshot: Snapshot) -> Result<Found, OpenError> {
+    let Snapshot {
+        generation,
+        chain,
+        mut map,
+    } = snapshot;
+    let none = Cursor {
+        generation,
+        offset: 0,
+        chain,
+    };
+    let Some(first) = replay(files, generation, none)? else {
+        return Ok(Found {
+            map,
+            last: none,
+            settled: None,
+        });
+    };
+    apply(&mut map, &first.changes);
+    let Some(second) = replay(files, generation + 1, first.cursor)? else {
+        let settled = first.changes.is_empty().then_some(first.cursor);
+        return Ok(Found {
+            map,
+            last: first.cursor,
+            settled,
+        });
+    };
+    apply(&mut map, &second.changes);
+    Ok(Found {
+        map,
+        last: second.cursor,
+        settled: None,
+    })
+}
+
+fn replay<D: Disk>(
+    files: &Files<D>,
+    generation: u64,
+    before: Cursor,
+) -> Result<Option<journal::Replay>, OpenError> {
+    let mut bytes = vec![0; JOURNAL_BYTES];
+    files
+        .journal(generation)
+        .read_at(&mut bytes, 0)
+        .map_err(during("reading a journal"))?;
+    journal::replay(&files.uuid, generation, before.chain, &bytes)
+        .map_err(|source| OpenError::Journal { generation, source })
+}
+
+fn apply(map: &mut BlockMap, changes: &[Change]) {
+    for change in changes {
+        map.set(change.blocks, change.state, |_, _| {});
+    }
+}
+
+/// Ends recovery in a fresh checkpoint and a fresh journal, in the order of rule R6.
+fn settle<D: Disk>(files: &Files<D>, found: Found) -> Result<(BlockMap, Cursor), OpenError> {
+    let generation = found.last.generation + 1;
+    let chain = found.last.chain;
+    let start = journal::start_frame(&files.uuid, generation, chain);
+    let cursor = start.after;
+    let snapshot = Snapshot {
+        generation,
+        chain,
+        map: found.map.clone(),
+    };
+    let steps = vec![Step::Checkpoint(snapshot), Step::Append(start)];
+    Cycle {
+        files: files.clone(),
+        steps,
+    }
+    .run()?;
+    Ok((found.map, cursor))
+}
+
+/// Temporary files of an interrupted checkpoint, and checkpoints that a newer one has replaced.
+fn remove_leftovers<D: Disk>(disk: &D, dir: &Path) {
+    for name in disk.list(dir).unwrap_or_default() {
+        if name.ends_with(".tmp") {
+            let _ = disk.remove(&dir.join(name));
+        }
+    }
+}

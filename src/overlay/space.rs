@@ -1,0 +1,165 @@
+//! Space of the data file that zeroed blocks no longer need, on its way back to the file system. Pure.
+//!
+//! Invariants (rule R5):
+//! - A block may be punched only once the record that it reads as zeros is durable: before that, a
+//!   crash would bring back a map that points at the hole.
+//! - A block that is written again leaves the queue first; one whose punch is under way can't be
+//!   written until it has ended.
+
+use rangemap::RangeSet;
+
+use crate::units::{BlockIndex, BlockRange, ByteRange};
+
+/// Shortest run that is worth a call: punching 4 KiB costs as much as punching 64.
+const RUN_MIN: u64 = 16;
+/// Runs punched by one job, so that a job stays short.
+const RUNS_PER_JOB: usize = 64;
+
+/// Blocks whose space can be given back, by how far their records have come.
+#[derive(Debug, Default)]
+pub struct FreedSpace {
+    /// Zeroed in the open epoch.
+    open: RangeSet<u64>,
+    /// Zeroed in the epoch that is being made durable.
+    sealed: RangeSet<u64>,
+    /// May be punched.
+    ready: RangeSet<u64>,
+    /// Being punched now.
+    punching: Vec<BlockRange>,
+}
+
+impl FreedSpace {
+    /// Blocks that were in the data file and read as zeros from now on.
+    pub fn freed(&mut self, blocks: BlockRange) {
+        self.open.insert(blocks.indices());
+    }
+
+    /// Blocks that are about to be written, or whose space is to stay.
+    pub fn keep(&mut self, blocks: BlockRange) {
+        for set in [&mut self.open, &mut self.sealed, &mut self.ready] {
+            if !set.is_empty() && !blocks.is_empty() {
+                set.remove(blocks.indices());
+            }
+        }
+    }
+
+    /// Whether any of `blocks` is being punched: they must not be touched before that has ended.
+    #[must_use]
+    pub fn is_punching(&self, blocks: BlockRange) -> bool {
+        self.punching.iter().any(|run| run.overlaps(blocks))
+    }
+
+    /// Whether anything is being punched.
+    #[must_use]
+    pub const fn is_punching_any(&self) -> bool {
+        !self.punching.is_empty()
+    }
+
+    /// A flush begins to make the open epoch durable.
+    pub fn seal(&mut self) {
+        let open = std::mem::take(&mut self.open);
+        self.sealed.extend(open);
+    }
+
+    /// That flush has ended well.
+    pub fn sealed_is_durable(&mut self) {
+        let sealed = std::mem::take(&mut self.sealed);
+        self.ready.extend(sealed);
+    }
+
+    /// That flush did not happen.
+    pub fn unseal(&mut self) {
+        let sealed = std::mem::take(&mut self.sealed);
+        self.open.extend(sealed);
+    }
+
+    /// Takes runs to punch, the short ones only if `all`; empty while others are being punched.
+    pub fn begin_punch(&mut self, all: bool) -> Vec<ByteRange> {
+        if self.punching.is_empty() {
+            let min = if all { 1 } else { RUN_MIN };
+            let long = self.ready.iter().filter(|run| run.end - run.start >= min);
+            let taken: Vec<_> = long.take(RUNS_PER_JOB).cloned().collect();
+            for run in taken {
+                self.ready.remove(run.clone());
+                let run = BlockRange::between(BlockIndex(run.start), BlockIndex(run.end));
+                self.punching.push(run);
+            }
+            return self.punching.iter().map(|run| run.bytes()).collect();
+        }
+        Vec::new()
+    }
+
+    /// The punches have ended, well or not (space that stays is no harm).
+    pub fn finish_punch(&mut self) {
+        self.punching.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: u64, end: u64) -> BlockRange {
+        BlockRange::between(BlockIndex(start), BlockIndex(end))
+    }
+
+    fn durable(space: &mut FreedSpace) {
+        space.seal();
+        space.sealed_is_durable();
+    }
+
+    #[test]
+    fn nothing_is_punched_before_its_record_is_durable() {
+        let mut space = FreedSpace::default();
+        space.freed(range(0, 100));
+        assert!(space.begin_punch(true).is_empty());
+        space.seal();
+        assert!(space.begin_punch(true).is_empty());
+        space.sealed_is_durable();
+        assert_eq!(space.begin_punch(true), [range(0, 100).bytes()]);
+    }
+
+    #[test]
+    fn a_rewritten_block_is_never_punched() {
+        let mut space = FreedSpace::default();
+        space.freed(range(0, 100));
+        durable(&mut space);
+        space.keep(range(40, 50));
+        assert_eq!(
+            space.begin_punch(false),
+            [range(0, 40).bytes(), range(50, 100).bytes()]
+        );
+    }
+
+    #[test]
+    fn short_runs_wait_until_they_have_grown() {
+        let mut space = FreedSpace::default();
+        space.freed(range(0, RUN_MIN - 1));
+        durable(&mut space);
+        assert!(space.begin_punch(false).is_empty());
+        space.freed(range(RUN_MIN - 1, RUN_MIN));
+        durable(&mut space);
+        assert_eq!(space.begin_punch(false), [range(0, RUN_MIN).bytes()]);
+    }
+
+    #[test]
+    fn a_block_being_punched_is_known_until_that_has_ended() {
+        let mut space = FreedSpace::default();
+        space.freed(range(0, 100));
+        durable(&mut space);
+        space.begin_punch(false);
+        assert!(space.is_punching(range(99, 101)));
+        space.finish_punch();
+        assert!(!space.is_punching(range(99, 101)));
+    }
+
+    #[test]
+    fn a_failed_flush_frees_nothing() {
+        let mut space = FreedSpace::default();
+        space.freed(range(0, 100));
+        space.seal();
+        space.unseal();
+        space.sealed_is_durable();
+        assert!(space.begin_punch(true).is_empty());
+    }
+}

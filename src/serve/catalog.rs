@@ -1,0 +1,129 @@
+//! What is served: images by name, and what an export name stands for.
+//!
+//! Invariant: promise 5, "one client's bytes are reachable only as that client": the overlay of a
+//! target is named after the client that [`client_of`] answers, and after nothing else.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::state_dir::StateDir;
+use super::who::{Peer, client_of};
+use crate::export::name::{ExportName, Name};
+use crate::image::Image;
+use crate::nbd::handshake::Listing;
+use crate::nbd::{ExportInfo, Refusal};
+use crate::overlay::Spec;
+use crate::overlay::header::Base;
+
+/// The generation of an image that was named on the command line.
+const ONLY_GENERATION: u32 = 1;
+
+/// What tells one volume from another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct VolumeKey {
+    pub(super) image: Name,
+    pub(super) generation: u32,
+    /// Whose overlay; `None` is the bare image.
+    pub(super) client: Option<Name>,
+}
+
+impl fmt::Display for VolumeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{}", self.image, self.generation)?;
+        self.client.as_ref().map_or(Ok(()), |client| write!(f, "@{client}"))
+    }
+}
+
+/// What an export name stands for.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) key: VolumeKey,
+    pub(super) image: Arc<Image>,
+    pub(super) info: ExportInfo,
+    /// Directory and kind of the overlay; `None` where there is none to be.
+    pub(super) overlay: Option<(PathBuf, Spec)>,
+}
+
+/// The images served, the default one first.
+#[derive(Debug)]
+pub(super) struct Catalog {
+    images: Vec<Arc<Image>>,
+    state: StateDir,
+    read_only: bool,
+    boot_id: [u8; 16],
+}
+
+impl Catalog {
+    pub(super) fn new(images: Vec<Arc<Image>>, state: StateDir, read_only: bool) -> Self {
+        Self { images, state, read_only, boot_id: super::host::boot_id() }
+    }
+
+    /// The exports that can be opened by anybody.
+    pub(super) fn listing(&self) -> Vec<Listing> {
+        let listing = |image: &Arc<Image>| Listing {
+            name: image.name().to_string(),
+            description: String::new(),
+        };
+        self.images.iter().map(listing).collect()
+    }
+
+    /// What `peer` gets under `name`.
+    pub(super) fn find(&self, name: &str, peer: &Peer) -> Result<Target, Refusal> {
+        let name: ExportName = name.parse().map_err(|error| {
+            Refusal::Unknown(format!("not a name of an export: {error}"))
+        })?;
+        let image = self.image(name.image.as_ref())?;
+        let generation = name.generation.unwrap_or(ONLY_GENERATION);
+        if generation != ONLY_GENERATION {
+            let image = image.name();
+            return Err(Refusal::Unknown(format!(
+                "image {image} has no generation {generation}, only {ONLY_GENERATION}"
+            )));
+        }
+        image.check().map_err(|changed| Refusal::Failed(changed.to_string()))?;
+        Ok(self.target(image, generation, &name, peer))
+    }
+
+    fn image(&self, name: Option<&Name>) -> Result<&Arc<Image>, Refusal> {
+        let Some(name) = name else {
+            return self.images.first().ok_or_else(|| Refusal::Unknown("no image".into()));
+        };
+        let found = self.images.iter().find(|image| image.name() == name);
+        found.ok_or_else(|| Refusal::Unknown(format!("there is no image {name}")))
+    }
+
+    fn target(
+        &self,
+        image: &Arc<Image>,
+        generation: u32,
+        name: &ExportName,
+        peer: &Peer,
+    ) -> Target {
+        let client = client_of(peer, name.client.as_ref());
+        let info = ExportInfo { size: image.size(), read_only: self.read_only, multi_conn: true };
+        let dir = self.state.overlays_of(image.name(), generation).join(client.name.as_str());
+        let identity = image.identity();
+        let spec = Spec {
+            base: Base {
+                size: identity.size,
+                mtime_ns: identity.mtime_ns,
+                sample: identity.sample_crc,
+            },
+            mode: client.mode,
+            boot_id: self.boot_id,
+            uuid: super::host::random(),
+            now: super::host::now(),
+        };
+        Target {
+            key: VolumeKey {
+                image: image.name().clone(),
+                generation,
+                client: (!self.read_only).then_some(client.name),
+            },
+            image: Arc::clone(image),
+            info,
+            overlay: (!self.read_only).then_some((dir, spec)),
+        }
+    }
+}

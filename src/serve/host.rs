@@ -1,0 +1,57 @@
+//! What only the host can tell: its boot, the time, random bytes.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The present boot of the host; an ephemeral overlay ends with it.
+pub(super) fn boot_id() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    // Without /proc every start of the server counts as a boot: ephemeral overlays end sooner.
+    parse_uuid(text.trim()).unwrap_or_else(random)
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// Bytes that nothing else has.
+pub(super) fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    // The pool of the kernel is ready long before any service starts, and 16 bytes never come short.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    bytes
+}
+
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let digits: Vec<_> = text.chars().filter(|&c| c != '-').collect();
+    let mut bytes = [0; 16];
+    if digits.len() != 32 {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(&pair.iter().collect::<String>(), 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_id_is_read_from_its_text() {
+        let bytes = parse_uuid("00010203-0405-0607-0809-0a0b0c0d0eff").unwrap();
+        assert_eq!(bytes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]);
+        assert_eq!(parse_uuid("no such thing"), None);
+    }
+
+    #[test]
+    fn the_boot_id_stays_the_same() {
+        assert_eq!(boot_id(), boot_id());
+    }
+
+    #[test]
+    fn random_bytes_differ() {
+        assert_ne!(random(), random());
+    }
+}

@@ -1,0 +1,178 @@
+//! The replies of one session on their way out, and what they hold until they are.
+//!
+//! Invariants:
+//! - Replies leave in the order in which they were pushed, each whole: header, then pieces.
+//! - Every request that was counted in is counted out once: when its reply has been sent, or when it
+//!   never will be.
+//! - Only [`Outbox::send_all`] writes to the socket.
+
+use std::cell::{Cell, RefCell};
+use std::net::Shutdown;
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+
+use super::budget::Budget;
+use crate::export::{Piece, Volume};
+use crate::io::{Gather, OutOfRange, SendError, Socket};
+use crate::limits::{SESSION_BYTES_MAX, SESSION_REQUESTS_MAX};
+
+/// Replies that go out together.
+#[derive(Debug, Default)]
+struct Batch {
+    gather: Gather,
+    requests: u64,
+    bytes: u64,
+}
+
+/// The sending half of a session.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    socket: Socket,
+    volume: Rc<Volume>,
+    pending: RefCell<Batch>,
+    /// Something is pending, or the session ends.
+    wake: Notify,
+    requests: Budget,
+    bytes: Budget,
+    shard_bytes: Rc<Budget>,
+    closing: Cell<bool>,
+    broken: Cell<bool>,
+}
+
+impl Outbox {
+    pub(super) fn new(socket: Socket, volume: Rc<Volume>, shard_bytes: Rc<Budget>) -> Self {
+        Self {
+            socket,
+            volume,
+            pending: RefCell::default(),
+            wake: Notify::new(),
+            requests: Budget::new(SESSION_REQUESTS_MAX as u64),
+            bytes: Budget::new(SESSION_BYTES_MAX),
+            shard_bytes,
+            closing: Cell::new(false),
+            broken: Cell::new(false),
+        }
+    }
+
+    /// Counts a request in that may hold `bytes` of memory, once there is room for it.
+    pub(super) async fn admit(&self, bytes: u64) {
+        self.requests.take(1).await;
+        if bytes > 0 {
+            self.bytes.take(bytes).await;
+            self.shard_bytes.take(bytes).await;
+        }
+    }
+
+    /// Waits until a request that turns out to hold memory may be admitted with none.
+    pub(super) async fn wait_for_room(&self) {
+        self.bytes.wait_for_room().await;
+        self.shard_bytes.wait_for_room().await;
+    }
+
+    /// Charges memory that turned out to be held, beyond what was admitted.
+    pub(super) fn charge(&self, bytes: u64) {
+        self.bytes.charge(bytes);
+        self.shard_bytes.charge(bytes);
+    }
+
+    /// Gives memory back that no reply will hold.
+    pub(super) fn discharge(&self, bytes: u64) {
+        self.bytes.give(bytes);
+        self.shard_bytes.give(bytes);
+    }
+
+    /// Queues the reply of a request that holds `bytes` of its admission.
+    pub(super) fn push(&self, header: [u8; 16], pieces: Vec<Piece>, bytes: u64) {
+        let mut pending = self.pending.borrow_mut();
+        pending.requests += 1;
+        pending.bytes += bytes;
+        if self.broken.get() {
+            self.settle(std::mem::take(&mut pending));
+            return;
+        }
+        pending.gather.push_header(header);
+        for piece in pieces {
+            if self.push_piece(&mut pending.gather, piece).is_err() {
+                // A plan never leaves the image; were it to, the stream could only be cut.
+                debug_assert!(false, "a piece outside its memory");
+                self.break_off();
+                return;
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    fn push_piece(&self, gather: &mut Gather, piece: Piece) -> Result<(), OutOfRange> {
+        match piece {
+            Piece::Zeros(len) => gather.push_zeros(len),
+            Piece::Copied(buffer) => {
+                let whole = 0..buffer.len();
+                gather.push_buffer(buffer, whole)?;
+            }
+            Piece::Mapped(range) => match self.volume.image().mapping() {
+                Some(mapping) => gather.push_mapped(mapping.clone(), range)?,
+                None => {
+                    return Err(OutOfRange { start: range.start(), end: range.end() });
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// Sends what is pushed until [`Outbox::close`], and then the rest.
+    pub(super) async fn send_all(&self) {
+        loop {
+            let mut batch = std::mem::take(&mut *self.pending.borrow_mut());
+            if batch.requests > 0 {
+                if let Err(error) = self.socket.send(&mut batch.gather).await {
+                    self.report(&error);
+                    self.break_off();
+                }
+                self.settle(batch);
+            } else if self.closing.get() {
+                return;
+            } else {
+                self.wake.notified().await;
+            }
+        }
+    }
+
+    fn settle(&self, batch: Batch) {
+        drop(batch.gather);
+        self.requests.give(batch.requests);
+        self.discharge(batch.bytes);
+    }
+
+    fn report(&self, error: &SendError) {
+        match error {
+            SendError::ImageUnreadable { .. } => {
+                // The reply has begun, and a simple reply has no way to say that it failed.
+                let name = self.volume.image().name();
+                tracing::error!("image {name} could not be read while it was sent: closing");
+                let _ = self.volume.image().verify_now();
+            }
+            // Most clients of a root file system end so: it is not worth a line.
+            SendError::Connection { source, .. } => tracing::debug!("connection lost: {source}"),
+        }
+    }
+
+    /// Ends the connection at once; replies that come after go nowhere.
+    pub(super) fn break_off(&self) {
+        self.broken.set(true);
+        // A socket that is closed already is as good.
+        let _ = self.socket.shutdown(Shutdown::Both);
+        self.wake.notify_one();
+    }
+
+    /// Waits until every request has been answered.
+    pub(super) async fn settled(&self) {
+        self.requests.wait_until_unused().await;
+    }
+
+    /// Lets [`Outbox::send_all`] end when nothing is left to send.
+    pub(super) fn close(&self) {
+        self.closing.set(true);
+        self.wake.notify_one();
+    }
+}

@@ -1,0 +1,120 @@
+//! The volumes of one shard: opened for the first session, closed after the last.
+//!
+//! Invariants:
+//! - A volume is there at most once, so an overlay's files are never open twice.
+//! - Who waits for a volume that is being opened or closed sees how that ended, and tries again.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::catalog::{Target, VolumeKey};
+use crate::disk::RealDisk;
+use crate::export::Volume;
+use crate::io::{self, Pool};
+use crate::overlay::{OpenError, Overlay};
+
+#[derive(Debug)]
+enum Slot {
+    /// Being opened or closed.
+    Busy,
+    Open { volume: Rc<Volume>, users: usize },
+}
+
+/// The open volumes of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Volumes {
+    slots: RefCell<HashMap<VolumeKey, Slot>>,
+    changed: Notify,
+}
+
+impl Volumes {
+    /// Opens the volume of `target`, or shares it with those who have it open.
+    pub(super) async fn open(&self, target: &Target, pool: &Pool) -> Result<(), OpenError> {
+        loop {
+            let changed = self.changed.notified();
+            match self.slots.borrow_mut().get_mut(&target.key) {
+                None => break,
+                Some(Slot::Open { users, .. }) => {
+                    *users += 1;
+                    return Ok(());
+                }
+                Some(Slot::Busy) => {}
+            }
+            changed.await;
+        }
+        self.slots.borrow_mut().insert(target.key.clone(), Slot::Busy);
+        let opened = open_overlay(target).await;
+        let opened = opened.map(|overlay| Slot::Open {
+            volume: Rc::new(Volume::new(Arc::clone(&target.image), overlay, pool.clone())),
+            users: 1,
+        });
+        let result = self.settle(&target.key, opened);
+        self.changed.notify_waiters();
+        result
+    }
+
+    fn settle(&self, key: &VolumeKey, opened: Result<Slot, OpenError>) -> Result<(), OpenError> {
+        let mut slots = self.slots.borrow_mut();
+        match opened {
+            Ok(slot) => {
+                slots.insert(key.clone(), slot);
+                Ok(())
+            }
+            Err(error) => {
+                slots.remove(key);
+                Err(error)
+            }
+        }
+    }
+
+    /// The volume that somebody has opened.
+    pub(super) fn get(&self, key: &VolumeKey) -> Option<Rc<Volume>> {
+        match self.slots.borrow().get(key)? {
+            Slot::Open { volume, .. } => Some(Rc::clone(volume)),
+            Slot::Busy => None,
+        }
+    }
+
+    /// One of those who had it open is done with it; the last one closes it.
+    pub(super) async fn release(&self, key: &VolumeKey) {
+        let Some(volume) = self.take_if_last(key) else { return };
+        if let Err(error) = volume.close().await {
+            tracing::error!("closing {key}: {error}");
+        }
+        self.slots.borrow_mut().remove(key);
+        self.changed.notify_waiters();
+    }
+
+    fn take_if_last(&self, key: &VolumeKey) -> Option<Rc<Volume>> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.get_mut(key)?;
+        let Slot::Open { volume, users } = slot else { return None };
+        *users -= 1;
+        if *users > 0 {
+            return None;
+        }
+        let volume = Rc::clone(volume);
+        *slot = Slot::Busy;
+        Some(volume)
+    }
+
+    /// Waits until none is open.
+    pub(super) async fn all_closed(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.slots.borrow().is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+async fn open_overlay(target: &Target) -> Result<Option<Overlay<RealDisk>>, OpenError> {
+    let Some((dir, spec)) = target.overlay.clone() else { return Ok(None) };
+    io::offload(move || Overlay::open(&RealDisk, &dir, &spec)).await.map(Some)
+}

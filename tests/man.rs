@@ -1,0 +1,257 @@
+//! The man pages say what the program does: they are made of its options, its limits and man/parts.
+//!
+//! `UPDATE_MAN=1 cargo test --test man committed` rewrites the committed pages.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::ArgAction;
+use clap_mangen::Man;
+use cowherd::limits;
+
+/// The date in the pages: that of the last change of the outside they describe.
+const DATE: &str = "2026-11-22";
+
+fn file(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// One page of `man/`: the program itself, or one of its commands.
+struct Page {
+    name: String,
+    command: clap::Command,
+}
+
+fn pages() -> Vec<Page> {
+    let mut program = cowherd::cli::command();
+    program.build();
+    let commands: Vec<_> = program.get_subcommands().cloned().collect();
+    std::iter::once(program)
+        .chain(commands)
+        .filter(|command| command.get_name() != "help")
+        .map(|command| Page {
+            name: command
+                .get_display_name()
+                .unwrap_or_else(|| command.get_name())
+                .to_owned(),
+            command,
+        })
+        .collect()
+}
+
+impl Page {
+    fn committed(&self) -> PathBuf {
+        file(&format!("man/{}.1", self.name))
+    }
+
+    /// The page as it should be: what clap knows, then the sections that are written by hand.
+    fn rendered(&self) -> String {
+        let version = format!("cowherd {}", env!("CARGO_PKG_VERSION"));
+        let man = Man::new(self.command.clone())
+            .title(self.name.to_uppercase())
+            .date(DATE)
+            .source(version)
+            .manual("cowherd");
+        // Not clap's synopsis, which leaves out values, nor its version and authors sections.
+        let mut head = Vec::new();
+        man.render_title(&mut head).unwrap();
+        man.render_name_section(&mut head).unwrap();
+        let mut body = Vec::new();
+        man.render_description_section(&mut body).unwrap();
+        man.render_options_section(&mut body).unwrap();
+        if self.command.has_subcommands() {
+            man.render_subcommands_section(&mut body).unwrap();
+        }
+        let parts = [
+            tidied(&head),
+            self.synopsis(),
+            tidied(&body),
+            self.hand_written(),
+        ];
+        parts.concat()
+    }
+
+    fn synopsis(&self) -> String {
+        let bin = self.command.get_bin_name().unwrap_or(&self.name);
+        let mut words = format!(".SH SYNOPSIS\n\\fB{bin}\\fR");
+        for argument in self.command.get_arguments() {
+            words.push('\n');
+            words.push_str(&synopsis_of(argument));
+        }
+        if self.command.has_subcommands() {
+            words.push_str("\n\\fICOMMAND\\fR ...");
+        }
+        words.replace('-', "\\-") + "\n"
+    }
+
+    fn hand_written(&self) -> String {
+        let part = file(&format!("man/parts/{}.roff", self.name));
+        let text =
+            fs::read_to_string(&part).unwrap_or_else(|error| panic!("{}: {error}", part.display()));
+        let filled = text
+            .replace("{{NAME_MAX}}", &limits::NAME_MAX.to_string())
+            .replace(
+                "{{DRAIN_SECONDS}}",
+                &limits::DRAIN_TIME.as_secs().to_string(),
+            )
+            .replace("{{LIMITS}}", &limits_table());
+        assert!(
+            !filled.contains("{{"),
+            "{}: a blank that nothing fills",
+            part.display()
+        );
+        filled
+    }
+
+    /// The long options that the page must describe, as a reader would type them.
+    fn options(&self) -> Vec<String> {
+        let longs = self
+            .command
+            .get_arguments()
+            .filter_map(|option| option.get_long());
+        longs.map(|long| format!("--{long}")).collect()
+    }
+}
+
+/// An option or argument as a synopsis shows it, such as `[--listen ADDR]...`.
+fn synopsis_of(argument: &clap::Arg) -> String {
+    let repeats = match argument.get_action() {
+        ArgAction::Append | ArgAction::Count => "...",
+        _ => "",
+    };
+    let value = argument
+        .get_action()
+        .takes_values()
+        .then(|| argument.get_value_names().and_then(<[_]>::first))
+        .flatten();
+    let value = value.map(|name| format!("\\fI{name}\\fR"));
+    let name = argument.get_long().map(|long| format!("\\fB--{long}\\fR"));
+    let words: Vec<_> = name.into_iter().chain(value).collect();
+    format!("[{}]{repeats}", words.join(" "))
+}
+
+/// clap's roff with its repeated preamble dropped and `code` in bold.
+fn tidied(roff: &[u8]) -> String {
+    let mut text = String::new();
+    for line in String::from_utf8_lossy(roff).lines() {
+        if line.starts_with(".ie ") || line.starts_with(".el ") {
+            continue;
+        }
+        for (nth, piece) in line.split('`').enumerate() {
+            match nth % 2 {
+                1 => text.push_str("\\fB"),
+                _ if nth > 0 => text.push_str("\\fR"),
+                _ => {}
+            }
+            text.push_str(piece);
+        }
+        text.push('\n');
+    }
+    text.replace("\\*(Aq", "\\(aq")
+}
+
+/// The bounds that a user can run into, as rows of a tbl(1) table.
+fn limits_table() -> String {
+    let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let eib = |bytes: u64| format!("{} EiB", bytes >> 60);
+    let seconds = |time: std::time::Duration| format!("{} s", time.as_secs());
+    [
+        ("Largest request", mib(limits::NBD_PAYLOAD_MAX.into())),
+        ("Largest disk", eib(limits::DISK_SIZE_MAX)),
+        ("Connections", limits::CONNECTIONS_MAX.to_string()),
+        (
+            "Requests in flight for each connection",
+            limits::SESSION_REQUESTS_MAX.to_string(),
+        ),
+        (
+            "Bytes in flight for each connection",
+            mib(limits::SESSION_BYTES_MAX),
+        ),
+        (
+            "Bytes in flight for each shard",
+            mib(limits::SHARD_BYTES_MAX),
+        ),
+        ("Shards", limits::SHARDS_MAX.to_string()),
+        ("Time for a handshake", seconds(limits::HANDSHAKE_TIME)),
+        (
+            "Options in a handshake",
+            limits::NBD_OPTIONS_PER_HANDSHAKE.to_string(),
+        ),
+    ]
+    .map(|(what, bound)| format!("{what}\t{bound}"))
+    .join("\n")
+}
+
+/// The text of a page without roff's escapes of the minus sign.
+fn readable(roff: &str) -> String {
+    roff.replace("\\-", "-")
+}
+
+#[test]
+fn the_committed_pages_are_those_of_the_options() {
+    for page in pages() {
+        let path = page.committed();
+        let rendered = page.rendered();
+        if std::env::var_os("UPDATE_MAN").is_some() {
+            fs::write(&path, &rendered).unwrap();
+        }
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            committed == rendered,
+            "{} is out of date: run UPDATE_MAN=1 cargo test --test man committed",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn every_option_is_in_its_page() {
+    for page in pages() {
+        let text = readable(&fs::read_to_string(page.committed()).unwrap());
+        for option in page.options() {
+            assert!(
+                text.contains(&option),
+                "{} is not in man/{}.1",
+                option,
+                page.name
+            );
+        }
+    }
+}
+
+#[test]
+fn no_page_is_left_of_a_command_that_is_gone() {
+    let known: Vec<_> = pages().iter().map(Page::committed).collect();
+    for entry in fs::read_dir(file("man")).unwrap() {
+        let path = entry.unwrap().path();
+        let made = path.extension().is_some_and(|section| section == "1");
+        assert!(
+            !made || known.contains(&path),
+            "{} describes no command",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn mandoc_finds_nothing_wrong_with_any_page() {
+    for entry in fs::read_dir(file("man")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
+        let Ok(lint) = Command::new("mandoc")
+            .args(["-T", "lint", "-W", "warning"])
+            .arg(&path)
+            .output()
+        else {
+            eprintln!("skipped: mandoc is not installed");
+            return;
+        };
+        let complaints = String::from_utf8_lossy(&lint.stdout).into_owned();
+        assert!(lint.status.success(), "{complaints}");
+    }
+}
