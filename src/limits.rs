@@ -28,8 +28,8 @@ pub const NBD_BLOCK_PREFERRED: u32 = 4096;
 /// Connections waiting to be accepted: a whole room powers on at once.
 pub const LISTEN_BACKLOG: u32 = 4096;
 
-/// Connections in all, from accept to close.
-pub const CONNECTIONS_MAX: usize = 4096;
+/// Handshakes under way at a time.
+pub const HANDSHAKES_MAX: usize = 4096;
 
 /// Requests of one session that are being worked on and not yet answered.
 pub const SESSION_REQUESTS_MAX: usize = 256;

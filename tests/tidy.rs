@@ -234,6 +234,18 @@ mod bite {
     }
 
     #[test]
+    fn a_value_let_through_lets_nothing_else_through() {
+        assert_eq!(
+            layers("src/overlay/map.rs", "use crate::disk::FileBytes;"),
+            0
+        );
+        assert_ne!(
+            layers("src/overlay/map.rs", "use crate::disk::{Disk, FileBytes};"),
+            0
+        );
+    }
+
+    #[test]
     fn comments_and_strings_name_nothing() {
         let text =
             "//! std::fs\n/* tokio::net */ const A: &str = \"std::fs\"; /// unsafe\nfn f() {}";

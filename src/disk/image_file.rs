@@ -97,9 +97,9 @@ impl ImageFile {
 
     /// Whether `mincore` tells this process the truth about the file.
     ///
-    /// The kernel's `can_do_mincore` answers "all in memory" to whoever neither owns the file nor may
-    /// write it. The owner is the one who may open with `O_NOATIME`: the kernel asks the same question
-    /// there (`inode_owner_or_capable`).
+    /// The kernel's `can_do_mincore` answers "all in memory" to whoever neither owns the file nor
+    /// may write it. The owner is the one who may open with `O_NOATIME`: the kernel asks the same
+    /// question there (`inode_owner_or_capable`).
     #[must_use]
     pub fn tells_residency(&self) -> bool {
         self.owned

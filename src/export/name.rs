@@ -1,7 +1,8 @@
 //! Export names: `image[+generation][@client]`.
 //!
 //! Invariants:
-//! - A [`Name`] is safe as the name of a directory: it is never empty, `.` or `..`, and holds no `/`.
+//! - A [`Name`] is safe as the name of a directory: it is never empty, `.` or `..`, and holds no
+//!   `/`.
 //! - Parsing what [`ExportName`] displays gives the same value back.
 
 use std::borrow::Borrow;
@@ -13,8 +14,8 @@ use thiserror::Error;
 
 use crate::limits::NAME_MAX;
 
-/// The name of an image or a client: `[A-Za-z0-9._-]+`, at most [`NAME_MAX`] bytes, not purely numeric,
-/// not starting with a dot. Cheap to clone.
+/// The name of an image or a client: `[A-Za-z0-9._-]+`, at most [`NAME_MAX`] bytes, not purely
+/// numeric, not starting with a dot. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
@@ -33,7 +34,8 @@ impl Name {
         if text.len() > NAME_MAX {
             return Err(NameError::TooLong(text.len()));
         }
-        // Names become directories: this rules out `.` and `..`, and keeps our own hidden files apart.
+        // Names become directories: this rules out `.` and `..`, and keeps our own hidden files
+        // apart.
         if text.starts_with('.') {
             return Err(NameError::LeadingDot);
         }
@@ -86,7 +88,8 @@ impl FromStr for Name {
     }
 }
 
-/// Why a text is no name. The sentences may go to a client, so they are short whatever the text was.
+/// Why a text is no name. The sentences may go to a client, so they are short whatever the text
+/// was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NameError {
     /// Nothing at all.

@@ -46,7 +46,8 @@ impl fmt::Display for Change {
     }
 }
 
-/// The image is not what it was when its overlays were opened: nothing of it can be served any more.
+/// The image is not what it was when its overlays were opened: nothing of it can be served any
+/// more.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("image {image} changed while it was served: {change}")]
 pub struct ImageChanged {
@@ -102,8 +103,8 @@ impl Image {
     pub(super) fn saw_rename(&self) {
         if self.renamed.set(()).is_ok() {
             tracing::info!(
-                "image {} ({}) was renamed, removed or replaced: its clients go on with the file as it \
-                 was; restart cowherd to serve what is at that path now",
+                "image {} ({}) was renamed, removed or replaced: its clients go on with the file \
+                 as it was; restart cowherd to serve what is at that path now",
                 self.name,
                 self.path.display()
             );
@@ -127,9 +128,9 @@ impl Image {
     fn fail(&self, change: Change) {
         if self.change.set(change).is_ok() {
             tracing::error!(
-                "image {} ({}) changed while it was served: {change}; its clients get I/O errors from \
-                 now on; restart cowherd to serve the new content; overlays made over the old content \
-                 will be refused",
+                "image {} ({}) changed while it was served: {change}; its clients get I/O errors \
+                 from now on; restart cowherd to serve the new content; overlays made over the old \
+                 content will be refused",
                 self.name,
                 self.path.display()
             );

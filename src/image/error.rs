@@ -14,9 +14,11 @@ use crate::limits::DISK_SIZE_MAX;
 pub enum ImageError {
     #[error("image {}: there is no such file; check the path", .0.display())]
     Missing(PathBuf),
-    #[error("image {}: no permission to read it; let this user read it (chmod, chgrp), or run as one who may", .0.display())]
+    #[error("image {}: no permission to read it; let this user read it (chmod, chgrp), or run as \
+             one who may", .0.display())]
     Forbidden(PathBuf),
-    #[error("image {}: can't be opened ({reason}); check the path and the disk it is on", path.display())]
+    #[error("image {}: can't be opened ({reason}); check the path and the disk it is \
+             on", path.display())]
     Unopened { path: PathBuf, reason: io::Error },
     #[error("image {}: is a directory; name the image file itself", .0.display())]
     Directory(PathBuf),
@@ -24,9 +26,11 @@ pub enum ImageError {
     NoDisk(PathBuf),
     #[error("image {}: is empty; put a disk image there first", .0.display())]
     Empty(PathBuf),
-    #[error("image {}: has {size} bytes, and at most {DISK_SIZE_MAX} can be served; use a smaller one", path.display())]
+    #[error("image {}: has {size} bytes, and at most {DISK_SIZE_MAX} can be served; use a smaller \
+             one", path.display())]
     TooLarge { path: PathBuf, size: u64 },
-    #[error("image {}: can't be called {stem:?}: {reason}; rename the file or link to it under another name", path.display())]
+    #[error("image {}: can't be called {stem:?}: {reason}; rename the file or link to it under \
+             another name", path.display())]
     Name {
         path: PathBuf,
         stem: String,

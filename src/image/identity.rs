@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn the_text_form_never_changes() {
-        let text = "cowherd image identity 1\nsize 67108864\nmodified 1700000000.123456789\nsample 00c0ffee\n";
+        let text = "cowherd image identity 1\nsize 67108864\n\
+                    modified 1700000000.123456789\nsample 00c0ffee\n";
         assert_eq!(identity().to_text(), text);
         assert_eq!(Identity::from_text(text), Ok(identity()));
     }
@@ -260,8 +261,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reading_undoes_writing(size: u64, sec: i64, ns in 0i128..1_000_000_000, sample_crc: u32) {
-            let mtime_ns = i128::from(sec) * 1_000_000_000 + ns;
+        fn reading_undoes_writing(size: u64, s: i64, ns in 0i128..1_000_000_000, sample_crc: u32) {
+            let mtime_ns = i128::from(s) * 1_000_000_000 + ns;
             let identity = Identity { size, mtime_ns, sample_crc };
             prop_assert_eq!(Identity::from_text(&identity.to_text()), Ok(identity));
         }

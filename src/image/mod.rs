@@ -120,10 +120,11 @@ impl Image {
         self.file.file()
     }
 
-    /// Whether a send of `range` from the mapping will not wait for the disk, as far as one can tell.
+    /// Whether a send of `range` from the mapping will not wait for the disk, as far as one can
+    /// tell.
     ///
-    /// Costs no system call where the answer was yes a moment ago. Always `false` without a mapping,
-    /// for a range past the end, and where the kernel would not tell us.
+    /// Costs no system call where the answer was yes a moment ago. Always `false` without a
+    /// mapping, for a range past the end, and where the kernel would not tell us.
     #[must_use]
     pub fn warm(&self, range: ByteRange) -> bool {
         let Some(mapping) = self.mapping.as_deref() else {
@@ -132,8 +133,8 @@ impl Image {
         range.end() <= self.size() && self.warmth.covers(range, mapping)
     }
 
-    /// Fills `buf` from `offset` if that needs no waiting for the disk; `false` where it would, and then
-    /// `buf` holds nothing of use. Bytes past the end read as zeros.
+    /// Fills `buf` from `offset` if that needs no waiting for the disk; `false` where it would, and
+    /// then `buf` holds nothing of use. Bytes past the end read as zeros.
     ///
     /// # Errors
     /// [`ImageChanged`] as an `io::Error`, or a failing disk.
@@ -142,7 +143,8 @@ impl Image {
         self.file.read_cached(buf, offset, self.size())
     }
 
-    /// Fills `buf` from `offset`, waiting for the disk where it must. Bytes past the end read as zeros.
+    /// Fills `buf` from `offset`, waiting for the disk where it must. Bytes past the end read as
+    /// zeros.
     ///
     /// # Errors
     /// [`ImageChanged`] as an `io::Error`, or a failing disk.

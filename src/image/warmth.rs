@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - A mark is only set after the kernel said that every page of its granule is in memory.
-//! - The table has a bound whatever the size of the image: granules that share a slot forget each other.
+//! - The table has a bound whatever the size of the image: granules that share a slot forget each
+//!   other.
 //! - A wrong yes costs one slow send, a wrong no costs one copy: neither can give wrong bytes.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,10 +1,13 @@
-//! The watch over served images (promise 1): the kernel's notices, and a look at each file every second.
+//! The watch over served images (promise 1): the kernel's notices, and a look at each file every
+//! second.
 //!
 //! Invariants:
-//! - The watch hangs on the open file, never on its path: a file put in its place is not mistaken for it.
-//! - A block device is watched for writes through its node; writes below it (a mounted file system) show
-//!   to nobody.
-//! - Without notices (no inotify left, a network file system) the regular look still finds a change.
+//! - The watch hangs on the open file, never on its path: a file put in its place is not mistaken
+//!   for it.
+//! - A block device is watched for writes through its node; writes below it (a mounted file system)
+//!   show to nobody.
+//! - Without notices (no inotify left, a network file system) the regular look still finds a
+//!   change.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::mem::MaybeUninit;
@@ -71,7 +74,8 @@ impl Watcher {
         let notices = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .inspect_err(|error| {
                 tracing::warn!(
-                    "no inotify ({error}): a changed image is noticed within {IMAGE_CHECK_EVERY:?} only"
+                    "no inotify ({error}): a changed image is noticed within \
+                     {IMAGE_CHECK_EVERY:?} only"
                 );
             })
             .ok();

@@ -7,17 +7,18 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::host;
 use super::state_dir::StateDir;
 use super::who::{Peer, client_of};
 use crate::export::name::{ExportName, Name};
 use crate::image::Image;
 use crate::nbd::handshake::Listing;
 use crate::nbd::{ExportInfo, Refusal};
-use crate::overlay::Spec;
+use crate::overlay::{OverlayMode, Spec};
 use crate::overlay::header::Base;
 
 /// The generation of an image that was named on the command line.
-const ONLY_GENERATION: u32 = 1;
+pub(super) const ONLY_GENERATION: u32 = 1;
 
 /// What tells one volume from another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,14 +50,14 @@ pub(super) struct Target {
 #[derive(Debug)]
 pub(super) struct Catalog {
     images: Vec<Arc<Image>>,
-    state: StateDir,
-    read_only: bool,
+    /// Where overlays are; without it all exports are read-only.
+    state: Option<StateDir>,
     boot_id: [u8; 16],
 }
 
 impl Catalog {
-    pub(super) fn new(images: Vec<Arc<Image>>, state: StateDir, read_only: bool) -> Self {
-        Self { images, state, read_only, boot_id: super::host::boot_id() }
+    pub(super) fn new(images: Vec<Arc<Image>>, state: Option<StateDir>) -> Self {
+        Self { images, state, boot_id: host::boot_id() }
     }
 
     /// The exports that can be opened by anybody.
@@ -101,29 +102,31 @@ impl Catalog {
         peer: &Peer,
     ) -> Target {
         let client = client_of(peer, name.client.as_ref());
-        let info = ExportInfo { size: image.size(), read_only: self.read_only, multi_conn: true };
-        let dir = self.state.overlays_of(image.name(), generation).join(client.name.as_str());
-        let identity = image.identity();
-        let spec = Spec {
-            base: Base {
-                size: identity.size,
-                mtime_ns: identity.mtime_ns,
-                sample: identity.sample_crc,
-            },
-            mode: client.mode,
-            boot_id: self.boot_id,
-            uuid: super::host::random(),
-            now: super::host::now(),
-        };
+        let overlay = self.state.as_ref().map(|state| {
+            let overlays = state.overlays_of(image.name(), generation);
+            (overlays.join(client.name.as_str()), self.spec(image, client.mode))
+        });
+        let read_only = overlay.is_none();
         Target {
             key: VolumeKey {
                 image: image.name().clone(),
                 generation,
-                client: (!self.read_only).then_some(client.name),
+                client: (!read_only).then_some(client.name),
             },
             image: Arc::clone(image),
-            info,
-            overlay: (!self.read_only).then_some((dir, spec)),
+            info: ExportInfo { size: image.size(), read_only, multi_conn: true },
+            overlay,
         }
+    }
+
+    fn spec(&self, image: &Image, mode: OverlayMode) -> Spec {
+        let identity = image.identity();
+        let base = Base {
+            size: identity.size,
+            // Nanoseconds have 63 bits until the year 2262.
+            mtime_ns: i64::try_from(identity.mtime_ns).unwrap_or(i64::MAX),
+            sample: identity.sample_crc,
+        };
+        Spec { base, mode, boot_id: self.boot_id, uuid: host::random(), now: host::now() }
     }
 }

@@ -1,3 +1,233 @@
 //! Sockets, threads and signals: joins protocol and storage, and decides neither.
+//!
+//! - `listen`, `state_dir`, `who`, `catalog`, `demo` and `host` turn options, files and peers into
+//!   checked values.
+//! - `accept` and `connection` are the control plane: one ordinary tokio runtime.
+//! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`, `outbox`
+//!   and `budget` are the data plane: threads with a ring each.
 
+mod accept;
+mod budget;
+mod catalog;
+mod connection;
+pub mod demo;
+mod herd;
+mod host;
+pub mod listen;
+mod outbox;
+mod placement;
+mod session;
+mod shard;
+pub mod state_dir;
+mod volumes;
 pub mod who;
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::Failure;
+use crate::cli::serve::Options;
+use crate::image::{Image, Watch};
+use crate::limits::{DRAIN_TIME, SHARDS_MAX};
+use catalog::Catalog;
+use herd::Herd;
+use listen::{Bound, ListenAddress};
+use placement::Placement;
+use shard::ShardHandle;
+use state_dir::StateDir;
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// One line: what could not be served, and what to do.
+pub fn run(options: Options) -> Result<(), Failure> {
+    // Before any thread is there: this changes the environment.
+    let inherited = listen::inherited().map_err(failed)?;
+    let state = open_state(&options)?;
+    let images = open_images(&options, state.as_ref())?;
+    let bound = bind(&options.listen, inherited)?;
+    let watch = Watch::start(images.clone()).map_err(failed)?;
+    let shards = Shards::start(options.shards)?;
+    let catalog = Catalog::new(images, state);
+    let herd = Arc::new(Herd::new(catalog, Arc::clone(&shards.placement), shards.handles.clone()));
+    serve(&options, bound, herd, shards)?;
+    drop(watch);
+    Ok(())
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::failed(error.to_string())
+}
+
+/// The state directory; none where no overlay is to be made.
+fn open_state(options: &Options) -> Result<Option<StateDir>, Failure> {
+    if options.read_only && !options.demo {
+        return Ok(None);
+    }
+    let path = options.state.clone().unwrap_or_else(StateDir::default_path);
+    StateDir::open(&path).map(Some).map_err(failed)
+}
+
+fn open_images(options: &Options, state: Option<&StateDir>) -> Result<Vec<Arc<Image>>, Failure> {
+    let mut images: Vec<Arc<Image>> = Vec::new();
+    for path in image_files(options, state)? {
+        let image = Image::open(&path).map_err(failed)?;
+        if let Some(other) = images.iter().find(|other| other.name() == image.name()) {
+            return Err(Failure::usage(format!(
+                "{} and {} are both image {}: rename one of the files",
+                other.path().display(),
+                path.display(),
+                image.name(),
+            )));
+        }
+        if let Some(state) = state {
+            let generation = catalog::ONLY_GENERATION;
+            state.bind_identity(image.name(), generation, image.identity()).map_err(failed)?;
+        }
+        images.push(Arc::new(image));
+    }
+    Ok(images)
+}
+
+fn image_files(options: &Options, state: Option<&StateDir>) -> Result<Vec<PathBuf>, Failure> {
+    match state {
+        Some(state) if options.demo => Ok(vec![demo::demo_image(state.path()).map_err(failed)?]),
+        _ => Ok(options.images.clone()),
+    }
+}
+
+/// What was asked for; else what systemd handed over; else the default.
+fn bind(asked: &[ListenAddress], inherited: Vec<Bound>) -> Result<Vec<Bound>, Failure> {
+    let default = [ListenAddress::default()];
+    let addresses = match asked {
+        [] if inherited.is_empty() => &default,
+        asked => asked,
+    };
+    let mut bound = inherited;
+    for address in addresses {
+        bound.extend(listen::bind(address).map_err(failed)?);
+    }
+    Ok(bound)
+}
+
+/// The data-plane threads.
+struct Shards {
+    placement: Arc<Placement>,
+    handles: Vec<ShardHandle>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Shards {
+    fn start(asked: Option<NonZeroUsize>) -> Result<Self, Failure> {
+        let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let count = asked.map_or_else(processors, NonZeroUsize::get).min(SHARDS_MAX);
+        let placement = Arc::new(Placement::new(count));
+        let (mut handles, mut threads) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let (handle, thread) =
+                shard::start(index, Arc::clone(&placement)).map_err(failed)?;
+            handles.push(handle);
+            threads.push(thread);
+        }
+        Ok(Self { placement, handles, threads })
+    }
+
+    fn is_finished(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+}
+
+fn serve(
+    options: &Options,
+    bound: Vec<Bound>,
+    herd: Arc<Herd>,
+    shards: Shards,
+) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(failed)?.block_on(async {
+        let mut stop = StopSignals::new().map_err(failed)?;
+        announce(options, &bound).map_err(failed)?;
+        let accepting = accept::start(bound, herd).map_err(failed)?;
+        ready().map_err(failed)?;
+        stop.wait().await;
+        tracing::info!("stopping");
+        drop(accepting);
+        drain(&shards, &mut stop).await
+    })
+}
+
+/// Says where clients find what.
+fn announce(options: &Options, bound: &[Bound]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for bound in bound {
+        writeln!(out, "listening on {}", bound.address)?;
+    }
+    match bound.first() {
+        Some(first) if options.demo => demo::write_hints(&mut out, &first.address),
+        _ => Ok(()),
+    }
+}
+
+fn ready() -> std::io::Result<()> {
+    writeln!(std::io::stdout().lock(), "ready")?;
+    // Without systemd there is nobody to notify.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    Ok(())
+}
+
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Lets sessions end by themselves, then ends them; a second signal cuts the waiting short.
+async fn drain(shards: &Shards, stop: &mut StopSignals) -> Result<(), Failure> {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    shards.handles.iter().for_each(ShardHandle::drain);
+    tokio::select! {
+        () = finished(shards, Instant::now() + DRAIN_TIME) => {}
+        () = stop.wait() => {}
+    }
+    if shards.is_finished() {
+        return Ok(());
+    }
+    tracing::warn!("some clients take no replies: cutting their connections");
+    shards.handles.iter().for_each(ShardHandle::cut);
+    finished(shards, Instant::now() + DRAIN_TIME).await;
+    match shards.is_finished() {
+        true => Ok(()),
+        false => Err(Failure::failed(
+            "a disk does not answer: overlays were not all closed; their recovery is automatic",
+        )),
+    }
+}
+
+/// Waits until all shards have ended, but not past `deadline`.
+async fn finished(shards: &Shards, deadline: Instant) {
+    while !shards.is_finished() && Instant::now() < deadline {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}

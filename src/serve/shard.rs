@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::budget::Budget;
 use super::catalog::{Target, VolumeKey};
@@ -41,10 +41,11 @@ pub(super) struct Accepted {
 
 #[derive(Debug)]
 enum Order {
-    Open { target: Arc<Target>, answer: oneshot::Sender<Result<(), OpenError>> },
-    Serve { key: VolumeKey, accepted: Accepted, lease: Lease },
+    Open { target: Arc<Target>, lease: Lease, answer: oneshot::Sender<Result<Lease, OpenError>> },
+    Serve { accepted: Accepted, lease: Lease },
     Release(VolumeKey),
     Drain,
+    Cut,
 }
 
 /// A shard as the control plane sees it.
@@ -54,49 +55,52 @@ pub(super) struct ShardHandle {
     placement: Arc<Placement>,
 }
 
-/// The right to use an open volume; dropping it gives the volume up.
+/// The right to use a volume; dropping it gives the volume up.
 #[derive(Debug)]
 pub(super) struct Lease {
     key: VolumeKey,
     shard: ShardHandle,
+    is_open: bool,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.shard.placement.leave(&self.key);
-        // A shard that is gone has closed its volumes.
-        let _ = self.shard.orders.send(Order::Release(self.key.clone()));
+        if self.is_open {
+            // A shard that is gone has closed its volumes.
+            let _ = self.shard.orders.send(Order::Release(self.key.clone()));
+        } else {
+            self.shard.placement.forget(&self.key);
+        }
     }
 }
 
 impl ShardHandle {
-    /// Opens the volume of `target`, which must have been placed here. `None` where the shard is gone.
-    pub(super) async fn open(&self, target: &Arc<Target>) -> Option<Result<Lease, OpenError>> {
+    /// Opens the volume of `target`, which must have been placed here by [`Placement::join`]. `None`
+    /// where the shard is gone.
+    pub(super) async fn open(&self, target: Arc<Target>) -> Option<Result<Lease, OpenError>> {
+        let lease = Lease { key: target.key.clone(), shard: self.clone(), is_open: false };
         let (answer, opened) = oneshot::channel();
-        let order = Order::Open { target: Arc::clone(target), answer };
-        let opened = match self.orders.send(order) {
-            Ok(()) => opened.await.ok(),
-            Err(_) => None,
-        };
-        if let Some(Ok(())) = opened {
-            return Some(Ok(Lease { key: target.key.clone(), shard: self.clone() }));
-        }
-        self.placement.leave(&target.key);
-        self.placement.forget(&target.key);
-        opened?.err().map(Err)
+        self.orders.send(Order::Open { target, lease, answer }).ok()?;
+        opened.await.ok()
     }
 
     /// Hands a connection over for the transmission phase.
     pub(super) fn serve(&self, lease: Lease, accepted: Accepted) {
-        let key = lease.key.clone();
         // A shard that is gone has ended its sessions; this one ends with it.
-        let _ = self.orders.send(Order::Serve { key, accepted, lease });
+        let _ = self.orders.send(Order::Serve { accepted, lease });
     }
 
     /// Ends all sessions as if their clients had left, and then the shard.
     pub(super) fn drain(&self) {
         // One that is gone has drained.
         let _ = self.orders.send(Order::Drain);
+    }
+
+    /// Cuts the connections of all sessions that are still there.
+    pub(super) fn cut(&self) {
+        // One that is gone has none.
+        let _ = self.orders.send(Order::Cut);
     }
 }
 
@@ -134,6 +138,8 @@ struct Shard {
     sockets: RefCell<HashMap<u64, Socket>>,
     next: Cell<u64>,
     draining: Cell<bool>,
+    /// A volume has been given up.
+    released: Notify,
     placement: Arc<Placement>,
 }
 
@@ -146,51 +152,54 @@ impl Shard {
             sockets: RefCell::default(),
             next: Cell::new(0),
             draining: Cell::new(false),
+            released: Notify::new(),
             placement,
         })
     }
 
     async fn run(self: Rc<Self>, mut orders: UnboundedReceiver<Order>) {
-        let drained = io::spawn({
-            let shard = Rc::clone(&self);
-            async move {
-                while let Some(order) = orders.recv().await {
-                    shard.follow(order);
-                    if shard.draining.get() && shard.is_idle().await {
-                        return;
-                    }
-                }
+        while !(self.draining.get() && self.is_idle()) {
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => self.follow(order),
+                    None => return,
+                },
+                () = self.released.notified() => {}
             }
-        });
-        // The task can't panic; were it to, there is nothing left to serve.
-        let _ = drained.await;
+        }
     }
 
     fn follow(self: &Rc<Self>, order: Order) {
         let shard = Rc::clone(self);
         match order {
-            Order::Open { target, answer } => {
-                drop(io::spawn(async move {
-                    let opened = shard.volumes.open(&target, &shard.pool).await;
-                    let key = target.key.clone();
-                    if answer.send(opened.map(|_| ())).is_err() {
-                        shard.release(key).await;
-                    }
-                }));
-            }
-            Order::Serve { key, accepted, lease } => self.start_session(&key, accepted, lease),
+            Order::Open { target, lease, answer } => drop(io::spawn(async move {
+                // Who asked may be gone; the lease that comes back then is dropped, and released.
+                let _ = answer.send(shard.open(&target, lease).await);
+            })),
+            Order::Serve { accepted, lease } => self.start_session(accepted, lease),
             Order::Release(key) => drop(io::spawn(async move { shard.release(key).await })),
-            Order::Drain => self.start_drain(),
+            Order::Drain => {
+                self.draining.set(true);
+                self.shut_down(Shutdown::Read);
+            }
+            Order::Cut => self.shut_down(Shutdown::Both),
         }
+    }
+
+    async fn open(&self, target: &Target, mut lease: Lease) -> Result<Lease, OpenError> {
+        self.volumes.open(target, &self.pool).await?;
+        lease.is_open = true;
+        Ok(lease)
     }
 
     async fn release(&self, key: VolumeKey) {
         self.volumes.release(&key).await;
         self.placement.forget(&key);
+        self.released.notify_one();
     }
 
-    fn start_session(self: &Rc<Self>, key: &VolumeKey, accepted: Accepted, lease: Lease) {
-        let Some(volume) = self.volumes.get(key) else { return };
+    fn start_session(self: &Rc<Self>, accepted: Accepted, lease: Lease) {
+        let Some(volume) = self.volumes.get(&lease.key) else { return };
         let Accepted { socket, leftover, info, peer } = accepted;
         let socket = match prepare(socket) {
             Ok(socket) if !self.draining.get() => socket,
@@ -214,21 +223,15 @@ impl Shard {
         }));
     }
 
-    fn start_drain(&self) {
-        self.draining.set(true);
+    fn shut_down(&self, how: Shutdown) {
         for socket in self.sockets.borrow().values() {
             // What was received is still served; a socket that is closed already is as good.
-            let _ = socket.shutdown(Shutdown::Read);
+            let _ = socket.shutdown(how);
         }
     }
 
-    /// Whether all has ended; volumes that are being closed are waited for.
-    async fn is_idle(&self) -> bool {
-        if !self.sockets.borrow().is_empty() {
-            return false;
-        }
-        self.volumes.all_closed().await;
-        true
+    fn is_idle(&self) -> bool {
+        self.sockets.borrow().is_empty() && self.volumes.is_empty()
     }
 }
 

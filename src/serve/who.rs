@@ -29,8 +29,8 @@ pub struct Client {
 
 /// Who `peer` is, which `asked` to be this client in its export name.
 ///
-/// DESIGN section 3: "Where no config says otherwise, `@client` gives a persistent overlay"; without
-/// it the client is its address, "with an ephemeral overlay".
+/// DESIGN section 3: "Where no config says otherwise, `@client` gives a persistent overlay";
+/// without it the client is its address, "with an ephemeral overlay".
 #[must_use]
 pub fn client_of(peer: &Peer, asked: Option<&Name>) -> Client {
     match asked {
@@ -59,8 +59,8 @@ fn name_of(peer: &Peer) -> Name {
 /// The usual short form with `-` for `:`, and a 0 where it would start or end with a dash:
 /// `fe80::1` is `fe80--1`, `::1` is `0--1`.
 ///
-/// The 0 takes nothing from uniqueness, since the short form never has a lone 0 beside `::`. An IPv4
-/// name has three single dashes, this one seven dashes or a double one.
+/// The 0 takes nothing from uniqueness, since the short form never has a lone 0 beside `::`. An
+/// IPv4 name has three single dashes, this one seven dashes or a double one.
 fn spell_v6(address: Ipv6Addr) -> String {
     let text = address.to_string().replace(':', "-");
     let before = if text.starts_with('-') { "0" } else { "" };

@@ -1,0 +1,157 @@
+//! A connection from accept to the end of its handshake, on the control plane.
+//!
+//! Invariants: a client that does not come to the point in time is closed; a volume that was opened
+//! for a handshake is given up if the handshake does not end well.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::herd::Herd;
+use super::shard::{Accepted, Lease, ShardHandle};
+use super::who::Peer;
+use crate::limits::HANDSHAKE_TIME;
+use crate::nbd::handshake::{End, Event, Handshake};
+use crate::nbd::{ExportInfo, Refusal};
+
+/// Bytes that one read of a handshake takes at most.
+const READ_BYTES: usize = 16 * 1024;
+
+/// A stream that can be taken from the control plane to a shard.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// The bare descriptor.
+    fn into_descriptor(self) -> std::io::Result<OwnedFd>;
+}
+
+impl Stream for TcpStream {
+    fn into_descriptor(self) -> std::io::Result<OwnedFd> {
+        Ok(self.into_std()?.into())
+    }
+}
+
+impl Stream for UnixStream {
+    fn into_descriptor(self) -> std::io::Result<OwnedFd> {
+        Ok(self.into_std()?.into())
+    }
+}
+
+/// Why a handshake ended without a session.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("the client took more than {} seconds to choose an export", HANDSHAKE_TIME.as_secs())]
+    Slow,
+    #[error("{0}")]
+    Violation(crate::nbd::handshake::Violation),
+    /// Nothing to say: it aborted, or was refused and told so.
+    #[error("the client left")]
+    Left,
+}
+
+/// Leads one connection through its handshake and hands it to the shard of its volume.
+pub(super) async fn run(herd: Arc<Herd>, stream: impl Stream, peer: Peer, label: String) {
+    let guided = Guide::new(herd, stream, peer, label.clone());
+    let outcome = match tokio::time::timeout(HANDSHAKE_TIME, guided.run()).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Failed::Slow),
+    };
+    match outcome {
+        Ok(()) | Err(Failed::Left) => {}
+        Err(Failed::Io(error)) => tracing::debug!("{label}: {error}"),
+        Err(failed) => tracing::warn!("{label}: {failed}"),
+    }
+}
+
+struct Guide<S> {
+    herd: Arc<Herd>,
+    stream: S,
+    peer: Peer,
+    label: String,
+    handshake: Handshake,
+    received: Vec<u8>,
+    opened: Option<(ShardHandle, Lease)>,
+}
+
+impl<S: Stream> Guide<S> {
+    fn new(herd: Arc<Herd>, stream: S, peer: Peer, label: String) -> Self {
+        let handshake = Handshake::new();
+        Self { herd, stream, peer, label, handshake, received: Vec::new(), opened: None }
+    }
+
+    async fn run(mut self) -> Result<(), Failed> {
+        loop {
+            let taken = self.handshake.handle_bytes(&self.received);
+            self.received.drain(..taken);
+            while let Some(bytes) = self.handshake.poll_transmit() {
+                self.stream.write_all(&bytes).await?;
+            }
+            match self.handshake.poll_event() {
+                Some(Event::Finished(info)) => return self.hand_over(info),
+                Some(Event::Closed(end)) => return Err(self.close(end).await),
+                Some(event) => self.answer(event).await,
+                None => self.receive().await?,
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<(), Failed> {
+        let mut bytes = [0; READ_BYTES];
+        match self.stream.read(&mut bytes).await? {
+            0 => Err(Failed::Left),
+            count => {
+                self.received.extend_from_slice(bytes.get(..count).unwrap_or_default());
+                Ok(())
+            }
+        }
+    }
+
+    async fn answer(&mut self, event: Event) {
+        match event {
+            Event::List => self.handshake.handle_listing(&self.herd.listing()),
+            Event::Describe { name } => {
+                let described = self.herd.describe(&name, &self.peer);
+                self.log_refusal(&name, described.as_ref().err());
+                self.handshake.handle_described(described);
+            }
+            Event::Open { name } => {
+                let opened = self.open(&name).await;
+                self.log_refusal(&name, opened.as_ref().err());
+                self.handshake.handle_opened(opened);
+            }
+            Event::Finished(_) | Event::Closed(_) => {}
+        }
+    }
+
+    async fn open(&mut self, name: &str) -> Result<ExportInfo, Refusal> {
+        let opened = self.herd.open(name, &self.peer).await?;
+        self.opened = Some((opened.shard, opened.lease));
+        Ok(opened.info)
+    }
+
+    fn log_refusal(&self, name: &str, refusal: Option<&Refusal>) {
+        if let Some(refusal) = refusal {
+            // The name is the client's: shown with escapes, so that it can't forge a line.
+            tracing::warn!("{}: export {name:?} refused: {}", self.label, refusal.message());
+        }
+    }
+
+    fn hand_over(self, info: ExportInfo) -> Result<(), Failed> {
+        let Some((shard, lease)) = self.opened else { return Err(Failed::Left) };
+        let socket = self.stream.into_descriptor()?;
+        let Self { received: leftover, label: peer, .. } = self;
+        shard.serve(lease, Accepted { socket, leftover, info, peer });
+        Ok(())
+    }
+
+    async fn close(&mut self, end: End) -> Failed {
+        // What was queued is out; a client that is gone does not mind.
+        let _ = self.stream.shutdown().await;
+        match end {
+            End::Aborted | End::Refused => Failed::Left,
+            End::Violation(violation) => Failed::Violation(violation),
+        }
+    }
+}

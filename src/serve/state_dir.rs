@@ -1,0 +1,250 @@
+//! The state directory: one server's overlays and what else it keeps.
+//!
+//! Invariants:
+//! - One server per directory, held by a lock for as long as [`StateDir`] lives.
+//! - An overlay directory carries the identity of its image, durably, before any overlay is made in
+//!   it.
+
+mod durable;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use thiserror::Error;
+
+use crate::export::name::Name;
+use crate::image::{Difference, Identity, IdentityTextError};
+
+/// The file in an overlay directory that tells which image its overlays were made over.
+const IDENTITY: &str = "identity";
+
+/// Longest identity or lock file that is read; a longer one is damaged.
+const SMALL_FILE_MAX: u64 = 4096;
+
+/// A state directory that this process holds the lock of.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    lock: File,
+}
+
+/// Why the state directory can't be used, one line each, with what to do about it.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "each message is its variant's description")]
+pub enum StateError {
+    #[error("state directory {} is held by another cowherd{}: stop it, or choose another \
+             directory with --state", path.display(), holder(*pid))]
+    Locked { path: PathBuf, pid: Option<u32> },
+    #[error("state {}: no permission; choose another directory with --state, or let this user \
+             write there", .0.display())]
+    Forbidden(PathBuf),
+    #[error("state {}: the file system is read-only; choose another directory with \
+             --state", .0.display())]
+    ReadOnly(PathBuf),
+    #[error("state {}: {reason}; choose another directory with --state", path.display())]
+    Failed { path: PathBuf, reason: io::Error },
+    #[error("image {image} is another one than the overlays in {} were made over: {difference}; \
+             {}", directory.display(), advice(difference, directory))]
+    OtherImage {
+        image: Name,
+        directory: PathBuf,
+        difference: Difference,
+    },
+    #[error("{}: {reason}; restore the file, or move the directory it is in away to start \
+             afresh", path.display())]
+    BadIdentity {
+        path: PathBuf,
+        reason: IdentityTextError,
+    },
+    #[error("{} holds overlays, but not the file `{IDENTITY}` that tells of which image; restore \
+             it, or move the directory away to start afresh", .0.display())]
+    NoIdentity(PathBuf),
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
+
+fn advice(difference: &Difference, directory: &Path) -> String {
+    let touch = difference.touch().map_or_else(String::new, |time| {
+        format!("if its content is surely the same, run `touch -d {time}` on the image; else ")
+    });
+    format!(
+        "{touch}restore the image, serve this one under another name, or move {} away to start \
+         afresh",
+        directory.display()
+    )
+}
+
+impl StateError {
+    fn new(path: &Path, reason: io::Error) -> Self {
+        let path = path.to_owned();
+        match reason.kind() {
+            io::ErrorKind::PermissionDenied => Self::Forbidden(path),
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly(path),
+            _ => Self::Failed { path, reason },
+        }
+    }
+}
+
+impl StateDir {
+    /// Where state is kept if nobody says otherwise: `$XDG_STATE_HOME/cowherd`, else
+    /// `~/.local/state/cowherd`, else (a service without a home) `/var/lib/cowherd`.
+    #[must_use]
+    pub fn default_path() -> PathBuf {
+        default_path(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"))
+    }
+
+    /// Makes the directory if it is not there, readable by this user only, and takes its lock.
+    ///
+    /// # Errors
+    /// Another server holds it, or it can't be written.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let failed = |reason| StateError::new(path, reason);
+        durable::create_dirs(path).map_err(failed)?;
+        // Absolute, so that messages and overlays don't depend on where the process stands.
+        let path = path.canonicalize().map_err(failed)?;
+        let lock = take_lock(&path)?;
+        Ok(Self { path, lock })
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory for the overlays over one generation of an image. It need not be there.
+    #[must_use]
+    pub fn overlays_of(&self, image: &Name, generation: u32) -> PathBuf {
+        self.path
+            .join("overlays")
+            .join(format!("{image}+{generation}"))
+    }
+
+    /// Makes the overlay directory of an image that is served for the first time, and records its
+    /// identity there; at every later time compares it.
+    ///
+    /// # Errors
+    /// Another image had this name, the record is damaged, or the disk failed.
+    pub fn bind_identity(
+        &self,
+        image: &Name,
+        generation: u32,
+        identity: &Identity,
+    ) -> Result<(), StateError> {
+        let directory = self.overlays_of(image, generation);
+        let path = directory.join(IDENTITY);
+        let failed = |reason| StateError::new(&path, reason);
+        durable::create_dirs(&directory).map_err(failed)?;
+        match read_small(&path).map_err(failed)? {
+            Some(text) => compare_with_record(image, identity, &path, &text)?,
+            // Without its record an overlay must not be put over whatever image comes along.
+            None if holds_a_directory(&directory).map_err(failed)? => {
+                return Err(StateError::NoIdentity(directory));
+            }
+            None => durable::write(&path, identity.to_text().as_bytes()).map_err(failed)?,
+        }
+        // A server killed before it came to this leaves names behind that are only in memory.
+        directory
+            .ancestors()
+            .take_while(|above| above.starts_with(&self.path))
+            .try_for_each(durable::sync)
+            .map_err(failed)
+    }
+}
+
+fn compare_with_record(
+    image: &Name,
+    identity: &Identity,
+    path: &Path,
+    text: &str,
+) -> Result<(), StateError> {
+    let recorded = Identity::from_text(text).map_err(|reason| StateError::BadIdentity {
+        path: path.to_owned(),
+        reason,
+    })?;
+    identity
+        .compare(&recorded)
+        .map_err(|difference| StateError::OtherImage {
+            image: image.clone(),
+            directory: path.parent().unwrap_or(path).to_owned(),
+            difference,
+        })
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        // Closing would do, but for a child process between its fork and exec that holds a copy.
+        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
+fn default_path(xdg_state_home: Option<OsString>, home: Option<OsString>) -> PathBuf {
+    let given = |value: Option<OsString>| value.map(PathBuf::from);
+    // XDG base directory specification: "If an implementation encounters a relative path in any of
+    // these variables it should consider the path invalid and ignore it."
+    if let Some(state) = given(xdg_state_home).filter(|path| path.is_absolute()) {
+        return state.join("cowherd");
+    }
+    match given(home).filter(|home| home.is_absolute() && home != Path::new("/")) {
+        Some(home) => home.join(".local/state/cowherd"),
+        None => PathBuf::from("/var/lib/cowherd"),
+    }
+}
+
+/// Locks the directory, and leaves our process id for the message of whoever comes next.
+fn take_lock(directory: &Path) -> Result<File, StateError> {
+    let path = directory.join("lock");
+    let failed = |reason| StateError::new(&path, reason);
+    let mut lock = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(failed)?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            return Err(StateError::Locked {
+                path: directory.to_owned(),
+                pid: read_small(&path)
+                    .ok()
+                    .flatten()
+                    .and_then(|pid| pid.trim().parse().ok()),
+            });
+        }
+        Err(error) => return Err(failed(error.into())),
+    }
+    lock.set_len(0)
+        .and_then(|()| writeln!(lock, "{}", std::process::id()))
+        .map_err(failed)?;
+    Ok(lock)
+}
+
+/// The text of a small file, or `None` where there is none. What is no text reads as damaged text.
+fn read_small(path: &Path) -> io::Result<Option<String>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut bytes = Vec::new();
+    file.take(SMALL_FILE_MAX).read_to_end(&mut bytes)?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn holds_a_directory(directory: &Path) -> io::Result<bool> {
+    for entry in directory.read_dir()? {
+        if entry?.file_type()?.is_dir() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
