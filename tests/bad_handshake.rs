@@ -1,5 +1,5 @@
-//! Greetings and options that are broken, cut off, oversized or without end: each gets the protocol's
-//! own error or a clean close, and the next client is served.
+//! Greetings and options that are broken, cut off, oversized or without end: each gets the
+//! protocol's own error or a clean close, and the next client is served.
 
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;

@@ -1,4 +1,4 @@
-//! What the end-to-end tests share: the program as a child process, a client of its own, foreign tools.
+//! What the end-to-end tests share: the program as a child process, their own client, foreign tools.
 
 mod data;
 pub(crate) mod nbd;
