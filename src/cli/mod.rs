@@ -5,13 +5,15 @@
 //! Invariant: this module decides nothing about serving. What runs is handed in by `main.rs`.
 
 mod log;
-pub mod serve;
+mod serve;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::serve::{Failure, Options};
 
 /// Boots a herd of diskless machines from one disk image
 ///
@@ -32,40 +34,6 @@ enum Command {
     Serve(serve::Arguments),
 }
 
-/// Why the program ends without having done what it was asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    code: u8,
-    message: String,
-}
-
-impl Failure {
-    /// The work failed: exit code 1. `message` reads `what: why; what to do`, on one line.
-    #[must_use]
-    pub fn failed(message: impl Into<String>) -> Self {
-        Self {
-            code: 1,
-            message: message.into(),
-        }
-    }
-
-    /// The options can't be served as they are: exit code 2. `message` as for [`Self::failed`].
-    #[must_use]
-    pub fn usage(message: impl Into<String>) -> Self {
-        Self {
-            code: 2,
-            message: message.into(),
-        }
-    }
-
-    /// The exit code of the process.
-    #[must_use]
-    pub const fn code(&self) -> u8 {
-        self.code
-    }
-}
-
 /// The whole command line, for man pages and tests.
 #[must_use]
 pub fn command() -> clap::Command {
@@ -73,7 +41,7 @@ pub fn command() -> clap::Command {
 }
 
 /// Reads the process arguments, starts the log and hands the options of `serve` to `run`.
-pub fn main_with(run: impl FnOnce(serve::Options) -> Result<(), Failure>) -> ExitCode {
+pub fn main_with(run: impl FnOnce(Options) -> Result<(), Failure>) -> ExitCode {
     match run_from(std::env::args_os(), run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(code) => ExitCode::from(code),
@@ -82,7 +50,7 @@ pub fn main_with(run: impl FnOnce(serve::Options) -> Result<(), Failure>) -> Exi
 
 fn run_from(
     arguments: impl IntoIterator<Item = OsString>,
-    run: impl FnOnce(serve::Options) -> Result<(), Failure>,
+    run: impl FnOnce(Options) -> Result<(), Failure>,
 ) -> Result<(), u8> {
     let Command::Serve(arguments) = Cli::try_parse_from(arguments)
         .map_err(|e| explain(&e))?
@@ -91,7 +59,7 @@ fn run_from(
     run(arguments.into()).map_err(|failure| {
         // Nobody is left to tell when standard error is gone.
         let _ = writeln!(io::stderr(), "cowherd: {failure}");
-        failure.code
+        failure.code()
     })
 }
 

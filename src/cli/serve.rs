@@ -1,11 +1,11 @@
-//! The options of `cowherd serve`, as typed by people ([`Arguments`]) and as checked ([`Options`]).
+//! The options of `cowherd serve`, as typed by people.
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use crate::limits::SHARDS_MAX;
+use crate::serve::Options;
+use crate::serve::listen::ListenAddress;
 
 /// Serves disk images over NBD, each client on its own copy-on-write overlay
 ///
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     /// 127.0.0.1:10809. Everybody who reaches the address can open any export: there is no
     /// encryption and no login yet. Port 0 takes a free port and prints which.
     #[arg(long, value_name = "ADDR")]
-    listen: Vec<Listen>,
+    listen: Vec<ListenAddress>,
 
     /// Directory that keeps the overlays
     ///
@@ -65,23 +65,6 @@ pub(super) struct Arguments {
     pub(super) verbose: u8,
 }
 
-/// What `serve` is asked to do, checked as far as that goes without a file or a socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Files of the images; empty only with `demo`.
-    pub images: Vec<PathBuf>,
-    /// Make and serve an image to play with.
-    pub demo: bool,
-    /// Where to listen; empty means "nothing was said".
-    pub listen: Vec<Listen>,
-    /// The state directory; `None` means "nothing was said".
-    pub state: Option<PathBuf>,
-    /// Data-plane threads, at most [`SHARDS_MAX`]; `None` means "nothing was said".
-    pub shards: Option<NonZeroUsize>,
-    /// Serve the images without overlays.
-    pub read_only: bool,
-}
-
 impl From<Arguments> for Options {
     fn from(arguments: Arguments) -> Self {
         Self {
@@ -91,77 +74,6 @@ impl From<Arguments> for Options {
             state: arguments.state,
             shards: arguments.shards,
             read_only: arguments.read_only,
-        }
-    }
-}
-
-/// An address to listen on, as written by the user. Its `Display` is the form it is written in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// A host name or address (a v6 address without its brackets) and a port.
-    Tcp {
-        /// Never empty.
-        host: String,
-        /// 0 asks the kernel for a free one.
-        port: u16,
-    },
-    /// The path of a Unix socket, never empty.
-    Unix(PathBuf),
-}
-
-/// Why an address to listen on can't be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ListenError {
-    /// No `:` that splits host from port.
-    #[error("the port is missing; write HOST:PORT, [V6]:PORT or unix:/PATH")]
-    NoPort,
-    /// The port is no number of 16 bits.
-    #[error("the port is not a number from 0 to 65535")]
-    BadPort,
-    /// Nothing before the port.
-    #[error("the host is missing; 0.0.0.0 and [::] stand for all addresses of the machine")]
-    NoHost,
-    /// A bare v6 address: which `:` is the one before the port?
-    #[error("a v6 address goes in brackets, as in [::1]:10809")]
-    BareV6,
-    /// `unix:` and nothing, or a path that depends on the working directory.
-    #[error("the path of a Unix socket is absolute, as in unix:/run/cowherd.sock")]
-    RelativePath,
-}
-
-impl FromStr for Listen {
-    type Err = ListenError;
-
-    fn from_str(text: &str) -> Result<Self, ListenError> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return match path.starts_with('/') {
-                true => Ok(Self::Unix(path.into())),
-                false => Err(ListenError::RelativePath),
-            };
-        }
-        let (host, port) = text.rsplit_once(':').ok_or(ListenError::NoPort)?;
-        let port = port.parse().map_err(|_| ListenError::BadPort)?;
-        let host = bare_host(host)?.to_owned();
-        Ok(Self::Tcp { host, port })
-    }
-}
-
-/// Takes the brackets off a v6 address and refuses one that has none.
-fn bare_host(host: &str) -> Result<&str, ListenError> {
-    let inside = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    match inside.unwrap_or(host) {
-        "" => Err(ListenError::NoHost),
-        bare if inside.is_none() && bare.contains(':') => Err(ListenError::BareV6),
-        bare => Ok(bare),
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -231,32 +143,5 @@ mod tests {
         for refused in ["0", "-1", "", "two", past.as_str()] {
             assert!(shards(refused).is_err(), "{refused}");
         }
-    }
-
-    #[test]
-    fn addresses_read_back_as_they_print() {
-        for text in [
-            "127.0.0.1:10809",
-            "[::1]:0",
-            "[fe80::1%lan0]:1",
-            "host:65535",
-            "unix:/a:1",
-        ] {
-            let listen: Listen = text.parse().unwrap();
-            assert_eq!(listen.to_string(), text);
-        }
-    }
-
-    #[test]
-    fn an_address_that_can_not_be_meant_is_refused() {
-        let error = |text: &str| text.parse::<Listen>().unwrap_err();
-        assert_eq!(error("localhost"), ListenError::NoPort);
-        assert_eq!(error("localhost:"), ListenError::BadPort);
-        assert_eq!(error("localhost:65536"), ListenError::BadPort);
-        assert_eq!(error(":10809"), ListenError::NoHost);
-        assert_eq!(error("[]:10809"), ListenError::NoHost);
-        assert_eq!(error("::1:10809"), ListenError::BareV6);
-        assert_eq!(error("unix:"), ListenError::RelativePath);
-        assert_eq!(error("unix:run/s"), ListenError::RelativePath);
     }
 }

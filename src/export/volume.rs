@@ -236,7 +236,7 @@ impl Volume {
         let file = Arc::clone(self.image.file());
         let (result, buffer) = io::read_at(file, buffer, 0..inside, range.start()).await;
         if result.is_err() {
-            self.image.verify_now();
+            let _ = self.image.verify_now();
         }
         result?;
         Ok(buffer)

@@ -25,7 +25,7 @@ use crate::units::BlockIndex;
 pub struct Spec {
     /// The image below.
     pub base: Base,
-    /// How long a new overlay is kept; an existing one stays what it was made.
+    /// How long it is to be kept; an existing one must have been made so.
     pub mode: OverlayMode,
     /// The present boot of the host.
     pub boot_id: [u8; 16],
@@ -52,6 +52,12 @@ pub enum OpenError {
     /// It was made over another image.
     #[error("it was made over another image: restore that image, or reset the overlay")]
     OtherBase,
+    /// It is kept longer, or not as long, as is asked for now.
+    #[error("it was made {}: reset it, or use another client name", match .0 {
+        OverlayMode::Persistent => "to be kept",
+        OverlayMode::Ephemeral => "for one boot of the server only",
+    })]
+    OtherMode(OverlayMode),
     /// The data file has been cut or replaced.
     #[error(
         "the data file has {found} bytes instead of {expected}: restore it, or reset the overlay"
@@ -142,6 +148,9 @@ fn recover<D: Disk>(
 ) -> Result<Overlay<D>, OpenError> {
     if header.base != spec.base {
         return Err(OpenError::OtherBase);
+    }
+    if header.mode != spec.mode {
+        return Err(OpenError::OtherMode(header.mode));
     }
     let files = open_files(disk, dir, &header)?;
     let snapshot = newest_checkpoint(disk, dir, &header)?;

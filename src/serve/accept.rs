@@ -31,9 +31,17 @@ pub(super) fn start(bound: Vec<Bound>, herd: Arc<Herd>) -> io::Result<Accepting>
     let mut tasks = JoinSet::new();
     let mut files = Vec::new();
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    for Bound { listener, socket_file, .. } in bound {
+    for Bound {
+        listener,
+        socket_file,
+        ..
+    } in bound
+    {
         files.extend(socket_file);
-        let door = Door { herd: Arc::clone(&herd), handshakes: Arc::clone(&handshakes) };
+        let door = Door {
+            herd: Arc::clone(&herd),
+            handshakes: Arc::clone(&handshakes),
+        };
         match listener {
             Listener::Tcp(tcp) => {
                 let listener = TcpListener::from_std(tcp)?;
@@ -45,7 +53,10 @@ pub(super) fn start(bound: Vec<Bound>, herd: Arc<Herd>) -> io::Result<Accepting>
             }
         }
     }
-    Ok(Accepting { _tasks: tasks, _files: files })
+    Ok(Accepting {
+        _tasks: tasks,
+        _files: files,
+    })
 }
 
 struct Door {

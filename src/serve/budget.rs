@@ -17,12 +17,17 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn new(limit: u64) -> Self {
-        Self { limit, used: Cell::new(0), given: Notify::new() }
+        Self {
+            limit,
+            used: Cell::new(0),
+            given: Notify::new(),
+        }
     }
 
     /// Takes `amount` once there is room for it.
     pub(super) async fn take(&self, amount: u64) {
-        self.wait(|used| used == 0 || used + amount <= self.limit).await;
+        self.wait(|used| used == 0 || used + amount <= self.limit)
+            .await;
         self.charge(amount);
     }
 

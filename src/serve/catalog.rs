@@ -14,8 +14,8 @@ use crate::export::name::{ExportName, Name};
 use crate::image::Image;
 use crate::nbd::handshake::Listing;
 use crate::nbd::{ExportInfo, Refusal};
-use crate::overlay::{OverlayMode, Spec};
 use crate::overlay::header::Base;
+use crate::overlay::{OverlayMode, Spec};
 
 /// The generation of an image that was named on the command line.
 pub(super) const ONLY_GENERATION: u32 = 1;
@@ -32,7 +32,9 @@ pub(super) struct VolumeKey {
 impl fmt::Display for VolumeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}+{}", self.image, self.generation)?;
-        self.client.as_ref().map_or(Ok(()), |client| write!(f, "@{client}"))
+        self.client
+            .as_ref()
+            .map_or(Ok(()), |client| write!(f, "@{client}"))
     }
 }
 
@@ -57,7 +59,11 @@ pub(super) struct Catalog {
 
 impl Catalog {
     pub(super) fn new(images: Vec<Arc<Image>>, state: Option<StateDir>) -> Self {
-        Self { images, state, boot_id: host::boot_id() }
+        Self {
+            images,
+            state,
+            boot_id: host::boot_id(),
+        }
     }
 
     /// The exports that can be opened by anybody.
@@ -71,9 +77,9 @@ impl Catalog {
 
     /// What `peer` gets under `name`.
     pub(super) fn find(&self, name: &str, peer: &Peer) -> Result<Target, Refusal> {
-        let name: ExportName = name.parse().map_err(|error| {
-            Refusal::Unknown(format!("not a name of an export: {error}"))
-        })?;
+        let name: ExportName = name
+            .parse()
+            .map_err(|error| Refusal::Unknown(format!("not a name of an export: {error}")))?;
         let image = self.image(name.image.as_ref())?;
         let generation = name.generation.unwrap_or(ONLY_GENERATION);
         if generation != ONLY_GENERATION {
@@ -82,13 +88,18 @@ impl Catalog {
                 "image {image} has no generation {generation}, only {ONLY_GENERATION}"
             )));
         }
-        image.check().map_err(|changed| Refusal::Failed(changed.to_string()))?;
+        image
+            .check()
+            .map_err(|changed| Refusal::Failed(changed.to_string()))?;
         Ok(self.target(image, generation, &name, peer))
     }
 
     fn image(&self, name: Option<&Name>) -> Result<&Arc<Image>, Refusal> {
         let Some(name) = name else {
-            return self.images.first().ok_or_else(|| Refusal::Unknown("no image".into()));
+            return self
+                .images
+                .first()
+                .ok_or_else(|| Refusal::Unknown("no image".into()));
         };
         let found = self.images.iter().find(|image| image.name() == name);
         found.ok_or_else(|| Refusal::Unknown(format!("there is no image {name}")))
@@ -104,7 +115,10 @@ impl Catalog {
         let client = client_of(peer, name.client.as_ref());
         let overlay = self.state.as_ref().map(|state| {
             let overlays = state.overlays_of(image.name(), generation);
-            (overlays.join(client.name.as_str()), self.spec(image, client.mode))
+            (
+                overlays.join(client.name.as_str()),
+                self.spec(image, client.mode),
+            )
         });
         let read_only = overlay.is_none();
         Target {
@@ -114,7 +128,11 @@ impl Catalog {
                 client: (!read_only).then_some(client.name),
             },
             image: Arc::clone(image),
-            info: ExportInfo { size: image.size(), read_only, multi_conn: true },
+            info: ExportInfo {
+                size: image.size(),
+                read_only,
+                multi_conn: true,
+            },
             overlay,
         }
     }
@@ -127,6 +145,12 @@ impl Catalog {
             mtime_ns: i64::try_from(identity.mtime_ns).unwrap_or(i64::MAX),
             sample: identity.sample_crc,
         };
-        Spec { base, mode, boot_id: self.boot_id, uuid: host::random(), now: host::now() }
+        Spec {
+            base,
+            mode,
+            boot_id: self.boot_id,
+            uuid: host::random(),
+            now: host::now(),
+        }
     }
 }

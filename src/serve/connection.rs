@@ -78,7 +78,15 @@ struct Guide<S> {
 impl<S: Stream> Guide<S> {
     fn new(herd: Arc<Herd>, stream: S, peer: Peer, label: String) -> Self {
         let handshake = Handshake::new();
-        Self { herd, stream, peer, label, handshake, received: Vec::new(), opened: None }
+        Self {
+            herd,
+            stream,
+            peer,
+            label,
+            handshake,
+            received: Vec::new(),
+            opened: None,
+        }
     }
 
     async fn run(mut self) -> Result<(), Failed> {
@@ -102,7 +110,8 @@ impl<S: Stream> Guide<S> {
         match self.stream.read(&mut bytes).await? {
             0 => Err(Failed::Left),
             count => {
-                self.received.extend_from_slice(bytes.get(..count).unwrap_or_default());
+                self.received
+                    .extend_from_slice(bytes.get(..count).unwrap_or_default());
                 Ok(())
             }
         }
@@ -134,15 +143,33 @@ impl<S: Stream> Guide<S> {
     fn log_refusal(&self, name: &str, refusal: Option<&Refusal>) {
         if let Some(refusal) = refusal {
             // The name is the client's: shown with escapes, so that it can't forge a line.
-            tracing::warn!("{}: export {name:?} refused: {}", self.label, refusal.message());
+            tracing::warn!(
+                "{}: export {name:?} refused: {}",
+                self.label,
+                refusal.message()
+            );
         }
     }
 
     fn hand_over(self, info: ExportInfo) -> Result<(), Failed> {
-        let Some((shard, lease)) = self.opened else { return Err(Failed::Left) };
+        let Some((shard, lease)) = self.opened else {
+            return Err(Failed::Left);
+        };
         let socket = self.stream.into_descriptor()?;
-        let Self { received: leftover, label: peer, .. } = self;
-        shard.serve(lease, Accepted { socket, leftover, info, peer });
+        let Self {
+            received: leftover,
+            label: peer,
+            ..
+        } = self;
+        shard.serve(
+            lease,
+            Accepted {
+                socket,
+                leftover,
+                info,
+                peer,
+            },
+        );
         Ok(())
     }
 

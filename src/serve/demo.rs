@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
 use thiserror::Error;
 
+use super::listen::BoundAddress;
+
 const DEMO_SIZE: u64 = 64 * 1024 * 1024;
 
 /// FAT labels have eleven bytes.
@@ -60,6 +62,23 @@ pub fn demo_image(dir: &Path) -> Result<PathBuf, DemoError> {
 }
 
 /// Fills another file first, so that the image is there whole or not at all.
+/// Tells what to try with the demo image, in lines for a terminal.
+///
+/// # Errors
+/// Nobody takes the lines.
+pub fn write_hints(out: &mut impl Write, address: &BoundAddress) -> io::Result<()> {
+    let (a, b) = (address.uri("demo@a"), address.uri("demo@b"));
+    writeln!(
+        out,
+        "\nTry, in another terminal (the tools are Debian's libnbd-bin and qemu-utils):\n\
+         \n  nbdinfo {a}\
+         \n  qemu-io -f raw -c 'write -P 65 1M 4k' -c flush {a}\
+         \n  qemu-io -f raw -c 'read -P 65 1M 4k' {a}   # client a has its change\
+         \n  qemu-io -f raw -c 'read -P 65 1M 4k' {b}   # client b does not\n\
+         \nStop the server with Ctrl-C and start it again: client a still has its change.\n"
+    )
+}
+
 fn make(path: &Path) -> io::Result<()> {
     let unfinished = path.with_extension("tmp");
     let mut file = File::options()

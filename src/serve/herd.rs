@@ -31,7 +31,11 @@ impl Herd {
         placement: Arc<Placement>,
         shards: Vec<ShardHandle>,
     ) -> Self {
-        Self { catalog, placement, shards }
+        Self {
+            catalog,
+            placement,
+            shards,
+        }
     }
 
     pub(super) fn listing(&self) -> Vec<Listing> {
@@ -45,14 +49,23 @@ impl Herd {
     pub(super) async fn open(&self, name: &str, peer: &Peer) -> Result<Opened, Refusal> {
         let target = Arc::new(self.catalog.find(name, peer)?);
         let gone = || Refusal::Shutdown("the server is going down".into());
-        let shard = self.shards.get(self.placement.join(&target.key)).ok_or_else(gone)?;
+        let shard = self
+            .shards
+            .get(self.placement.join(&target.key))
+            .ok_or_else(gone)?;
         let info = target.info;
         let key = target.key.clone();
         match shard.open(target).await.ok_or_else(gone)? {
-            Ok(lease) => Ok(Opened { shard: shard.clone(), lease, info }),
+            Ok(lease) => Ok(Opened {
+                shard: shard.clone(),
+                lease,
+                info,
+            }),
             Err(error) => {
                 tracing::error!("overlay {key} can't be opened: {error}");
-                Err(Refusal::Failed(format!("the overlay can't be opened: {error}")))
+                Err(Refusal::Failed(format!(
+                    "the overlay can't be opened: {error}"
+                )))
             }
         }
     }

@@ -11,7 +11,9 @@ pub(super) fn boot_id() -> [u8; 16] {
 
 /// Seconds since 1970.
 pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
 }
 
 /// Bytes that nothing else has.
@@ -41,7 +43,10 @@ mod tests {
     #[test]
     fn a_boot_id_is_read_from_its_text() {
         let bytes = parse_uuid("00010203-0405-0607-0809-0a0b0c0d0eff").unwrap();
-        assert_eq!(bytes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]);
+        assert_eq!(
+            bytes,
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]
+        );
         assert_eq!(parse_uuid("no such thing"), None);
     }
 

@@ -55,16 +55,26 @@ pub enum BoundAddress {
     Unix(Option<PathBuf>),
 }
 
+impl BoundAddress {
+    /// The URI of one export, or of the default one where `export` is empty.
+    #[must_use]
+    pub fn uri(&self, export: &str) -> String {
+        match self {
+            Self::Tcp(address) => format!("nbd://{address}/{export}"),
+            Self::Unix(Some(path)) => {
+                format!(
+                    "nbd+unix:///{export}?socket={}",
+                    address::percent_encoded(path)
+                )
+            }
+            Self::Unix(None) => "an unnamed unix socket".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for BoundAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "nbd://{address}/"),
-            Self::Unix(Some(path)) => {
-                f.write_str("nbd+unix:///?socket=")?;
-                address::percent_encode(path, f)
-            }
-            Self::Unix(None) => f.write_str("an unnamed unix socket"),
-        }
+        f.write_str(&self.uri(""))
     }
 }
 

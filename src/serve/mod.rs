@@ -14,6 +14,7 @@ pub mod demo;
 mod herd;
 mod host;
 pub mod listen;
+mod options;
 mod outbox;
 mod placement;
 mod session;
@@ -31,10 +32,10 @@ use std::time::Instant;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::Failure;
-use crate::cli::serve::Options;
 use crate::image::{Image, Watch};
 use crate::limits::{DRAIN_TIME, SHARDS_MAX};
+pub use options::{Failure, Options};
+
 use catalog::Catalog;
 use herd::Herd;
 use listen::{Bound, ListenAddress};
@@ -55,7 +56,11 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let watch = Watch::start(images.clone()).map_err(failed)?;
     let shards = Shards::start(options.shards)?;
     let catalog = Catalog::new(images, state);
-    let herd = Arc::new(Herd::new(catalog, Arc::clone(&shards.placement), shards.handles.clone()));
+    let herd = Arc::new(Herd::new(
+        catalog,
+        Arc::clone(&shards.placement),
+        shards.handles.clone(),
+    ));
     serve(&options, bound, herd, shards)?;
     drop(watch);
     Ok(())
@@ -88,7 +93,9 @@ fn open_images(options: &Options, state: Option<&StateDir>) -> Result<Vec<Arc<Im
         }
         if let Some(state) = state {
             let generation = catalog::ONLY_GENERATION;
-            state.bind_identity(image.name(), generation, image.identity()).map_err(failed)?;
+            state
+                .bind_identity(image.name(), generation, image.identity())
+                .map_err(failed)?;
         }
         images.push(Arc::new(image));
     }
@@ -126,16 +133,21 @@ struct Shards {
 impl Shards {
     fn start(asked: Option<NonZeroUsize>) -> Result<Self, Failure> {
         let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let count = asked.map_or_else(processors, NonZeroUsize::get).min(SHARDS_MAX);
+        let count = asked
+            .map_or_else(processors, NonZeroUsize::get)
+            .min(SHARDS_MAX);
         let placement = Arc::new(Placement::new(count));
         let (mut handles, mut threads) = (Vec::new(), Vec::new());
         for index in 0..count {
-            let (handle, thread) =
-                shard::start(index, Arc::clone(&placement)).map_err(failed)?;
+            let (handle, thread) = shard::start(index, Arc::clone(&placement)).map_err(failed)?;
             handles.push(handle);
             threads.push(thread);
         }
-        Ok(Self { placement, handles, threads })
+        Ok(Self {
+            placement,
+            handles,
+            threads,
+        })
     }
 
     fn is_finished(&self) -> bool {
@@ -149,7 +161,9 @@ fn serve(
     herd: Arc<Herd>,
     shards: Shards,
 ) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     runtime.map_err(failed)?.block_on(async {
         let mut stop = StopSignals::new().map_err(failed)?;
         announce(options, &bound).map_err(failed)?;

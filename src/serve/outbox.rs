@@ -113,7 +113,10 @@ impl Outbox {
             Piece::Mapped(range) => match self.volume.image().mapping() {
                 Some(mapping) => gather.push_mapped(mapping.clone(), range)?,
                 None => {
-                    return Err(OutOfRange { start: range.start(), end: range.end() });
+                    return Err(OutOfRange {
+                        start: range.start(),
+                        end: range.end(),
+                    });
                 }
             },
         }

@@ -26,7 +26,10 @@ pub(super) struct Placement {
 
 impl Placement {
     pub(super) fn new(shards: usize) -> Self {
-        Self { places: DashMap::new(), loads: (0..shards).map(|_| AtomicUsize::new(0)).collect() }
+        Self {
+            places: DashMap::new(),
+            loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+        }
     }
 
     /// The shard of a volume, which gets a user more; the least loaded one where it has none yet.
@@ -61,7 +64,10 @@ impl Placement {
 
     fn least_loaded(&self) -> usize {
         let loads = self.loads.iter().map(|load| load.load(Ordering::Relaxed));
-        (0..).zip(loads).min_by_key(|&(_, load)| load).map_or(0, |(shard, _)| shard)
+        (0..)
+            .zip(loads)
+            .min_by_key(|&(_, load)| load)
+            .map_or(0, |(shard, _)| shard)
     }
 
     fn count(&self, shard: usize, change: impl Fn(&AtomicUsize) -> usize) {

@@ -56,14 +56,22 @@ impl Session {
         shard_bytes: Rc<Budget>,
     ) -> Self {
         let outbox = Rc::new(Outbox::new(socket.clone(), Rc::clone(&volume), shard_bytes));
-        Self { socket, volume, outbox, pool, turn: 0 }
+        Self {
+            socket,
+            volume,
+            outbox,
+            pool,
+            turn: 0,
+        }
     }
 
     /// Serves the session to its end; `leftover` came with the handshake.
     pub(super) async fn run(mut self, info: ExportInfo, leftover: &[u8]) -> End {
         let outbox = Rc::clone(&self.outbox);
         let sender = io::spawn(async move { outbox.send_all().await });
-        let end = self.receive_all(info, ReceiveBuffer::with_leftover(leftover)).await;
+        let end = self
+            .receive_all(info, ReceiveBuffer::with_leftover(leftover))
+            .await;
         if matches!(end, End::Violation(_) | End::Failed(_)) {
             self.outbox.break_off();
         }
@@ -119,7 +127,8 @@ impl Session {
     }
 
     fn reply(&self, cookie: Cookie, result: Result<(), Errno>) {
-        self.outbox.push(SimpleReply::new(cookie, result).to_bytes(), Vec::new(), 0);
+        self.outbox
+            .push(SimpleReply::new(cookie, result).to_bytes(), Vec::new(), 0);
     }
 
     /// Lets the neighbours have their turn, now and then.
@@ -144,7 +153,12 @@ impl Session {
                 let result = self.volume.trim(range);
                 self.finish_change(cookie, result, fua);
             }
-            Command::WriteZeroes { range, fua, no_hole, .. } => {
+            Command::WriteZeroes {
+                range,
+                fua,
+                no_hole,
+                ..
+            } => {
                 // Zeroing is a change of the map however long the range, so FAST_ZERO always holds.
                 self.outbox.admit(0).await;
                 let result = self.volume.zero(range, no_hole).await;
@@ -187,7 +201,11 @@ impl Session {
                 Ok(pieces) => (Ok(()), pieces),
                 Err(error) => (Err(errno(&error)), Vec::new()),
             };
-            outbox.push(SimpleReply::new(cookie, result).to_bytes(), pieces, range.len());
+            outbox.push(
+                SimpleReply::new(cookie, result).to_bytes(),
+                pieces,
+                range.len(),
+            );
         }));
     }
 
@@ -280,7 +298,10 @@ impl Session {
 /// Moves what was received already to the front of `buffer`; how many bytes that were.
 fn drain(received: &mut ReceiveBuffer, buffer: &mut Buffer) -> usize {
     let count = received.filled().len().min(buffer.len());
-    let (to, from) = (buffer.as_mut_slice().get_mut(..count), received.filled().get(..count));
+    let (to, from) = (
+        buffer.as_mut_slice().get_mut(..count),
+        received.filled().get(..count),
+    );
     if let (Some(to), Some(from)) = (to, from) {
         to.copy_from_slice(from);
     }

@@ -41,8 +41,15 @@ pub(super) struct Accepted {
 
 #[derive(Debug)]
 enum Order {
-    Open { target: Arc<Target>, lease: Lease, answer: oneshot::Sender<Result<Lease, OpenError>> },
-    Serve { accepted: Accepted, lease: Lease },
+    Open {
+        target: Arc<Target>,
+        lease: Lease,
+        answer: oneshot::Sender<Result<Lease, OpenError>>,
+    },
+    Serve {
+        accepted: Accepted,
+        lease: Lease,
+    },
     Release(VolumeKey),
     Drain,
     Cut,
@@ -79,9 +86,19 @@ impl ShardHandle {
     /// Opens the volume of `target`, which must have been placed here by [`Placement::join`]. `None`
     /// where the shard is gone.
     pub(super) async fn open(&self, target: Arc<Target>) -> Option<Result<Lease, OpenError>> {
-        let lease = Lease { key: target.key.clone(), shard: self.clone(), is_open: false };
+        let lease = Lease {
+            key: target.key.clone(),
+            shard: self.clone(),
+            is_open: false,
+        };
         let (answer, opened) = oneshot::channel();
-        self.orders.send(Order::Open { target, lease, answer }).ok()?;
+        self.orders
+            .send(Order::Open {
+                target,
+                lease,
+                answer,
+            })
+            .ok()?;
         opened.await.ok()
     }
 
@@ -113,15 +130,17 @@ pub(super) fn start(
     let handle = ShardHandle { orders, placement };
     let (started, ready) = std::sync::mpsc::channel();
     let placement = Arc::clone(&handle.placement);
-    let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
-        let ran = io::run(async {
-            let _ = started.send(Ok(()));
-            Shard::new(placement).run(received).await;
-        });
-        if let Err(error) = ran {
-            let _ = started.send(Err(error));
-        }
-    })?;
+    let thread = std::thread::Builder::new()
+        .name(format!("shard-{index}"))
+        .spawn(move || {
+            let ran = io::run(async {
+                let _ = started.send(Ok(()));
+                Shard::new(placement).run(received).await;
+            });
+            if let Err(error) = ran {
+                let _ = started.send(Err(error));
+            }
+        })?;
     match ready.recv() {
         Ok(Ok(())) => Ok((handle, thread)),
         Ok(Err(error)) => Err(error),
@@ -172,7 +191,11 @@ impl Shard {
     fn follow(self: &Rc<Self>, order: Order) {
         let shard = Rc::clone(self);
         match order {
-            Order::Open { target, lease, answer } => drop(io::spawn(async move {
+            Order::Open {
+                target,
+                lease,
+                answer,
+            } => drop(io::spawn(async move {
                 // Who asked may be gone; the lease that comes back then is dropped, and released.
                 let _ = answer.send(shard.open(&target, lease).await);
             })),
@@ -199,8 +222,15 @@ impl Shard {
     }
 
     fn start_session(self: &Rc<Self>, accepted: Accepted, lease: Lease) {
-        let Some(volume) = self.volumes.get(&lease.key) else { return };
-        let Accepted { socket, leftover, info, peer } = accepted;
+        let Some(volume) = self.volumes.get(&lease.key) else {
+            return;
+        };
+        let Accepted {
+            socket,
+            leftover,
+            info,
+            peer,
+        } = accepted;
         let socket = match prepare(socket) {
             Ok(socket) if !self.draining.get() => socket,
             Ok(_) => return,

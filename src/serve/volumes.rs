@@ -21,7 +21,10 @@ use crate::overlay::{OpenError, Overlay};
 enum Slot {
     /// Being opened or closed.
     Busy,
-    Open { volume: Rc<Volume>, users: usize },
+    Open {
+        volume: Rc<Volume>,
+        users: usize,
+    },
 }
 
 /// The open volumes of a shard.
@@ -46,10 +49,16 @@ impl Volumes {
             }
             changed.await;
         }
-        self.slots.borrow_mut().insert(target.key.clone(), Slot::Busy);
+        self.slots
+            .borrow_mut()
+            .insert(target.key.clone(), Slot::Busy);
         let opened = open_overlay(target).await;
         let opened = opened.map(|overlay| Slot::Open {
-            volume: Rc::new(Volume::new(Arc::clone(&target.image), overlay, pool.clone())),
+            volume: Rc::new(Volume::new(
+                Arc::clone(&target.image),
+                overlay,
+                pool.clone(),
+            )),
             users: 1,
         });
         let result = self.settle(&target.key, opened);
@@ -81,7 +90,9 @@ impl Volumes {
 
     /// One of those who had it open is done with it; the last one closes it.
     pub(super) async fn release(&self, key: &VolumeKey) {
-        let Some(volume) = self.take_if_last(key) else { return };
+        let Some(volume) = self.take_if_last(key) else {
+            return;
+        };
         if let Err(error) = volume.close().await {
             tracing::error!("closing {key}: {error}");
         }
@@ -92,7 +103,9 @@ impl Volumes {
     fn take_if_last(&self, key: &VolumeKey) -> Option<Rc<Volume>> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(key)?;
-        let Slot::Open { volume, users } = slot else { return None };
+        let Slot::Open { volume, users } = slot else {
+            return None;
+        };
         *users -= 1;
         if *users > 0 {
             return None;
@@ -109,6 +122,10 @@ impl Volumes {
 }
 
 async fn open_overlay(target: &Target) -> Result<Option<Overlay<RealDisk>>, OpenError> {
-    let Some((dir, spec)) = target.overlay.clone() else { return Ok(None) };
-    io::offload(move || Overlay::open(&RealDisk, &dir, &spec)).await.map(Some)
+    let Some((dir, spec)) = target.overlay.clone() else {
+        return Ok(None);
+    };
+    io::offload(move || Overlay::open(&RealDisk, &dir, &spec))
+        .await
+        .map(Some)
 }

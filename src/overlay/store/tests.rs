@@ -316,6 +316,17 @@ fn an_ephemeral_overlay_ends_with_the_boot_of_the_host() {
 }
 
 #[test]
+fn an_ephemeral_overlay_is_not_taken_for_a_kept_one() {
+    let mut bench = Bench::with_mode(10_000, OverlayMode::Ephemeral);
+    bench.overlay = None;
+    bench.mode = OverlayMode::Persistent;
+    assert!(matches!(
+        bench.open(),
+        Err(OpenError::OtherMode(OverlayMode::Ephemeral))
+    ));
+}
+
+#[test]
 fn a_truncated_data_file_is_refused() {
     let mut bench = Bench::new(100_000);
     bench.overlay = None;

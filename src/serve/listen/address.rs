@@ -114,16 +114,17 @@ fn parse_port(port: &str) -> Result<u16, ListenAddressError> {
 }
 
 /// Writes `path` as the value of a URI's query.
-pub(super) fn percent_encode(path: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub(super) fn percent_encoded(path: &Path) -> String {
+    let mut text = String::new();
     for &byte in path.as_os_str().as_bytes() {
         // RFC 3986, section 2.3: unreserved characters; and `/`, which a query may hold.
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            write!(f, "{}", char::from(byte))?;
+            text.push(char::from(byte));
         } else {
-            write!(f, "%{byte:02X}")?;
+            text.push_str(&format!("%{byte:02X}"));
         }
     }
-    Ok(())
+    text
 }
 
 #[cfg(test)]

@@ -1,0 +1,57 @@
+//! What `serve` is asked to do, and how it says that it could not.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use super::listen::ListenAddress;
+
+/// What `serve` is asked to do, checked as far as that goes without a file or a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Files of the images; empty only with `demo`.
+    pub images: Vec<PathBuf>,
+    /// Make and serve an image to play with.
+    pub demo: bool,
+    /// Where to listen; empty means "nothing was said".
+    pub listen: Vec<ListenAddress>,
+    /// The state directory; `None` means "nothing was said".
+    pub state: Option<PathBuf>,
+    /// Data-plane threads, at most [`SHARDS_MAX`]; `None` means "nothing was said".
+    pub shards: Option<NonZeroUsize>,
+    /// Serve the images without overlays.
+    pub read_only: bool,
+}
+
+/// Why the program ends without having done what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// The work failed: exit code 1. `message` reads `what: why; what to do`, on one line.
+    #[must_use]
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self {
+            code: 1,
+            message: message.into(),
+        }
+    }
+
+    /// The options can't be served as they are: exit code 2. `message` as for [`Self::failed`].
+    #[must_use]
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self {
+            code: 2,
+            message: message.into(),
+        }
+    }
+
+    /// The exit code of the process.
+    #[must_use]
+    pub const fn code(&self) -> u8 {
+        self.code
+    }
+}
