@@ -3,9 +3,9 @@
 //! Invariants:
 //! - All requests of one overlay run on one thread, and an overlay is borrowed only between two
 //!   awaits: no lock, and no request sees another's half-done change.
-//! - Nothing here waits for a disk on the shard's thread: what is not in memory goes by the ring, syncs
-//!   and checkpoints go to threads of their own. (A write may still wait for the kernel's limit on
-//!   dirty pages.)
+//! - Nothing here waits for a disk on the shard's thread: what is not in memory goes by the ring,
+//!   syncs and checkpoints go to threads of their own. (A write may still wait for the kernel's
+//!   limit on dirty pages.)
 //! - The image is read by the kernel only, from its mapping or its file.
 
 use std::cell::RefCell;
@@ -21,7 +21,8 @@ use crate::io::{self, Buffer, Pool};
 use crate::limits::INLINE_READ_MAX;
 use crate::overlay::commit::GroupCommit;
 use crate::overlay::cycle::{CheckpointJob, Cycle, CycleError};
-use crate::overlay::store::{BaseBlocks, Begin, Block, WriteError, Zeroing};
+use crate::overlay::flush::Begin;
+use crate::overlay::store::{BaseBlocks, Block, WriteError, Zeroing};
 use crate::overlay::{Overlay, map::BlockState};
 use crate::units::{BLOCK_BYTES, BlockIndex, ByteRange};
 
@@ -357,11 +358,9 @@ impl Volume {
         let (waiter, ended) = oneshot::channel();
         self.commit.borrow_mut().join(waiter);
         self.start_cycle_if_due();
-        ended
-            .await
-            .unwrap_or(Err(VolumeError::Io(Arc::new(std::io::Error::other(
-                "the flush was abandoned",
-            )))))
+        // A cycle answers all who wait for it, unless the shard itself has ended.
+        let abandoned = |_| Err(std::io::Error::other("the flush was abandoned").into());
+        ended.await.unwrap_or_else(abandoned)
     }
 
     fn start_cycle_if_due(self: &Rc<Self>) {

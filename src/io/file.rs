@@ -85,7 +85,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::io::{Pool, run};
+    use crate::io::{Pool, run, yield_now};
 
     fn file(len: usize) -> (Arc<File>, Vec<u8>) {
         let bytes: Vec<u8> = (0..=250).cycle().take(len).collect();
@@ -168,7 +168,7 @@ mod tests {
             drop(pending);
             assert_eq!((pool.idle_bytes(), Rc::strong_count(&shared)), (0, 2));
             while pool.idle_bytes() == 0 {
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
             assert_eq!(Rc::strong_count(&shared), 1);
         })

@@ -6,6 +6,8 @@
 //! - Dropping a future does not cancel its operation. A receive or send that is dropped half-way has
 //!   lost or sent bytes that nobody counted, so [`Socket`] shuts the connection down. A receive is
 //!   ended by [`Socket::shutdown`], never by `select!` or a time-out around it.
+//! - A task of a shard gives way by [`yield_now`] of this module. With tokio's own, submissions would
+//!   stay where they are for as long as any task does so.
 //! - Image bytes are named by address only, and read by nobody but the kernel.
 
 #![allow(
@@ -25,5 +27,5 @@ pub use buffer::{Buffer, BufferTooLarge, Pool};
 pub use file::read_at;
 pub use gather::{Gather, OutOfRange};
 pub use receive::ReceiveBuffer;
-pub use ring::{offload, run, spawn};
+pub use ring::{offload, run, spawn, yield_now};
 pub use socket::{SendError, Socket};

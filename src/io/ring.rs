@@ -6,6 +6,8 @@
 //!   *before* it has cancelled the operations, so [`Held`] hands it to `FREED_LATE` instead, which
 //!   is emptied once the driver is gone.
 //! - Only opcodes with exactly one completion are submitted: tokio-uring panics on a second one.
+//! - Submissions reach the kernel when the thread is about to sleep: no task may keep it from that,
+//!   see [`yield_now`].
 //! - The flags of the ring are the default ones. With SINGLE_ISSUER and DEFER_TASKRUN tokio-uring
 //!   waits forever, since it never asks the kernel for deferred completions.
 
@@ -16,7 +18,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 
-use io_uring::{cqueue, squeue};
+use io_uring::{cqueue, opcode, squeue};
 use tokio::task::JoinHandle;
 use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 
@@ -70,6 +72,18 @@ pub async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
             Err(_) => std::future::pending().await,
         },
     }
+}
+
+/// Gives way to the other tasks of the shard, and to the ring.
+///
+/// tokio's own `yield_now` will not do: tokio-uring submits only when the thread is about to sleep,
+/// which tokio never does while a task has yielded. A loop around it stops every operation of the
+/// shard. This waits for an operation that does nothing, so that the thread gets to that point.
+pub async fn yield_now() {
+    // SAFETY: NOP completes once, and uses neither memory nor a descriptor.
+    let (result, ()) = unsafe { submit(opcode::Nop::new().build(), ()) }.await;
+    // A NOP has nothing that could fail.
+    drop(result);
 }
 
 /// Submits `entry` and waits for its completion: the kernel's count or error, and `data` back.
@@ -203,7 +217,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::rc::Rc;
 
-    use io_uring::{opcode, types};
+    use io_uring::types;
 
     use super::*;
 
@@ -253,11 +267,11 @@ mod tests {
             })
             .await;
             drop(pending);
-            tokio::task::yield_now().await;
+            yield_now().await;
             assert_eq!(dropped_in.get(), None);
             drop(theirs);
             while dropped_in.get().is_none() {
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
         })
         .unwrap();
@@ -270,7 +284,7 @@ mod tests {
         let probe = Probe(dropped_in.clone());
         run(async {
             spawn(readable(Rc::new(ours), probe));
-            tokio::task::yield_now().await;
+            yield_now().await;
         })
         .unwrap();
         assert_eq!(dropped_in.get(), Some(Phase::NoRing));
@@ -284,13 +298,31 @@ mod tests {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             run(async {
                 spawn(readable(Rc::new(ours), probe));
-                tokio::task::yield_now().await;
+                yield_now().await;
                 panic!("on purpose");
             })
         }));
         assert!(outcome.is_err());
         assert_eq!(dropped_in.get(), Some(Phase::NoRing));
         assert_eq!(run(async { 1 }).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_task_that_yields_in_a_loop_does_not_hold_up_the_ring() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        run(async {
+            spawn(async {
+                loop {
+                    yield_now().await;
+                }
+            });
+            let probe = Probe(Rc::default());
+            let pending = spawn(readable(Rc::new(ours), probe));
+            yield_now().await;
+            drop(theirs);
+            pending.await.unwrap().unwrap();
+        })
+        .unwrap();
     }
 
     #[test]

@@ -132,7 +132,9 @@ impl Socket {
         }
     }
 
-    /// Fills `range` of `buffer` with the next bytes of the stream.
+    /// Fills `range` of `buffer` with the next bytes of the stream, at once as far as they are there.
+    ///
+    /// A fast peer has the shard for the whole range: keep it to [`crate::limits::WRITE_PIECE`].
     ///
     /// A pending receive is ended by [`Self::shutdown`]. Dropping it ends the connection.
     ///
@@ -191,7 +193,7 @@ impl Socket {
             }
             if !wait && !gather.is_empty() {
                 // A fast reader must not keep the shard from its neighbours.
-                tokio::task::yield_now().await;
+                ring::yield_now().await;
             }
         }
         Ok(())

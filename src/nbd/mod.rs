@@ -5,9 +5,9 @@
 //! - [`session`] cuts the stream of the transmission phase into commands.
 //! - [`validate`] is the one place for the rules about ranges, flags and error numbers.
 //!
-//! Invariants: nothing here does I/O or knows storage; no number of the peer sizes anything before it
-//! was compared with [`crate::limits`]; a quoted rule is from the protocol document, `doc/proto.md`
-//! of the reference implementation.
+//! Invariants: nothing here does I/O or knows storage; no number of the peer sizes anything before
+//! it was compared with [`crate::limits`]; a quoted rule is from the protocol document,
+//! `doc/proto.md` of the reference implementation.
 
 pub mod handshake;
 pub mod session;
@@ -81,8 +81,9 @@ impl Refusal {
     #[must_use]
     pub const fn reply_type(&self) -> ReplyType {
         match self {
-            // NBD_REP_ERR_UNKNOWN: "The requested export is not available." No error reply stands for a
-            // failed disk, and this one is true of it; ERR_PLATFORM would speak of the option.
+            // NBD_REP_ERR_UNKNOWN: "The requested export is not available." No error reply stands
+            // for a failed disk, and this one is true of it; ERR_PLATFORM would speak of the
+            // option.
             Self::Unknown(_) | Self::Failed(_) => ReplyType::ERR_UNKNOWN,
             Self::Policy(_) => ReplyType::ERR_POLICY,
             Self::Shutdown(_) => ReplyType::ERR_SHUTDOWN,

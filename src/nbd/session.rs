@@ -1,8 +1,8 @@
 //! The transmission phase: a stream of bytes becomes commands, one at a time.
 //!
 //! Invariants: the machine always knows whether the next byte is of a header or of a payload; the
-//! payload of an accepted WRITE is the driver's, that of a rejected one is skipped here; after DISC or
-//! a violation nothing more is taken.
+//! payload of an accepted WRITE is the driver's, that of a rejected one is skipped here; after DISC
+//! or a violation nothing more is taken.
 
 pub use super::wire::Cookie;
 
@@ -55,8 +55,8 @@ pub enum Command {
         fua: bool,
         /// Later writes there must not run out of space.
         no_hole: bool,
-        /// Fail with [`Errno::ENOTSUP`] at once unless it is faster than writing; only then may that
-        /// error be sent.
+        /// Fail with [`Errno::ENOTSUP`] at once unless it is faster than writing; only then may
+        /// that error be sent.
         fast: bool,
     },
     /// The bytes will be needed soon.
@@ -107,12 +107,13 @@ impl Session {
         }
     }
 
-    /// Parses at most one request from the front of `input`: how many bytes were used, and what they
-    /// say. The driver drops the used bytes and calls again. Without an event, no more can be done
-    /// before further bytes have come; a part of a header stays unused until the rest is there.
+    /// Parses at most one request from the front of `input`: how many bytes were used, and what
+    /// they say. The driver drops the used bytes and calls again. Without an event, no more can be
+    /// done before further bytes have come; a part of a header stays unused until the rest is
+    /// there.
     ///
-    /// After a [`Command::Write`] the payload must first be reported to [`Session::payload_taken`]; to
-    /// call this before is a mistake of the driver, and takes nothing.
+    /// After a [`Command::Write`] the payload must first be reported to [`Session::payload_taken`];
+    /// to call this before is a mistake of the driver, and takes nothing.
     ///
     /// # Errors
     /// The stream is broken; close the connection.

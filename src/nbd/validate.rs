@@ -12,8 +12,9 @@ use crate::units::ByteRange;
 /// What `header` asks for, if it may.
 ///
 /// # Errors
-/// The error number to reply. Of several broken rules the first in this order decides: the command is
-/// known, the export may be changed, the flags belong to the command, the range lies in the disk.
+/// The error number to reply. Of several broken rules the first in this order decides: the command
+/// is known, the export may be changed, the flags belong to the command, the range lies in the
+/// disk.
 pub fn validate(header: &RequestHeader, info: &ExportInfo) -> Result<Command, Errno> {
     match header.kind {
         RequestType::READ => read(header, info),
@@ -22,16 +23,16 @@ pub fn validate(header: &RequestHeader, info: &ExportInfo) -> Result<Command, Er
         RequestType::TRIM => trim(header, info),
         RequestType::WRITE_ZEROES => write_zeroes(header, info),
         RequestType::CACHE => cache(header, info),
-        // "The server SHOULD return NBD_EINVAL if it receives an unknown command." DISC has no reply
-        // and never comes here.
+        // "The server SHOULD return NBD_EINVAL if it receives an unknown command." DISC has no
+        // reply and never comes here.
         _ => Err(Errno::EINVAL),
     }
 }
 
 fn read(header: &RequestHeader, info: &ExportInfo) -> Result<Command, Errno> {
     only(header, CommandFlags::NONE)?;
-    // "The server SHOULD report an NBD_EINVAL error if the client's request is [...] larger than the
-    // advertised maximum block size."
+    // "The server SHOULD report an NBD_EINVAL error if the client's request is [...] larger than
+    // the advertised maximum block size."
     if header.length > NBD_PAYLOAD_MAX {
         return Err(Errno::EINVAL);
     }
@@ -42,8 +43,8 @@ fn read(header: &RequestHeader, info: &ExportInfo) -> Result<Command, Errno> {
 fn write(header: &RequestHeader, info: &ExportInfo) -> Result<Command, Errno> {
     writable(info)?;
     only(header, CommandFlags::NONE)?;
-    // "The server SHOULD return NBD_ENOSPC if it receives a write request including one or more sectors
-    // beyond the size of the device."
+    // "The server SHOULD return NBD_ENOSPC if it receives a write request including one or more
+    // sectors beyond the size of the device."
     let range = inside(header, info, Errno::ENOSPC)?;
     let fua = fua(header);
     Ok(Command::Write { range, fua })
@@ -69,8 +70,8 @@ fn trim(header: &RequestHeader, info: &ExportInfo) -> Result<Command, Errno> {
 fn write_zeroes(header: &RequestHeader, info: &ExportInfo) -> Result<Command, Errno> {
     writable(info)?;
     only(header, CommandFlags::NO_HOLE.with(CommandFlags::FAST_ZERO))?;
-    // "The server SHOULD return NBD_ENOSPC if it receives a write zeroes request including one or more
-    // sectors beyond the size of the device."
+    // "The server SHOULD return NBD_ENOSPC if it receives a write zeroes request including one or
+    // more sectors beyond the size of the device."
     let range = inside(header, info, Errno::ENOSPC)?;
     Ok(Command::WriteZeroes {
         range,
@@ -81,17 +82,18 @@ fn write_zeroes(header: &RequestHeader, info: &ExportInfo) -> Result<Command, Er
 }
 
 fn cache(header: &RequestHeader, info: &ExportInfo) -> Result<Command, Errno> {
-    // "if it advertised the command, the server MUST reject any command flags it does not recognize"
+    // "if it advertised the command, the server MUST reject any command flags it does not
+    // recognize"
     only(header, CommandFlags::NONE)?;
     let range = inside(header, info, Errno::EINVAL)?;
     Ok(Command::Cache { range })
 }
 
-/// "It also SHOULD return NBD_EINVAL if it receives a request with a flag not explicitly documented as
-/// applicable to the given request."
+/// "It also SHOULD return NBD_EINVAL if it receives a request with a flag not explicitly documented
+/// as applicable to the given request."
 fn only(header: &RequestHeader, documented: CommandFlags) -> Result<(), Errno> {
-    // FUA: "This flag is valid for all commands, provided NBD_FLAG_SEND_FUA has been negotiated", and
-    // "existing clients are known to set this bit on other commands".
+    // FUA: "This flag is valid for all commands, provided NBD_FLAG_SEND_FUA has been negotiated",
+    // and "existing clients are known to set this bit on other commands".
     if documented.with(CommandFlags::FUA).contains(header.flags) {
         Ok(())
     } else {
@@ -99,8 +101,8 @@ fn only(header: &RequestHeader, documented: CommandFlags) -> Result<(), Errno> {
     }
 }
 
-/// NBD_FLAG_READ_ONLY: "the server MUST error subsequent write operations to the export"; "it SHOULD
-/// return NBD_EPERM if it receives a write or trim request on a read-only export".
+/// NBD_FLAG_READ_ONLY: "the server MUST error subsequent write operations to the export"; "it
+/// SHOULD return NBD_EPERM if it receives a write or trim request on a read-only export".
 const fn writable(info: &ExportInfo) -> Result<(), Errno> {
     if info.read_only {
         Err(Errno::EPERM)

@@ -1,10 +1,11 @@
-//! Checkpoint files: the whole map at one moment, as an rkyv archive that is mapped and read in place.
+//! Checkpoint files: the whole map at one moment, as an rkyv archive that is mapped and read in
+//! place.
 //!
 //! Invariants:
 //! - A checkpoint gets its name only once all of it is durable, so a file of that name is whole.
 //! - Its checksums are checked, and the archive validated, before anything in it is believed.
-//! - `ckpt.G` is the map just before the start frame of journal generation G; its `chain` is what that
-//!   frame must continue.
+//! - `ckpt.G` is the map just before the start frame of journal generation G; its `chain` is what
+//!   that frame must continue.
 //!
 //! rkyv has no schema evolution: the version in our header names one frozen [`Archive1`].
 

@@ -1,7 +1,8 @@
 //! Group commit (rule R4): who waits for which flush, pure.
 //!
-//! Invariant: a waiter is released by a cycle that began after the waiter came. One that comes while
-//! a cycle runs waits for the next, for the running one may have looked at the data before its write.
+//! Invariant: a waiter is released by a cycle that began after the waiter came. One that comes
+//! while a cycle runs waits for the next, for the running one may have looked at the data before
+//! its write.
 
 /// At most one flush cycle runs; all who came before it began share it.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! A new overlay, and the removal of one that has had its day.
 //!
-//! Invariant (rule R10): an overlay's directory gets its name only once all that is in it is durable;
-//! it loses its name before anything in it goes. So a directory of that name is a whole overlay.
+//! Invariant (rule R10): an overlay's directory gets its name only once all that is in it is
+//! durable; it loses its name before anything in it goes. So a directory of that name is a whole
+//! overlay.
 
 use std::ffi::OsString;
 use std::io;
@@ -59,7 +60,8 @@ fn write_files<D: Disk>(disk: &D, dir: &Path, header: &Header, durable: bool) ->
     for (parity, name) in (0..).zip(JOURNALS) {
         let file = disk.create(&dir.join(name), JOURNAL_BYTES as u64)?;
         if durable {
-            // Written, not just reserved: an append must not wait for the file system's own records.
+            // Written, not just reserved: an append must not wait for the file system's own
+            // records.
             file.write_at(&vec![0; JOURNAL_BYTES], 0)?;
         }
         if parity == FIRST_GENERATION % 2 {

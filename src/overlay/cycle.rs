@@ -4,8 +4,8 @@
 //! - Rule R2, "data before map": every cycle begins by making the data durable, and no record is
 //!   written before that is complete. The reverse would let a crash leave a record that points at
 //!   bytes which never came to be.
-//! - Rule R6: the other journal is begun before the checkpoint that will replace this one is written,
-//!   unless the checkpoint itself carries the epoch.
+//! - Rule R6: the other journal is begun before the checkpoint that will replace this one is
+//!   written, unless the checkpoint itself carries the epoch.
 //! - Rule R9: a failed sync is final. Nothing is tried again, the overlay is poisoned.
 //!
 //! A cycle owns all it needs, so that it runs on any thread while writes go on.

@@ -3,7 +3,8 @@
 //! Invariants:
 //! - Written once, when the overlay is made, and never changed.
 //! - Two copies, each with its checksum, in pages of their own: either may be damaged.
-//! - A reader refuses a version or an incompatible feature that it does not know, rather than guess.
+//! - A reader refuses a version or an incompatible feature that it does not know, rather than
+//!   guess.
 
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

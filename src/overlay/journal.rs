@@ -4,14 +4,14 @@
 //! - A frame starts on a multiple of [`SECTOR`], so a torn write can't damage an earlier frame.
 //! - A frame's checksum covers all of it after the checksum and is seeded with the overlay's uuid:
 //!   a frame of another overlay never validates.
-//! - Frames form a chain: `seq` grows by one and `previous` is the checksum of the frame before, also
-//!   from one journal file to the next. `generation` is the file's present use: what an earlier use
-//!   left behind never validates.
-//! - The changes of one flush are one epoch. Only its last frame says [`Kind::EpochEnd`], and replay
-//!   applies whole epochs only: a flush is in the map as a whole or not at all.
-//! - At most one epoch is being written at a time. So behind a frame that does not validate there may
-//!   be frames of the same epoch (a torn write), but a frame of a later one means that the medium lost
-//!   what it had acknowledged.
+//! - Frames form a chain: `seq` grows by one and `previous` is the checksum of the frame before,
+//!   also from one journal file to the next. `generation` is the file's present use: what an
+//!   earlier use left behind never validates.
+//! - The changes of one flush are one epoch. Only its last frame says [`Kind::EpochEnd`], and
+//!   replay applies whole epochs only: a flush is in the map as a whole or not at all.
+//! - At most one epoch is being written at a time. So behind a frame that does not validate there
+//!   may be frames of the same epoch (a torn write), but a frame of a later one means that the
+//!   medium lost what it had acknowledged.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

@@ -1,8 +1,8 @@
 //! Which blocks of a client's disk are its own: two bits a block, pure.
 //!
 //! Invariants:
-//! - A leaf holds the states of [`LEAF_BLOCKS`] blocks (64 MiB of disk). A part of the disk that was
-//!   never written has no leaf, so memory grows with what was written, not with the disk.
+//! - A leaf holds the states of [`LEAF_BLOCKS`] blocks (64 MiB of disk). A part of the disk that
+//!   was never written has no leaf, so memory grows with what was written, not with the disk.
 //! - Leaves of the last checkpoint are read in place and never changed; the first change of one
 //!   copies it.
 //! - A clone shares its leaves with the original until either changes: a frozen view for the next

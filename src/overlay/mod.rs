@@ -2,8 +2,8 @@
 //!
 //! - [`map`] says which blocks are the client's own; [`epoch`] what changed since the last flush.
 //! - [`journal`] and [`checkpoint`] are the map on disk, [`header`] says what the overlay is.
-//! - [`store`] is one open overlay, [`cycle`] the order in which a flush writes, [`commit`] who waits
-//!   for it, [`space`] what is given back to the file system.
+//! - [`store`] is one open overlay, [`cycle`] the order in which a flush writes, [`commit`] who
+//!   waits for it, [`space`] what is given back to the file system.
 //! - `create` and [`recover`] are its beginning and its return.
 //!
 //! All of it is synchronous and knows neither protocol nor runtime; the disk is a parameter.
@@ -13,6 +13,7 @@ pub mod commit;
 mod create;
 pub mod cycle;
 pub mod epoch;
+pub mod flush;
 pub mod header;
 pub mod journal;
 pub mod map;

@@ -154,7 +154,8 @@ fn recover<D: Disk>(
     }
     let files = open_files(disk, dir, &header)?;
     let snapshot = newest_checkpoint(disk, dir, &header)?;
-    // The page cache may hold what the disk does not: a killed server's last, unacknowledged writes.
+    // The page cache may hold what the disk does not: a killed server's last, unacknowledged
+    // writes.
     files.sync(&files.data, "sync of the data file")?;
     for journal in &files.journals {
         files.sync(journal, "sync of the journal")?;

@@ -1,4 +1,5 @@
-//! Space of the data file that zeroed blocks no longer need, on its way back to the file system. Pure.
+//! Space of the data file that zeroed blocks no longer need, on its way back to the file system.
+//! Pure.
 //!
 //! Invariants (rule R5):
 //! - A block may be punched only once the record that it reads as zeros is durable: before that, a

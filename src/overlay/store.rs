@@ -1,28 +1,23 @@
-//! One open overlay: writes, zeroes, and the planning of flushes. Synchronous, for one thread.
+//! One open overlay and the changes of its blocks. Synchronous, for one thread.
 //!
 //! Invariants:
 //! - Rule R1: a block's state changes in memory only after the write of its data has returned.
 //! - A block that was not present is written as a whole, from the image or zeros where the client
 //!   gave only a part; so a present block never holds a byte that nobody wrote.
-//! - At most one cycle, one checkpoint and one punch job are under way; the journal's cursor moves
-//!   only when the cycle that wrote the frames has ended well.
 //! - Rule R9: once poisoned, nothing is written any more; reads go on.
 
 use std::io;
 use std::sync::Arc;
 
-use super::checkpoint::Snapshot;
-use super::cycle::{CheckpointJob, Cycle, CycleError, Files, PunchJob, Step, is_out_of_space};
+use super::cycle::{Files, is_out_of_space};
 use super::epoch::Epoch;
+use super::flush::{Checkpointing, Flight};
 use super::header::Header;
-use super::journal::{self, Cursor, Frames, JOURNAL_BYTES};
+use super::journal::Cursor;
 use super::map::{BlockCounts, BlockMap, BlockState};
 use super::space::FreedSpace;
 use crate::disk::{Disk, DiskFile};
 use crate::units::{BLOCK_BYTES, BlockIndex, BlockRange, ByteRange};
-
-/// A journal this full is due for a checkpoint.
-const CHECKPOINT_AT: usize = JOURNAL_BYTES / 4 * 3;
 
 /// The content of one block.
 pub type Block = [u8; BLOCK_BYTES];
@@ -71,47 +66,20 @@ pub enum Zeroing {
     Reserve,
 }
 
-/// What a flush has to do.
-#[derive(Debug)]
-pub enum Begin<D: Disk> {
-    /// Nothing was written since the last one.
-    Clean,
-    /// A checkpoint must end first.
-    WaitForCheckpoint,
-    /// This cycle is to be run, and its end told to [`Overlay::finish_cycle`].
-    Run(Cycle<D>),
-}
-
-/// What a cycle under way will have done.
-#[derive(Debug)]
-struct Flight {
-    epoch: Epoch,
-    after: Cursor,
-    snapshot: Option<Snapshot>,
-}
-
-#[derive(Debug)]
-enum Checkpointing {
-    Idle,
-    Running,
-    /// It found no space; both journals are needed until it succeeds.
-    Owed(Snapshot),
-}
-
 /// One client's overlay, open.
 #[derive(Debug)]
 pub struct Overlay<D: Disk> {
-    files: Files<D>,
+    pub(super) files: Files<D>,
     header: Header,
-    map: BlockMap,
-    epoch: Epoch,
-    space: FreedSpace,
-    cursor: Cursor,
-    flight: Option<Flight>,
-    checkpointing: Checkpointing,
+    pub(super) map: BlockMap,
+    pub(super) epoch: Epoch,
+    pub(super) space: FreedSpace,
+    pub(super) cursor: Cursor,
+    pub(super) flight: Option<Flight>,
+    pub(super) checkpointing: Checkpointing,
     /// Something was written since the last cycle began.
-    dirty: bool,
-    poison: Option<Arc<str>>,
+    pub(super) dirty: bool,
+    pub(super) poison: Option<Arc<str>>,
 }
 
 impl<D: Disk> Overlay<D> {
@@ -232,7 +200,7 @@ impl<D: Disk> Overlay<D> {
             self.write(
                 edge,
                 zeros.get(..edge.len_usize()).unwrap_or_default(),
-                &base,
+                base,
             )?;
         }
         self.zero_blocks(whole, how)
@@ -275,7 +243,7 @@ impl<D: Disk> Overlay<D> {
         map.set(blocks, state, |run, _| epoch.push(run, state));
     }
 
-    fn check_not_poisoned(&self) -> Result<(), WriteError> {
+    pub(super) fn check_not_poisoned(&self) -> Result<(), WriteError> {
         self.poison
             .as_ref()
             .map_or(Ok(()), |why| Err(WriteError::Poisoned(Arc::clone(why))))
@@ -321,8 +289,11 @@ impl<D: Disk> Overlay<D> {
     /// The range cut at its partial blocks: at most head, middle and tail.
     fn pieces(&self, range: ByteRange) -> impl Iterator<Item = ByteRange> + use<D> {
         let [head, tail] = self.partial_blocks(range);
-        let head_end = head.map_or(range.start(), |block| block.bytes().end().min(range.end()));
-        let tail_start = tail.map_or(range.end(), BlockIndex::start);
+        let head_end = head.map_or_else(
+            || range.start(),
+            |block| block.bytes().end().min(range.end()),
+        );
+        let tail_start = tail.map_or_else(|| range.end(), BlockIndex::start);
         let cuts = [
             ByteRange::between(range.start(), head_end),
             ByteRange::between(head_end, tail_start),
@@ -367,175 +338,10 @@ impl<D: Disk> Overlay<D> {
         WriteError::Poisoned(self.set_poison(&format!("{what}: {error}")))
     }
 
-    fn set_poison(&mut self, why: &str) -> Arc<str> {
+    pub(super) fn set_poison(&mut self, why: &str) -> Arc<str> {
         let dir = self.files.dir.display();
         tracing::error!("overlay {dir} takes no more writes: {why}; check the disk, then restart");
         Arc::clone(self.poison.get_or_insert_with(|| why.into()))
-    }
-
-    /// Plans the flush of all that was written so far.
-    ///
-    /// # Errors
-    /// [`WriteError::Poisoned`].
-    pub fn begin_cycle(&mut self) -> Result<Begin<D>, WriteError> {
-        self.check_not_poisoned()?;
-        if !self.dirty && self.epoch.is_empty() {
-            return Ok(Begin::Clean);
-        }
-        let frames = self.frames_that_fit();
-        let idle = !matches!(self.checkpointing, Checkpointing::Running);
-        if frames.is_none() && !self.epoch.is_empty() && !idle {
-            return Ok(Begin::WaitForCheckpoint);
-        }
-        let epoch = std::mem::take(&mut self.epoch);
-        self.space.seal();
-        self.dirty = false;
-        let (steps, after, snapshot) = self.plan(&epoch, frames);
-        self.flight = Some(Flight {
-            epoch,
-            after,
-            snapshot,
-        });
-        Ok(Begin::Run(Cycle {
-            files: self.files.clone(),
-            steps,
-        }))
-    }
-
-    /// The open epoch as frames, where the live journal has room for them.
-    fn frames_that_fit(&self) -> Option<Frames> {
-        let changes = self.epoch.changes().filter(|changes| !changes.is_empty())?;
-        let end = self.cursor.offset + journal::epoch_bytes(changes.len());
-        (end <= JOURNAL_BYTES)
-            .then(|| journal::epoch_frames(&self.files.uuid, self.cursor, changes))
-    }
-
-    fn plan(&self, epoch: &Epoch, frames: Option<Frames>) -> (Vec<Step>, Cursor, Option<Snapshot>) {
-        let mut steps = vec![Step::SyncData];
-        let Some(frames) = frames else {
-            if epoch.is_empty() {
-                return (steps, self.cursor, None);
-            }
-            // The checkpoint carries the epoch, which no journal can.
-            let mut chain = self.cursor.chain;
-            chain.epoch += 1;
-            let (start, snapshot) = self.next_generation(chain);
-            let after = start.after;
-            steps.extend([Step::Checkpoint(snapshot), Step::Append(start)]);
-            return (steps, after, None);
-        };
-        let after = frames.after;
-        steps.push(Step::Append(frames));
-        let idle = matches!(self.checkpointing, Checkpointing::Idle);
-        if after.offset < CHECKPOINT_AT || !idle {
-            return (steps, after, None);
-        }
-        // Rule R6: the journals are switched first, and the checkpoint is written behind the flush.
-        let (start, snapshot) = self.next_generation(after.chain);
-        let after = start.after;
-        steps.push(Step::Append(start));
-        (steps, after, Some(snapshot))
-    }
-
-    fn next_generation(&self, chain: journal::ChainEnd) -> (Frames, Snapshot) {
-        let generation = self.cursor.generation + 1;
-        let start = journal::start_frame(&self.files.uuid, generation, chain);
-        (
-            start,
-            Snapshot {
-                generation,
-                chain,
-                map: self.map.clone(),
-            },
-        )
-    }
-
-    /// A cycle has ended. Where it asks for a checkpoint, that is to be run beside what follows, and
-    /// its end told to [`Overlay::finish_checkpoint`].
-    ///
-    /// # Errors
-    /// What the cycle's waiters must be told.
-    pub fn finish_cycle(
-        &mut self,
-        result: Result<(), CycleError>,
-    ) -> Result<Option<CheckpointJob<D>>, WriteError> {
-        let Some(flight) = self.flight.take() else {
-            return Ok(None);
-        };
-        match result {
-            Ok(()) => {
-                // A cycle that began a generation by a checkpoint of its own has paid what was owed.
-                let paid =
-                    flight.snapshot.is_none() && flight.after.generation != self.cursor.generation;
-                self.cursor = flight.after;
-                self.space.sealed_is_durable();
-                Ok(self.checkpoint_due(flight.snapshot, paid))
-            }
-            Err(CycleError::NoSpace) => {
-                self.epoch.put_back(flight.epoch);
-                self.space.unseal();
-                self.dirty = true;
-                Err(WriteError::NoSpace)
-            }
-            Err(CycleError::Failed { step, source }) => Err(WriteError::Poisoned(
-                self.set_poison(&format!("{step}: {source}")),
-            )),
-        }
-    }
-
-    fn checkpoint_due(
-        &mut self,
-        snapshot: Option<Snapshot>,
-        paid: bool,
-    ) -> Option<CheckpointJob<D>> {
-        let state = std::mem::replace(&mut self.checkpointing, Checkpointing::Idle);
-        let snapshot = match (state, snapshot) {
-            (Checkpointing::Running, _) => {
-                self.checkpointing = Checkpointing::Running;
-                return None;
-            }
-            (Checkpointing::Owed(_), None) if paid => return None,
-            (Checkpointing::Owed(owed), _) => Some(owed),
-            (Checkpointing::Idle, new) => new,
-        }?;
-        self.checkpointing = Checkpointing::Running;
-        Some(CheckpointJob {
-            files: self.files.clone(),
-            snapshot,
-        })
-    }
-
-    /// A checkpoint has ended.
-    pub fn finish_checkpoint(&mut self, job: CheckpointJob<D>, result: Result<(), CycleError>) {
-        self.checkpointing = match result {
-            Ok(()) => Checkpointing::Idle,
-            Err(CycleError::NoSpace) => Checkpointing::Owed(job.snapshot),
-            Err(CycleError::Failed { step, source }) => {
-                self.set_poison(&format!("{step}: {source}"));
-                Checkpointing::Idle
-            }
-        };
-    }
-
-    /// Space to give back, the short runs only if `all`. The end is to be told to
-    /// [`Overlay::finish_punch`].
-    pub fn begin_punch(&mut self, all: bool) -> Option<PunchJob<D>> {
-        let ranges = self.space.begin_punch(all);
-        (!ranges.is_empty()).then(|| PunchJob {
-            data: self.files.data.clone(),
-            ranges,
-        })
-    }
-
-    /// A punch job has ended; where it failed, some space is kept.
-    pub fn finish_punch(&mut self, result: io::Result<()>) {
-        if let Err(error) = result {
-            tracing::warn!(
-                "overlay {}: space not given back: {error}",
-                self.files.dir.display()
-            );
-        }
-        self.space.finish_punch();
     }
 }
 

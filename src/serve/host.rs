@@ -19,7 +19,8 @@ pub(super) fn now() -> u64 {
 /// Bytes that nothing else has.
 pub(super) fn random() -> [u8; 16] {
     let mut bytes = [0; 16];
-    // The pool of the kernel is ready long before any service starts, and 16 bytes never come short.
+    // The pool of the kernel is ready long before any service starts, and 16 bytes never come
+    // short.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     bytes
 }

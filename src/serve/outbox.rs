@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - Replies leave in the order in which they were pushed, each whole: header, then pieces.
-//! - Every request that was counted in is counted out once: when its reply has been sent, or when it
-//!   never will be.
+//! - Every request that was counted in is counted out once: when its reply has been sent, or when
+//!   it never will be.
 //! - Only [`Outbox::send_all`] writes to the socket.
 
 use std::cell::{Cell, RefCell};

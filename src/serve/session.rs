@@ -1,8 +1,8 @@
 //! One session on its shard: requests are taken from the socket, done on the volume, and answered.
 //!
 //! Invariants:
-//! - One task receives, one sends. Writes are done by the receiving task, in the order in which they
-//!   came; reads that must wait for a disk and flushes run beside it.
+//! - One task receives, one sends. Writes are done by the receiving task, in the order in which
+//!   they came; reads that must wait for a disk and flushes run beside it.
 //! - A request is answered exactly once, or its connection is cut.
 //! - What a session holds in memory is bounded: see `limits`.
 
@@ -136,7 +136,7 @@ impl Session {
         self.turn += 1;
         if self.turn >= TURN_REQUESTS {
             self.turn = 0;
-            tokio::task::yield_now().await;
+            io::yield_now().await;
         }
     }
 
@@ -270,7 +270,7 @@ impl Session {
             self.outbox.discharge(piece.len());
             let written = outcome?;
             result = result.and(written);
-            tokio::task::yield_now().await;
+            io::yield_now().await;
         }
         Ok(result)
     }

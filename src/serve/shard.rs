@@ -83,8 +83,8 @@ impl Drop for Lease {
 }
 
 impl ShardHandle {
-    /// Opens the volume of `target`, which must have been placed here by [`Placement::join`]. `None`
-    /// where the shard is gone.
+    /// Opens the volume of `target`, which must have been placed here by [`Placement::join`].
+    /// `None` where the shard is gone.
     pub(super) async fn open(&self, target: Arc<Target>) -> Option<Result<Lease, OpenError>> {
         let lease = Lease {
             key: target.key.clone(),

@@ -9,7 +9,7 @@ use std::thread;
 
 use super::*;
 use crate::disk::ImageMapping;
-use crate::io::{Pool, run, spawn};
+use crate::io::{Pool, run, spawn, yield_now};
 use crate::limits;
 use crate::units::ByteRange;
 
@@ -28,10 +28,12 @@ fn unix() -> Pair {
 /// Both ends have small buffers, so that sends soon have to wait.
 fn tcp() -> Pair {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    SockRef::from(&listener).set_recv_buffer_size(8192).unwrap();
+    SockRef::from(&listener)
+        .set_recv_buffer_size(65_536)
+        .unwrap();
     let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (ours, _) = listener.accept().unwrap();
-    SockRef::from(&ours).set_send_buffer_size(16_384).unwrap();
+    SockRef::from(&ours).set_send_buffer_size(65_536).unwrap();
     (Socket::new(ours.into()).unwrap(), Box::new(theirs))
 }
 
@@ -162,11 +164,11 @@ fn a_dropped_send_keeps_its_memory_until_the_kernel_is_done() {
         run(async {
             let mut sending = Box::pin(socket.send(&mut gather));
             starts(&mut sending).await;
-            tokio::task::yield_now().await;
+            yield_now().await;
             drop(sending);
             assert_eq!(pool.idle_bytes(), 0, "back in the pool too early");
             while pool.idle_bytes() == 0 {
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
         })
         .unwrap();
@@ -188,7 +190,7 @@ fn a_send_that_is_pending_at_the_end_of_the_runtime_gives_its_memory_back() {
                 gather.push_buffer(buffer, range).unwrap();
                 socket.send(&mut gather).await
             });
-            tokio::task::yield_now().await;
+            yield_now().await;
         })
         .unwrap();
         assert_eq!(pool.idle_bytes(), limits::POOL_KEPT_BUFFER_MAX);
@@ -246,7 +248,7 @@ fn shutdown_ends_a_pending_send() {
             gather.push_zeros(50_000_000);
             let sending = socket.clone();
             let task = spawn(async move { sending.send(&mut gather).await });
-            tokio::task::yield_now().await;
+            yield_now().await;
             socket.shutdown(Shutdown::Both).unwrap();
             let error = task.await.unwrap().unwrap_err();
             assert!(matches!(error, SendError::Connection { .. }), "{error}");
@@ -293,7 +295,7 @@ fn a_stream_longer_than_the_buffer_passes_through_it() {
         let sent = bytes.clone();
         let writer = thread::spawn(move || peer.write_all(&sent).unwrap());
         let got = run(async {
-            let (mut got, mut buffer) = (Vec::new(), ReceiveBuffer::new());
+            let (mut got, mut buffer) = (Vec::<u8>::new(), ReceiveBuffer::new());
             loop {
                 let count;
                 (count, buffer) = socket.receive(buffer).await;
@@ -368,7 +370,7 @@ fn shutdown_ends_a_pending_receive_like_the_end_of_the_stream() {
         run(async {
             let mut receiving = Box::pin(socket.receive(ReceiveBuffer::new()));
             starts(&mut receiving).await;
-            tokio::task::yield_now().await;
+            yield_now().await;
             socket.shutdown(Shutdown::Read).unwrap();
             assert_eq!(receiving.await.0.unwrap(), 0);
         })
@@ -387,7 +389,7 @@ fn a_dropped_receive_ends_the_connection() {
             drop(receiving);
             assert_eq!(pool.idle_bytes(), 0, "back in the pool too early");
             while pool.idle_bytes() == 0 {
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
         })
         .unwrap();
@@ -412,7 +414,7 @@ fn a_nonblocking_descriptor_is_waited_on() {
     run(async {
         let mut receiving = Box::pin(socket.receive(ReceiveBuffer::new()));
         starts(&mut receiving).await;
-        tokio::task::yield_now().await;
+        yield_now().await;
         starts(&mut receiving).await;
         peer.write_all(b"late").unwrap();
         assert_eq!(receiving.await.1.filled(), b"late");

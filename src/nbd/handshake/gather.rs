@@ -1,6 +1,7 @@
 //! Pieces of a stream put together, so that it does not matter how the stream is cut.
 //!
-//! Invariants: no gatherer takes a byte past what it waits for, and none allocates before bytes came.
+//! Invariants: no gatherer takes a byte past what it waits for, and none allocates before bytes
+//! came.
 
 /// A fixed number of bytes in the making.
 #[derive(Debug)]

@@ -1,13 +1,13 @@
 //! The handshake: greeting, client flags, options, until an export is chosen or the client leaves.
 //!
 //! The driver's turn, again and again: give received bytes to [`Handshake::handle_bytes`], send all
-//! that [`Handshake::poll_transmit`] returns, act on what [`Handshake::poll_event`] returns. The events
-//! [`Event::List`], [`Event::Describe`] and [`Event::Open`] are questions; until they are answered no
-//! byte is taken.
+//! that [`Handshake::poll_transmit`] returns, act on what [`Handshake::poll_event`] returns. The
+//! events [`Event::List`], [`Event::Describe`] and [`Event::Open`] are questions; until they are
+//! answered no byte is taken.
 //!
-//! Invariants: exactly the announced length of every option is taken, on error paths too; every option
-//! but EXPORT_NAME ends in one final reply; the reply to a question is in the transmit queue before
-//! [`Event::Finished`] or [`Event::Closed`] can be polled; nothing is taken after either.
+//! Invariants: exactly the announced length of every option is taken, on error paths too; every
+//! option but EXPORT_NAME ends in one final reply; the reply to a question is in the transmit queue
+//! before [`Event::Finished`] or [`Event::Closed`] can be polled; nothing is taken after either.
 
 mod gather;
 mod states;
@@ -40,8 +40,8 @@ pub enum Event {
         /// As sent: UTF-8 of at most 4096 bytes without NUL, maybe empty.
         name: String,
     },
-    /// The transmission phase begins, and with it a [`super::session::Session`]. All input that was not
-    /// taken belongs to that.
+    /// The transmission phase begins, and with it a [`super::session::Session`]. All input that was
+    /// not taken belongs to that.
     Finished(ExportInfo),
     /// Close the connection, after all of the transmit queue was sent.
     Closed(End),
@@ -58,8 +58,9 @@ pub enum End {
     Violation(Violation),
 }
 
-/// What a client did that ends the connection: "If either the client or the server detects a violation
-/// of a mandatory condition ('MUST' etc.) by the other party, it MAY initiate a hard disconnect."
+/// What a client did that ends the connection: "If either the client or the server detects a
+/// violation of a mandatory condition ('MUST' etc.) by the other party, it MAY initiate a hard
+/// disconnect."
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// It set a flag that we did not offer.
@@ -99,8 +100,8 @@ impl Handshake {
         }
     }
 
-    /// Takes bytes of the stream and returns how many; the driver keeps the others and gives them again
-    /// after it answered the event that waits.
+    /// Takes bytes of the stream and returns how many; the driver keeps the others and gives them
+    /// again after it answered the event that waits.
     pub fn handle_bytes(&mut self, input: &[u8]) -> usize {
         let mut rest = input;
         while self.state.feed(&mut rest, &mut self.output) {}
@@ -142,14 +143,14 @@ impl Handshake {
         });
     }
 
-    /// The server is going down: options that come from now on are refused. A question that was asked
-    /// before is answered as ever, best with [`Refusal::Shutdown`].
+    /// The server is going down: options that come from now on are refused. A question that was
+    /// asked before is answered as ever, best with [`Refusal::Shutdown`].
     pub fn handle_shutdown(&mut self) {
         self.output.shutting_down = true;
     }
 
-    /// Moves on by an answer, where the state is one that waits for it. Another answer is a mistake of
-    /// the driver, and changes nothing.
+    /// Moves on by an answer, where the state is one that waits for it. Another answer is a mistake
+    /// of the driver, and changes nothing.
     fn answer(&mut self, step: impl FnOnce(State, &mut Output) -> Result<State, State>) {
         let state = std::mem::replace(&mut self.state, State::Over);
         self.state = step(state, &mut self.output).unwrap_or_else(|unmoved| {

@@ -137,12 +137,13 @@ impl AwaitClientFlags {
         let Some(bytes) = self.bytes.fill(input) else {
             return Err(State::ClientFlags(self));
         };
-        // "the server MUST drop the TCP connection if the client sets an unknown flag, or a flag that
-        // does not match something advertised by the server"
+        // "the server MUST drop the TCP connection if the client sets an unknown flag, or a flag
+        // that does not match something advertised by the server"
         let Some(flags) = ClientFlags::from_bytes(bytes) else {
             return Ok(output.violation(Violation::ClientFlags));
         };
-        // "Servers MAY choose to honour fixed newstyle from clients that didn't set this bit": we do.
+        // "Servers MAY choose to honour fixed newstyle from clients that didn't set this bit": we
+        // do.
         let terms = Terms {
             no_zeroes: flags.no_zeroes,
             options_left: NBD_OPTIONS_PER_HANDSHAKE,
@@ -166,8 +167,8 @@ impl AwaitOption {
         let Some(header) = OptionHeader::from_bytes(&bytes) else {
             return Ok(output.violation(Violation::OptionMagic));
         };
-        // "if a server believes a client's behaviour constitutes a denial of service, it MAY initiate
-        // a hard disconnect"
+        // "if a server believes a client's behaviour constitutes a denial of service, it MAY
+        // initiate a hard disconnect"
         let Some(options_left) = self.terms.options_left.checked_sub(1) else {
             return Ok(output.violation(Violation::TooManyOptions));
         };
@@ -200,7 +201,8 @@ fn begin_option(terms: Terms, header: OptionHeader, output: &mut Output) -> Stat
             ReplyType::ERR_INVALID,
             "the option LIST takes no data",
         )),
-        // NBD_REP_ERR_UNSUP: "The option sent by the client is unknown by this server implementation".
+        // NBD_REP_ERR_UNSUP: "The option sent by the client is unknown by this server
+        // implementation".
         _ => skip(AfterSkip::Refuse(
             ReplyType::ERR_UNSUP,
             "this server does not know the option",

@@ -1,7 +1,7 @@
 //! Bytes of the NBD protocol as values, and back. Everything is in network byte order.
 //!
-//! Invariants: no function here panics or allocates by a number of the peer; a value that is not known
-//! is kept as it was sent, because ignoring it is the business of the state machines.
+//! Invariants: no function here panics or allocates by a number of the peer; a value that is not
+//! known is kept as it was sent, because ignoring it is the business of the state machines.
 #![deny(clippy::indexing_slicing)]
 
 mod option;

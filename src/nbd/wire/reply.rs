@@ -43,8 +43,8 @@ pub enum OptionReply<'a> {
     Error {
         /// Why.
         kind: ReplyType,
-        /// Why, for a human: "All error replies MAY have some data set, in which case that data is an
-        /// error message string suitable for display to the user."
+        /// Why, for a human: "All error replies MAY have some data set, in which case that data is
+        /// an error message string suitable for display to the user."
         message: &'a str,
     },
 }

@@ -7,7 +7,10 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::disk::RealDisk;
+use crate::overlay::cycle::{CycleError, Step};
+use crate::overlay::flush::Begin;
 use crate::overlay::header::Base;
+use crate::overlay::journal;
 use crate::overlay::{OpenError, OverlayMode, Spec};
 
 const SECTOR: usize = 512;
