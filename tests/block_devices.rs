@@ -60,7 +60,7 @@ fn a_loop_device_is_served_and_kept_over_a_kill() {
         return;
     };
     let export = format!("{}@a", device.name());
-    let server = setup.with_image(&device.device).start();
+    let server = setup.clone().with_image(&device.device).start();
     let mut client = server.client(&export);
     assert_eq!(client.size, 4 << 20);
     assert_same(&client.read_all().expect("a read"), &disk, "the device");
@@ -88,7 +88,7 @@ fn a_loop_device_of_an_odd_number_of_sectors_is_served_whole() {
         return;
     };
     let export = format!("{}@a", device.name());
-    let server = setup.with_image(&device.device).start();
+    let server = setup.clone().with_image(&device.device).start();
     let seen = server.client(&export).read_all().expect("a read");
     assert_same(&seen, &disk, "the device");
     drop(server);

@@ -29,16 +29,6 @@ fn nbdinfo_is_told_size_flags_and_block_sizes() {
 }
 
 #[test]
-fn nbdinfo_recognises_the_file_system() {
-    if !require(&["mkfs.btrfs", "nbdinfo", "file"]) {
-        return;
-    }
-    let server = serve_btrfs();
-    let plain = Tool::new("nbdinfo").arg(server.uri("herd-btrfs-1@a")).ok();
-    assert!(plain.contains("BTRFS Filesystem label \"herd\""), "{plain}");
-}
-
-#[test]
 fn nbdinfo_lists_every_image_once() {
     if !require(&["nbdinfo"]) {
         return;

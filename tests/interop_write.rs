@@ -83,12 +83,12 @@ fn zeroes_read_back_as_zeroes_and_leave_their_neighbours() {
             "write -P 0x77 32M 1M",
             "write -z 33000k 100k",
             "write -z -u 33200k 7k",
-            "write -z 33333333 1",
+            "write -z 34200001 1",
             "read -P 0 33000k 100k",
             "read -P 0 33200k 7k",
-            "read -P 0 33333333 1",
+            "read -P 0 34200001 1",
             "read -P 0x77 33100k 100k",
-            "read -P 0x77 33333334 1000",
+            "read -P 0x77 34200002 1000",
         ],
     );
 }

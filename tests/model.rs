@@ -355,11 +355,14 @@ fn plain(command: u16, start: usize, len: usize) -> Request<'static> {
 }
 
 fn config(cases: u32) -> ProptestConfig {
+    let fallback = ProptestConfig::default();
+    let asked = std::env::var_os("PROPTEST_CASES").is_some();
     ProptestConfig {
-        cases,
+        // For a long run: PROPTEST_CASES=2000 cargo test --test model
+        cases: if asked { fallback.cases } else { cases },
         max_shrink_iters: 300,
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        ..ProptestConfig::default()
+        ..fallback
     }
 }
 

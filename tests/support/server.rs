@@ -128,13 +128,18 @@ impl Setup {
     pub(crate) fn refused(&self) -> Refusal {
         Refusal::of(self.command())
     }
+
+    /// Runs it in the belief that its arguments can't be read.
+    pub(crate) fn misused(&self) -> Refusal {
+        Refusal::of_usage(self.command())
+    }
 }
 
 /// How a server that could not start said so.
 pub(crate) struct Refusal {
     /// The exit code: 1 failed, 2 bad usage or config.
     pub(crate) code: i32,
-    /// The one line on stderr.
+    /// What stood on stderr.
     pub(crate) message: String,
 }
 
@@ -150,6 +155,17 @@ impl Refusal {
         match finished.code {
             Some(code @ (1 | 2)) => Self { code, message },
             _ => panic!("exit code 1 or 2 expected: {finished}"),
+        }
+    }
+
+    /// Runs a command line that can't be read: exit code 2, and an explanation of any length.
+    pub(crate) fn of_usage(command: Command) -> Self {
+        let finished = Tool::from_command(command, "cowherd").run();
+        assert_eq!(finished.code, Some(2), "{finished}");
+        assert!(finished.stdout.is_empty(), "{finished}");
+        Self {
+            code: 2,
+            message: finished.stderr,
         }
     }
 
