@@ -1,0 +1,266 @@
+//! What the server listens on, several at once, handed over by systemd, and how it stops.
+
+#[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
+mod support;
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+
+use rustix::process::Signal;
+use support::nbd::{Address, Client, Failure, Request, errno};
+use support::{Setup, Tool, assert_same, pseudo_random, require, skipped};
+
+fn image() -> Vec<u8> {
+    pseudo_random(1, 100_000)
+}
+
+/// The image can be read at this URI of the server.
+#[track_caller]
+fn assert_served(uri: &str) {
+    let mut client = Client::open(&Address::of_uri(uri), "disk@a").expect("an export");
+    assert_same(&client.read_all().expect("a read"), &image(), uri);
+}
+
+fn has_v6() -> bool {
+    let found = TcpListener::bind("[::1]:0").is_ok();
+    if !found {
+        skipped("IPv6 on the loopback");
+    }
+    found
+}
+
+#[test]
+fn a_port_of_zero_becomes_a_free_one_that_is_told() {
+    let server = Setup::of_bytes(&image()).with_listen("127.0.0.1:0").start();
+    let Address::Tcp(at) = server.address() else {
+        panic!("TCP was asked for");
+    };
+    assert_ne!(at.port(), 0);
+    assert_served(&server.uri(""));
+}
+
+#[test]
+fn ipv6_is_served() {
+    if !has_v6() {
+        return;
+    }
+    let server = Setup::of_bytes(&image()).with_listen("[::1]:0").start();
+    assert!(server.uri("").starts_with("nbd://[::1]:"));
+    assert_served(&server.uri(""));
+}
+
+#[test]
+fn a_host_name_is_looked_up() {
+    let server = Setup::of_bytes(&image()).with_listen("localhost:0").start();
+    for uri in server.uris() {
+        assert_served(&uri);
+    }
+}
+
+#[test]
+fn a_unix_socket_is_served() {
+    let setup = Setup::of_bytes(&image());
+    let address = format!("unix:{}", setup.file("socket").display());
+    let server = setup.with_listen(address).start();
+    assert!(server.uri("").starts_with("nbd+unix:///?socket=/"));
+    assert_served(&server.uri(""));
+}
+
+#[test]
+fn foreign_clients_find_the_unix_socket_by_its_uri() {
+    if !require(&["nbdinfo"]) {
+        return;
+    }
+    let setup = Setup::of_bytes(&image());
+    let address = format!("unix:{}", setup.file("socket").display());
+    let server = setup.with_listen(address).start();
+    let size = Tool::new("nbdinfo").arg("--size").arg(server.uri("disk@a"));
+    assert_eq!(size.ok().trim(), "100000");
+}
+
+#[test]
+fn a_nameless_client_of_a_unix_socket_is_served() {
+    let setup = Setup::of_bytes(&image());
+    let address = format!("unix:{}", setup.file("socket").display());
+    let server = setup.with_listen(address).start();
+    let seen = server.client("disk").read_all().expect("a read");
+    assert_same(&seen, &image(), "disk");
+}
+
+#[test]
+fn several_addresses_lead_to_the_same_overlays() {
+    let setup = Setup::of_bytes(&image());
+    let address = format!("unix:{}", setup.file("socket").display());
+    let server = setup
+        .with_listen("127.0.0.1:0")
+        .with_listen("127.0.0.2:0")
+        .with_listen(address)
+        .start();
+    let uris = server.uris();
+    assert_eq!(uris.len(), 3, "{uris:?}");
+    let clients = uris
+        .iter()
+        .map(|uri| Client::open(&Address::of_uri(uri), "disk@a").expect("an export"));
+    for (number, mut client) in clients.enumerate() {
+        if number == 0 {
+            client.write(5000, b"written once").expect("a write");
+        }
+        let seen = client.read(5000, 12).expect("a read");
+        assert_eq!(seen, b"written once");
+    }
+}
+
+#[test]
+fn a_stale_unix_socket_is_replaced() {
+    let setup = Setup::of_bytes(&image());
+    let path = setup.file("socket");
+    drop(UnixListener::bind(&path).expect("a new socket"));
+    assert!(path.exists(), "the file outlives its listener");
+    let address = format!("unix:{}", path.display());
+    let server = setup.with_listen(address).start();
+    assert_served(&server.uri(""));
+}
+
+#[test]
+fn a_killed_server_starts_again_on_its_unix_socket() {
+    let setup = Setup::of_bytes(&image());
+    let address = format!("unix:{}", setup.file("socket").display());
+    let server = setup.with_listen(address).start();
+    let server = server.kill().start();
+    assert_served(&server.uri(""));
+}
+
+#[test]
+fn a_killed_server_starts_again_on_its_port() {
+    let server = Setup::of_bytes(&image()).start();
+    let Address::Tcp(at) = server.address() else {
+        panic!("TCP was asked for");
+    };
+    let mut client = server.client("disk@a");
+    client.read(0, 512).expect("a read");
+    // The connection is left in TIME_WAIT or worse.
+    let server = server.kill().with_listen(at.to_string()).start();
+    assert_served(&server.uri(""));
+}
+
+#[test]
+fn a_socket_of_systemd_is_taken_over() {
+    if !require(&["nbdinfo"]) {
+        return;
+    }
+    // libnbd hands over a listening socket as LISTEN_FDS=1, the way systemd does.
+    let setup = Setup::of_bytes(&image());
+    let said = Tool::new("nbdinfo")
+        .args(["--", "[", env!("CARGO_BIN_EXE_cowherd"), "serve"])
+        .arg(setup.image())
+        .arg("--state")
+        .arg(setup.state())
+        .arg("]")
+        .ok();
+    assert!(said.contains("export-size: 100000"), "{said}");
+}
+
+#[test]
+fn a_copy_through_a_socket_of_systemd_is_kept() {
+    if !require(&["nbdcopy"]) {
+        return;
+    }
+    let setup = Setup::of_bytes(&image());
+    let source = setup.file("source.img");
+    support::write_file(&source, &pseudo_random(2, 100_000));
+    let serve = |tool: Tool| {
+        tool.args(["[", env!("CARGO_BIN_EXE_cowherd"), "serve"])
+            .arg(setup.image())
+            .arg("--state")
+            .arg(setup.state())
+            .arg("]")
+    };
+    serve(Tool::new("nbdcopy").args(["--flush", "--"]).arg(&source)).ok();
+    let image_after = support::read_file(setup.image());
+    assert_same(&image_after, &image(), "the image");
+}
+
+#[test]
+fn several_images_are_served_side_by_side() {
+    let server = Setup::new()
+        .with_bytes("red.img", &pseudo_random(1, 50_000))
+        .with_bytes("blue.raw", &pseudo_random(2, 60_000))
+        .with_bytes("green", &pseudo_random(3, 70_000))
+        .start();
+    for (name, seed, size) in [
+        ("red", 1, 50_000),
+        ("blue", 2, 60_000),
+        ("green", 3, 70_000),
+    ] {
+        let mut client = server.client(&format!("{name}@a"));
+        let seen = client.read_all().expect("a read");
+        assert_same(&seen, &pseudo_random(seed, size), name);
+    }
+}
+
+#[test]
+fn sigterm_ends_an_idle_server() {
+    Setup::of_bytes(&image()).start().terminate();
+}
+
+#[test]
+fn sigint_ends_it_too() {
+    let mut server = Setup::of_bytes(&image()).start();
+    server.signal(Signal::INT);
+    assert_eq!(server.ended().code(), Some(0));
+}
+
+#[test]
+fn sigterm_keeps_what_a_connected_client_was_promised() {
+    let mut disk = image();
+    let server = Setup::of_bytes(&disk).start();
+    let mut client = server.client("disk@a");
+    for turn in 0..10_usize {
+        let piece = pseudo_random(turn as u64, 3000);
+        let at = turn * 9001;
+        client.write(at as u64, &piece).expect("a write");
+        disk[at..at + 3000].copy_from_slice(&piece);
+    }
+    client.flush().expect("a flush");
+    let server = server.terminate().start();
+    let seen = server.client("disk@a").read_all().expect("a read");
+    assert_same(&seen, &disk, "after the stop");
+}
+
+#[test]
+fn sigterm_with_requests_in_flight_answers_or_closes() {
+    let server = Setup::of_bytes(&image()).start();
+    let mut client = server.client("disk@a");
+    let data = pseudo_random(5, 50_000);
+    for _ in 0..100 {
+        client.submit(&Request::write(0, &data)).expect("sent");
+    }
+    server.signal(Signal::TERM);
+    while let Ok((_, result)) = client.answer() {
+        if let Err(failure) = result {
+            assert!(
+                matches!(failure, Failure::Errno(errno::ESHUTDOWN)),
+                "{failure:?}"
+            );
+        }
+    }
+    let mut server = server;
+    assert_eq!(server.ended().code(), Some(0));
+}
+
+#[test]
+fn a_second_sigterm_does_no_harm() {
+    let mut server = Setup::of_bytes(&image()).start();
+    let _client = server.client("disk@a");
+    server.signal(Signal::TERM);
+    server.signal(Signal::TERM);
+    assert!(matches!(server.ended().code(), Some(0 | 1)));
+}
+
+#[test]
+fn clients_in_the_middle_of_a_handshake_do_not_delay_the_stop() {
+    let server = Setup::of_bytes(&image()).start();
+    let handshake = support::nbd::Handshake::start(&server.address());
+    server.terminate();
+    drop(handshake);
+}

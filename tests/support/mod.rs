@@ -1,0 +1,12 @@
+//! What the end-to-end tests share: the program as a child process, their own client, foreign tools.
+
+mod data;
+pub(crate) mod nbd;
+mod server;
+mod tool;
+
+pub(crate) use data::{
+    Fingerprint, Seeded, assert_same, btrfs_image, pseudo_random, read_file, write_file,
+};
+pub(crate) use server::{PATIENCE, Refusal, Server, Setup, eventually};
+pub(crate) use tool::{Finished, Tool, is_root, require, skipped};
