@@ -1,5 +1,5 @@
-//! Requests that are out of range, unknown, oversized or cut off: each gets the protocol's own error
-//! or a clean close, and the next client is served.
+//! Requests that are out of range, unknown, oversized or cut off: each gets the protocol's own
+//! error or a clean close, and the next client is served.
 
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;

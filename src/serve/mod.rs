@@ -3,8 +3,8 @@
 //! - `listen`, `state_dir`, `who`, `catalog`, `demo` and `host` turn options, files and peers into
 //!   checked values.
 //! - `accept` and `connection` are the control plane: one ordinary tokio runtime.
-//! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`, `succession`,
-//!   `outbox` and `budget` are the data plane: threads with a ring each.
+//! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`,
+//!   `succession`, `outbox` and `budget` are the data plane: threads with a ring each.
 
 mod accept;
 mod budget;

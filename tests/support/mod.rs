@@ -1,4 +1,5 @@
-//! What the end-to-end tests share: the program as a child process, their own client, foreign tools.
+//! What the end-to-end tests share: the program as a child process, their own client, foreign
+//! tools.
 
 mod data;
 pub(crate) mod nbd;
