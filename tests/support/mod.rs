@@ -4,10 +4,12 @@
 mod data;
 pub(crate) mod nbd;
 mod server;
+mod stamps;
 mod tool;
 
 pub(crate) use data::{
     Fingerprint, Seeded, assert_same, btrfs_image, pseudo_random, read_file, write_file,
 };
 pub(crate) use server::{PATIENCE, Refusal, Server, Setup, eventually};
+pub(crate) use stamps::{SECTOR, Stamps};
 pub(crate) use tool::{Finished, Tool, is_root, require, skipped};
