@@ -10,48 +10,12 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use support::{SECTOR, Seeded, Server, Setup, Stamps, Tool, is_root, require, skipped};
+use support::{
+    Mount, SECTOR, Seeded, Server, Setup, Stamps, Tool, is_root, make_file_system, require, skipped,
+};
 
 const CUTS: u64 = 12;
 const SECTORS: usize = 1000;
-
-/// A mounted file system, unmounted when dropped.
-struct Mount {
-    at: PathBuf,
-}
-
-impl Mount {
-    fn new(file: &Path, at: &Path) -> Option<Self> {
-        std::fs::create_dir_all(at).expect("a folder to mount on");
-        let mounted = Tool::new("mount")
-            .args(["-o", "loop"])
-            .arg(file)
-            .arg(at)
-            .run();
-        if mounted.code != Some(0) {
-            eprintln!("{mounted}");
-            skipped("loop mounts");
-            return None;
-        }
-        Some(Self { at: at.to_owned() })
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let unmounted = Tool::new("umount").arg(&self.at).run();
-        if unmounted.code != Some(0) {
-            eprintln!("{unmounted}");
-        }
-    }
-}
-
-fn make_file_system(tool: &[&str], file: &Path, mebibytes: u64) {
-    let made = std::fs::File::create(file).expect("room for a sparse file");
-    made.set_len(mebibytes << 20)
-        .expect("room for a sparse file");
-    Tool::new(tool[0]).args(&tool[1..]).arg(file).ok();
-}
 
 /// A machine whose state directory is on a disk that can be snapshotted.
 struct Machine {
