@@ -1,8 +1,8 @@
 //! Flushes and writes of an overlay in process: no socket, no protocol.
 //!
-//! `cargo bench --bench overlay [-- DIR]` works in a new directory beneath DIR (the target directory
-//! if none is named), on whatever file system that is, and prints percentiles and ratios. Each ratio
-//! is to a bare `pwrite` + `fdatasync` in the same run, taken in turns with it.
+//! `cargo bench --bench overlay [-- DIR]` works in a new directory beneath DIR (the target
+//! directory if none is named), on whatever file system that is, and prints percentiles and ratios.
+//! Each ratio is to a bare `pwrite` + `fdatasync` in the same run, taken in turns with it.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
 

@@ -1,5 +1,5 @@
-//! The file system of the overlays is full: the client is told, nothing is lost, and all is well again
-//! once there is space.
+//! The file system of the overlays is full: the client is told, nothing is lost, and all is well
+//! again once there is space.
 
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;

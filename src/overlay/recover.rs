@@ -5,9 +5,9 @@
 //!   middle of the chain is never taken for its end.
 //! - Before a record is believed that only the page cache may hold, data and journals are synced: a
 //!   later power loss must not take the data and leave a checkpoint that names it.
-//! - Recovery goes on in the live journal and writes no checkpoint: it needs no space, so a full disk
-//!   keeps nobody's overlay closed. A checkpoint that was under way is owed, and made behind the next
-//!   flush. So recovery can be interrupted anywhere and done again.
+//! - Recovery goes on in the live journal and writes no checkpoint: it needs no space, so a full
+//!   disk keeps nobody's overlay closed. A checkpoint that was under way is owed, and made behind
+//!   the next flush. So recovery can be interrupted anywhere and done again.
 
 use std::io;
 use std::path::Path;
@@ -295,8 +295,8 @@ fn apply(map: &mut BlockMap, changes: &[Change]) {
     }
 }
 
-/// Temporary files of an interrupted checkpoint, and checkpoints that a newer one has replaced. What
-/// can't be removed is no harm.
+/// Temporary files of an interrupted checkpoint, and checkpoints that a newer one has replaced.
+/// What can't be removed is no harm.
 fn remove_leftovers<D: Disk>(disk: &D, dir: &Path, newest: u64) {
     for name in disk.list(dir).unwrap_or_default() {
         let is_older = checkpoint::generation_of(&name).is_some_and(|old| old < newest);

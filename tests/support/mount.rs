@@ -11,8 +11,8 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// Mounts the file system in `file` by a loop device; none, loudly, where the machine lets us have
-    /// none.
+    /// Mounts the file system in `file` by a loop device; none, loudly, where the machine lets us
+    /// have none.
     pub(crate) fn new(file: &Path, at: &Path) -> Option<Self> {
         std::fs::create_dir_all(at).expect("a folder to mount on");
         let mounted = Tool::new("mount")
