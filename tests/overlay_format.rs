@@ -1,8 +1,8 @@
 //! The format of an overlay's files, held by golden files: what this version writes, and that it
 //! reads what was written by the version that made them.
 //!
-//! Golden files are hex dumps of the rows that are not all zeros. `UPDATE_GOLDEN=1` writes them anew;
-//! a change of them is a change of the format, and needs a new version number (man page
+//! Golden files are hex dumps of the rows that are not all zeros. `UPDATE_GOLDEN=1` writes them
+//! anew; a change of them is a change of the format, and needs a new version number (man page
 //! cowherd-overlay(5)).
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
