@@ -35,6 +35,13 @@ impl RealFile {
     }
 }
 
+impl AsRef<File> for RealFile {
+    /// The file, for looks at its holes and copies of it.
+    fn as_ref(&self) -> &File {
+        &self.0
+    }
+}
+
 impl AsFd for RealFile {
     /// The descriptor, for reads that go by the ring.
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -22,6 +22,7 @@ use crate::limits::INLINE_READ_MAX;
 use crate::overlay::commit::GroupCommit;
 use crate::overlay::cycle::{CheckpointJob, Cycle, CycleError};
 use crate::overlay::flush::Begin;
+use crate::overlay::inspect::View;
 use crate::overlay::store::{BaseBlocks, Block, WriteError, Zeroing};
 use crate::overlay::{Overlay, map::BlockState};
 use crate::units::{BLOCK_BYTES, BlockIndex, ByteRange};
@@ -116,6 +117,12 @@ impl Volume {
     #[must_use]
     pub const fn image(&self) -> &Arc<Image> {
         &self.image
+    }
+
+    /// What the overlay holds now; `None` where there is none.
+    #[must_use]
+    pub fn view(&self) -> Option<View<RealDisk>> {
+        Some(self.overlay.as_ref()?.borrow().view())
     }
 
     /// Answers a read from memory, or not at all where a disk would have to be waited for.

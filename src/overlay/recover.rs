@@ -121,7 +121,7 @@ impl<D: Disk> Overlay<D> {
     }
 }
 
-fn read_header<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Header>, OpenError> {
+pub(super) fn read_header<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Header>, OpenError> {
     let file = match disk.open(&dir.join(HEADER)) {
         Ok(file) => file,
         // The directory gets its name with the header in it: one without is damaged, not new.
@@ -277,6 +277,30 @@ fn apply(map: &mut BlockMap, changes: &[Change]) {
     for change in changes {
         map.set(change.blocks, change.state, |_, _| {});
     }
+}
+
+/// An overlay as recovery would find it.
+pub(super) struct Seen<D: Disk> {
+    pub(super) header: Header,
+    pub(super) data: D::File,
+    pub(super) map: BlockMap,
+    pub(super) cursor: Cursor,
+}
+
+/// Looks at the overlay in `dir` and writes nothing; `None` where there is none.
+pub(super) fn look<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Seen<D>>, OpenError> {
+    let Some(header) = read_header(disk, dir)? else {
+        return Ok(None);
+    };
+    let files = open_files(disk, dir, &header)?;
+    let snapshot = newest_checkpoint(disk, dir, &header)?;
+    let found = replay_journals(&files, snapshot)?;
+    Ok(Some(Seen {
+        header,
+        data: files.data,
+        map: found.map,
+        cursor: found.last,
+    }))
 }
 
 /// Ends recovery in a fresh checkpoint and a fresh journal, in the order of rule R6.
