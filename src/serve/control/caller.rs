@@ -52,10 +52,9 @@ pub(super) fn ask(
 
 fn receive(answers: &mut BufReader<UnixStream>) -> Result<Event, Failure> {
     let mut line = Vec::new();
-    let bounded = answers.by_ref().take(CONTROL_ANSWER_MAX);
-    BufReader::new(bounded)
-        .read_until(b'\n', &mut line)
-        .map_err(lost)?;
+    // Not a reader of its own: that would take what comes behind the line along.
+    let mut bounded = answers.by_ref().take(CONTROL_ANSWER_MAX);
+    bounded.read_until(b'\n', &mut line).map_err(lost)?;
     if !line.ends_with(b"\n") {
         return Err(lost(io::ErrorKind::UnexpectedEof.into()));
     }
