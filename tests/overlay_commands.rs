@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use support::{Finished, Server, Setup, Tool, assert_same, pseudo_random, read_file, write_file};
+use support::{
+    Finished, Server, Setup, Tool, assert_same, eventually, pseudo_random, read_file, write_file,
+};
 
 const SIZE: usize = 3_000_001;
 
@@ -70,6 +72,9 @@ fn write_some(server: &Server) -> Vec<u8> {
 fn idle_server() -> (Server, Vec<u8>) {
     let server = Setup::of_bytes(&image()).start();
     let disk = write_some(&server);
+    // The note of who came is made beside its session.
+    let note = overlay_dir(server.setup()).join("last-client");
+    eventually(|| note.exists().then_some(()).ok_or("no note yet"));
     (server, disk)
 }
 
@@ -136,7 +141,7 @@ fn an_overlay_is_shown_with_its_facts() {
     assert_eq!(facts["mode"], "persistent");
     assert_eq!(facts["disk_bytes"], SIZE);
     assert_eq!(facts["expired"], false);
-    // 5000..14000 touches three blocks, the 70,000 bytes 18, the tail one; the zeros have two edges.
+    // 5000..14000 touches three blocks, the 70,000 bytes 18, the tail one; the zeros have one edge.
     assert_eq!(facts["blocks"]["present"], 3 + 18 + 1 + 1);
     assert_eq!(facts["blocks"]["zero"], 122);
     let space = facts["space_bytes"].as_u64().expect("a number");

@@ -53,8 +53,8 @@ enum Action {
     /// Checks overlays, and changes nothing
     ///
     /// Verifies both copies of the header, the newest checkpoint and the chain of the journals, and
-    /// compares the map of blocks with the holes of the data file. A block that should have data and
-    /// lies in a hole is a warning and not a problem: file systems and copies may make holes of
+    /// compares the map of blocks with the holes of the data file. A block that should have data
+    /// and lies in a hole is a warning and not a problem: file systems and copies may make holes of
     /// zeros. Data blocks have no checksum. Of an overlay in use, header and map are checked; its
     /// journals and checkpoint can be when it is closed.
     ///

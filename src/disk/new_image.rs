@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FallocateFlags, FlockOperation, OFlags, RenameFlags, fallocate, flock};
 use rustix::io::Errno;
 
+use super::{DiskFile, RealFile};
 use crate::units::ByteRange;
 
 /// As private as the overlay that it is made of.
@@ -38,8 +39,8 @@ impl NewImage {
     /// Begins the file that is to become `target`, of `size` zeros.
     ///
     /// # Errors
-    /// `AlreadyExists` where there is a `target`, `WouldBlock` where another process is just writing
-    /// one, else whatever the system answers.
+    /// `AlreadyExists` where there is a `target`, `WouldBlock` where another process is just
+    /// writing one, else whatever the system answers.
     pub fn begin(target: &Path, size: u64) -> io::Result<Self> {
         if fs::symlink_metadata(target).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -63,7 +64,7 @@ impl NewImage {
     ///
     /// # Errors
     /// A failing disk.
-    pub fn share(&self, source: &File) -> io::Result<bool> {
+    pub fn share(&self, source: &RealFile) -> io::Result<bool> {
         match rustix::fs::ioctl_ficlone(&self.file, source) {
             Ok(()) => Ok(true),
             Err(errno @ (Errno::IO | Errno::NOSPC | Errno::DQUOT)) => Err(errno.into()),
@@ -75,7 +76,7 @@ impl NewImage {
     ///
     /// # Errors
     /// `UnexpectedEof` where the source ends before, else whatever the system answers.
-    pub fn copy(&mut self, source: &File, range: ByteRange) -> io::Result<()> {
+    pub fn copy(&mut self, source: &RealFile, range: ByteRange) -> io::Result<()> {
         let mut at = range.start();
         while at < range.end() && self.kernel_copies {
             at += self.copy_some(source, ByteRange::between(at, range.end()))?;
@@ -83,13 +84,13 @@ impl NewImage {
         let mut buffer = Vec::new();
         for piece in ByteRange::between(at, range.end()).chunks(COPY_BUFFER) {
             buffer.resize(piece.len_usize(), 0);
-            source.read_exact_at(&mut buffer, piece.start())?;
+            source.read_at(&mut buffer, piece.start())?;
             self.file.write_all_at(&buffer, piece.start())?;
         }
         Ok(())
     }
 
-    fn copy_some(&mut self, source: &File, range: ByteRange) -> io::Result<u64> {
+    fn copy_some(&mut self, source: &RealFile, range: ByteRange) -> io::Result<u64> {
         let (mut from, mut to) = (range.start(), range.start());
         let copied = rustix::fs::copy_file_range(
             source,
@@ -216,6 +217,8 @@ fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {
@@ -224,10 +227,10 @@ mod tests {
         names.collect()
     }
 
-    fn source(dir: &Path) -> File {
+    fn source(dir: &Path) -> RealFile {
         let path = dir.join("source");
         fs::write(&path, [7; 10_000]).unwrap();
-        File::open(path).unwrap()
+        Arc::new(File::open(path).unwrap()).into()
     }
 
     #[test]

@@ -35,10 +35,10 @@ impl RealFile {
     }
 }
 
-impl AsRef<File> for RealFile {
-    /// The file, for looks at its holes and copies of it.
-    fn as_ref(&self) -> &File {
-        &self.0
+impl From<Arc<File>> for RealFile {
+    /// A file that something else holds open too, for looks at its holes and copies of it.
+    fn from(file: Arc<File>) -> Self {
+        Self(file)
     }
 }
 

@@ -2,14 +2,15 @@
 //!
 //! Nothing here changes a byte.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::SeekFrom;
+use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
+use super::RealFile;
 use crate::units::ByteRange;
 
 /// Bytes of a block as `stat` counts them, whatever the file system.
@@ -21,18 +22,18 @@ const STAT_BLOCK: u64 = 512;
 ///
 /// # Errors
 /// Whatever `lseek` answers otherwise.
-pub fn next_data(file: &File, range: ByteRange) -> io::Result<Option<ByteRange>> {
+pub fn next_data(file: &RealFile, range: ByteRange) -> io::Result<Option<ByteRange>> {
     if range.is_empty() {
         return Ok(None);
     }
     // Nobody reads or writes at the file position, so moving it is free.
-    let start = match rustix::fs::seek(file, SeekFrom::Data(range.start())) {
+    let start = match seek(file, SeekFrom::Data(range.start())) {
         Ok(start) => start,
         Err(Errno::NXIO) => return Ok(None),
         Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(range)),
         Err(errno) => return Err(errno.into()),
     };
-    let end = match rustix::fs::seek(file, SeekFrom::Hole(start)) {
+    let end = match seek(file, SeekFrom::Hole(start)) {
         Ok(end) => end,
         // The file was cut meanwhile.
         Err(Errno::NXIO) => start,
@@ -51,8 +52,8 @@ pub struct Usage {
     pub written: u64,
 }
 
-/// What the files of `dir` take, and when those that `is_record` picks were written. A file that goes
-/// meanwhile counts as nothing.
+/// What the files of `dir` take, and when those that `is_record` picks were written. A file that
+/// goes meanwhile counts as nothing.
 ///
 /// # Errors
 /// Whatever the system answers.
@@ -75,20 +76,13 @@ pub fn usage(dir: &Path, is_record: impl Fn(&str) -> bool) -> io::Result<Usage> 
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
-
     use super::*;
+    use crate::disk::{Disk, DiskFile, RealDisk};
 
-    fn sparse() -> (tempfile::TempDir, File) {
+    fn sparse() -> (tempfile::TempDir, RealFile) {
         let dir = tempfile::tempdir().unwrap();
-        let file = File::options()
-            .create_new(true)
-            .read(true)
-            .write(true)
-            .open(dir.path().join("f"))
-            .unwrap();
-        file.set_len(1 << 20).unwrap();
-        file.write_all_at(&[7; 4096], 64 << 10).unwrap();
+        let file = RealDisk.create(&dir.path().join("f"), 1 << 20).unwrap();
+        file.write_at(&[7; 4096], 64 << 10).unwrap();
         (dir, file)
     }
 
@@ -121,7 +115,7 @@ mod tests {
     #[test]
     fn usage_counts_space_and_not_size() {
         let (dir, file) = sparse();
-        file.sync_all().unwrap();
+        file.sync().unwrap();
         let usage = usage(dir.path(), |name| name == "f").unwrap();
         assert!((4096..1 << 20).contains(&usage.space), "{usage:?}");
         assert_ne!(usage.written, 0);

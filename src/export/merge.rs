@@ -5,12 +5,12 @@
 //! - The new file is there as a whole or not at all, and replaces nothing.
 //! - What is a hole in the image, or reads as zeros for the client, is a hole in the new file.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::plan::{Run, Source, plan};
-use crate::disk::{NewImage, RealDisk, next_data};
+use crate::disk::{NewImage, RealDisk, RealFile, next_data};
 use crate::image::{Difference, Identity, Image, ImageChanged};
 use crate::overlay::header::Base;
 use crate::overlay::inspect::{Report, View};
@@ -88,12 +88,12 @@ pub fn merge(
     check_base(image, view)?;
     let failed = |reason| MergeError::failed(target, reason);
     let new = NewImage::begin(target, image.size()).map_err(failed)?;
-    let shared = new.share(image.file()).map_err(failed)?;
+    let below = RealFile::from(Arc::clone(image.file()));
     let mut writer = Writer {
-        image: image.file(),
-        data: view.data.as_ref(),
+        shared: new.share(&below).map_err(failed)?,
+        image: &below,
+        data: &view.data,
         new,
-        shared,
     };
     let whole = ByteRange::between(0, image.size());
     for run in plan(Some(&view.map), whole) {
@@ -110,7 +110,7 @@ pub fn merge(
     Ok(Merged {
         size: image.size(),
         space,
-        shared,
+        shared: writer.shared,
     })
 }
 
@@ -132,8 +132,8 @@ fn check_base(image: &Image, view: &View<RealDisk>) -> Result<(), MergeError> {
 }
 
 struct Writer<'a> {
-    image: &'a File,
-    data: &'a File,
+    image: &'a RealFile,
+    data: &'a RealFile,
     new: NewImage,
     /// The new file began as the image; else it began as one hole.
     shared: bool,
@@ -150,7 +150,7 @@ impl Writer<'_> {
     }
 
     /// Copies what is data in `source`; what is a hole there becomes one.
-    fn copy(&mut self, source: &File, range: ByteRange) -> io::Result<()> {
+    fn copy(&mut self, source: &RealFile, range: ByteRange) -> io::Result<()> {
         let mut at = range.start();
         while at < range.end() {
             let data = next_data(source, ByteRange::between(at, range.end()))?;

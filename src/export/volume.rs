@@ -22,9 +22,8 @@ use crate::limits::INLINE_READ_MAX;
 use crate::overlay::commit::GroupCommit;
 use crate::overlay::cycle::{CheckpointJob, Cycle, CycleError};
 use crate::overlay::flush::Begin;
-use crate::overlay::inspect::View;
 use crate::overlay::store::{BaseBlocks, Block, WriteError, Zeroing};
-use crate::overlay::{Overlay, map::BlockState};
+use crate::overlay::{Overlay, inspect::View, map::BlockState};
 use crate::units::{BLOCK_BYTES, BlockIndex, ByteRange};
 
 /// Why a request failed.
@@ -286,10 +285,7 @@ impl Volume {
     /// # Errors
     /// [`VolumeError`].
     pub fn trim(&self, range: ByteRange) -> Result<(), VolumeError> {
-        self.overlay()?
-            .borrow_mut()
-            .trim(range)
-            .map_err(VolumeError::from)
+        Ok(self.overlay()?.borrow_mut().trim(range)?)
     }
 
     /// Tries `act` until neither a block of the image nor the end of a punch is missing.

@@ -4,7 +4,6 @@
 //! - Nothing here changes a byte of the overlay (but [`note_client`], whose file nothing rests on).
 //! - A [`View`] of an overlay that nobody has open is what recovery would make of its files.
 
-use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -19,7 +18,7 @@ use super::journal::JOURNAL_BYTES;
 use super::map::{BlockMap, BlockState};
 use super::recover::{self, OpenError};
 use super::store::Overlay;
-use crate::disk::{Disk, DiskFile, next_data};
+use crate::disk::{Disk, DiskFile, RealFile, next_data};
 use crate::units::{BlockIndex, BlockRange, ByteRange};
 
 /// Who used the overlay last, and when: a hint for people, not durable.
@@ -275,7 +274,7 @@ impl Disagreement {
 /// Whatever the disk answers.
 pub fn compare(
     map: &BlockMap,
-    data: &File,
+    data: &RealFile,
     report: Report<'_>,
 ) -> io::Result<Option<Disagreement>> {
     let end = BlockIndex(map.blocks()).start();

@@ -227,8 +227,8 @@ impl<D: Disk> Overlay<D> {
         if blocks.is_empty() {
             return Ok(());
         }
-        // A limit counts present blocks only. Space that is set aside for zeroed ones would go round
-        // it, so none is.
+        // A limit counts present blocks only. Space that is set aside for zeroed ones would go
+        // round it, so none is.
         let how = match how {
             Zeroing::Reserve if self.quota.is_limited() => Zeroing::Free,
             how => how,

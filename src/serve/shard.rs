@@ -112,7 +112,7 @@ pub(super) enum Held {
     /// No client has it open, and none gets it until the lease is dropped.
     Alone(#[expect(dead_code, reason = "what counts is that it lives")] Lease),
     /// Clients have it open.
-    Live(Live),
+    Live(Box<Live>),
 }
 
 /// A look at an overlay that is open.
@@ -300,7 +300,7 @@ impl Shard {
             Some(view) => {
                 lease.state = LeaseState::Looked;
                 let users = self.users(&lease.key);
-                Held::Live(Live { view, users })
+                Held::Live(Box::new(Live { view, users }))
             }
         }
     }

@@ -114,7 +114,7 @@ fn flush(overlay: &mut Overlay<RealDisk>) {
 
 fn disagreement(view: &View<RealDisk>) -> Disagreement {
     let mut go_on = |_, _| ControlFlow::Continue(());
-    let found = compare(&view.map, view.data.as_ref(), &mut go_on).unwrap();
+    let found = compare(&view.map, &view.data, &mut go_on).unwrap();
     found.unwrap()
 }
 
@@ -239,7 +239,7 @@ fn a_file_that_is_no_part_of_it_is_noted() {
 fn a_comparison_stops_when_told_to() {
     let view = Bench::new().look();
     let mut stop = |_, _| ControlFlow::Break(());
-    let found = compare(&view.map, view.data.as_ref(), &mut stop).unwrap();
+    let found = compare(&view.map, &view.data, &mut stop).unwrap();
     assert_eq!(found, None);
 }
 

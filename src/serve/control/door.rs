@@ -157,7 +157,7 @@ impl Door {
                 Line::TooLong => {
                     let refusal = format!("a request has at most {CONTROL_REQUEST_MAX} bytes");
                     let event = Event::from(Err(Failure::usage(refusal)));
-                    return writer.write_all(&event.to_line()).await;
+                    return writer.write_all(&event.into_line()).await;
                 }
             }
         }
@@ -166,7 +166,11 @@ impl Door {
     async fn answer(&self, line: &[u8], writer: &mut OwnedWriteHalf) -> io::Result<()> {
         let command = match parse(line) {
             Ok(command) => command,
-            Err(refused) => return writer.write_all(&Event::from(Err(refused)).to_line()).await,
+            Err(refused) => {
+                return writer
+                    .write_all(&Event::from(Err(refused)).into_line())
+                    .await;
+            }
         };
         let (sender, mut progress) = mpsc::channel(1);
         let work = self.workshop.run(command, self.reporter(sender));
@@ -176,12 +180,12 @@ impl Door {
                 Some(progress) = progress.recv() => {
                     // Fails when the other side has gone. Then the channel goes, which stops the
                     // work.
-                    writer.write_all(&Event::Progress(progress).to_line()).await?;
+                    writer.write_all(&Event::Progress(progress).into_line()).await?;
                 }
                 result = &mut work => break result,
             }
         };
-        writer.write_all(&Event::from(result).to_line()).await
+        writer.write_all(&Event::from(result).into_line()).await
     }
 
     /// Passes on progress now and then, and says to stop when nobody waits any more.

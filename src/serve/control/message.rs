@@ -172,7 +172,7 @@ impl From<Result<Answer, Failure>> for Event {
 
 impl Event {
     /// The event as a line.
-    pub(super) fn to_line(self) -> Vec<u8> {
+    pub(super) fn into_line(self) -> Vec<u8> {
         let response = Response {
             version: VERSION,
             event: self,
@@ -279,12 +279,12 @@ mod tests {
             total: 2,
         });
         assert_eq!(
-            String::from_utf8(progress.to_line()).unwrap(),
+            String::from_utf8(progress.into_line()).unwrap(),
             "{\"version\":1,\"progress\":{\"overlay\":\"disk+1@a\",\"done\":1,\"total\":2}}\n"
         );
         let failed = Event::from(Err(Failure::failed("a: b")));
         assert_eq!(
-            String::from_utf8(failed.to_line()).unwrap(),
+            String::from_utf8(failed.into_line()).unwrap(),
             "{\"version\":1,\"failed\":{\"code\":1,\"message\":\"a: b\"}}\n"
         );
     }

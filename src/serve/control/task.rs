@@ -140,7 +140,7 @@ impl Site {
 
     fn compare(&self, view: &View<RealDisk>, report: &Reporter) -> io::Result<Disagreement> {
         let mut report = self.progress(report);
-        let found = inspect::compare(&view.map, view.data.as_ref(), &mut report)?;
+        let found = inspect::compare(&view.map, &view.data, &mut report)?;
         found.ok_or_else(|| io::Error::other("the check was stopped"))
     }
 
