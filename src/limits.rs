@@ -117,3 +117,17 @@ pub const WARM_GRANULES_MAX: u64 = 1 << 18;
 pub const WARM_FOR_TICKS: u64 = 4;
 
 const _: () = assert!(WARM_GRANULE.is_power_of_two() && WARM_GRANULE >= crate::units::BLOCK_SIZE);
+
+/// Bytes of one request on the control socket: two paths in JSON's longest spelling, and a name.
+pub const CONTROL_REQUEST_MAX: u64 = 64 * 1024;
+
+/// Bytes of one answer that a command takes from its server: some 100,000 overlays in a list.
+pub const CONTROL_ANSWER_MAX: u64 = 128 * 1024 * 1024;
+
+/// Connections to the control socket at a time; more wait.
+pub const CONTROL_CONNECTIONS_MAX: usize = 16;
+
+/// How long a connection to the control socket may take for its next request.
+pub const CONTROL_REQUEST_TIME: Duration = Duration::from_secs(30);
+
+const _: () = assert!(CONTROL_REQUEST_MAX > 2 * 6 * 4096 + 256);

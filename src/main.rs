@@ -1,5 +1,11 @@
 //! The program: a thin wrapper over the library.
 
+use cowherd::cli::{Work, main_with};
+use cowherd::serve;
+
 fn main() -> std::process::ExitCode {
-    cowherd::cli::main_with(cowherd::serve::run)
+    main_with(Work {
+        serve: serve::run,
+        overlay: serve::control::run,
+    })
 }

@@ -62,29 +62,39 @@ impl Page {
         let mut body = Vec::new();
         man.render_description_section(&mut body).unwrap();
         man.render_options_section(&mut body).unwrap();
-        if self.command.has_subcommands() {
+        if self.is_program() {
             man.render_subcommands_section(&mut body).unwrap();
         }
         let parts = [
             tidied(&head),
             self.synopsis(),
             tidied(&body),
+            self.actions().map(section).collect(),
             self.hand_written(),
         ];
         parts.concat()
     }
 
+    fn is_program(&self) -> bool {
+        self.name == "cowherd"
+    }
+
+    /// The commands of a command: each is a section of its page.
+    fn actions(&self) -> impl Iterator<Item = &clap::Command> {
+        let below = self.command.get_subcommands();
+        below.filter(|_| !self.is_program())
+    }
+
     fn synopsis(&self) -> String {
-        let bin = self.command.get_bin_name().unwrap_or(&self.name);
-        let mut words = format!(".SH SYNOPSIS\n\\fB{bin}\\fR");
-        for argument in self.command.get_arguments() {
-            words.push('\n');
-            words.push_str(&synopsis_of(argument));
+        let mut lines: Vec<_> = self.actions().map(usage_of_action).collect();
+        if lines.is_empty() {
+            lines.push(usage(&self.command));
         }
-        if self.command.has_subcommands() {
-            words.push_str("\n\\fICOMMAND\\fR ...");
+        if self.is_program() {
+            lines.push("\\fICOMMAND\\fR ...".to_owned());
         }
-        words.replace('-', "\\-") + "\n"
+        let between = if self.is_program() { "\n" } else { "\n.br\n" };
+        format!(".SH SYNOPSIS\n{}\n", lines.join(between))
     }
 
     fn hand_written(&self) -> String {
@@ -97,6 +107,10 @@ impl Page {
                 "{{DRAIN_SECONDS}}",
                 &limits::DRAIN_TIME.as_secs().to_string(),
             )
+            .replace(
+                "{{CONTROL_REQUEST_KIB}}",
+                &(limits::CONTROL_REQUEST_MAX / 1024).to_string(),
+            )
             .replace("{{LIMITS}}", &limits_table());
         assert!(
             !filled.contains("{{"),
@@ -108,12 +122,52 @@ impl Page {
 
     /// The long options that the page must describe, as a reader would type them.
     fn options(&self) -> Vec<String> {
-        let longs = self
-            .command
-            .get_arguments()
-            .filter_map(|option| option.get_long());
+        let own = self.command.get_arguments();
+        let of_actions = self.actions().flat_map(clap::Command::get_arguments);
+        let longs = own.chain(of_actions).filter_map(clap::Arg::get_long);
         longs.map(|long| format!("--{long}")).collect()
     }
+}
+
+/// Options that every command has; a page tells of them once.
+const EVERYWHERE: [&str; 2] = ["help", "version"];
+
+/// A command line, as a synopsis shows it.
+fn usage(command: &clap::Command) -> String {
+    usage_with(command, command.get_arguments())
+}
+
+fn usage_of_action(action: &clap::Command) -> String {
+    let is_own = |argument: &&clap::Arg| !EVERYWHERE.contains(&argument.get_id().as_str());
+    usage_with(action, action.get_arguments().filter(is_own))
+}
+
+fn usage_with<'a>(
+    command: &clap::Command,
+    arguments: impl Iterator<Item = &'a clap::Arg>,
+) -> String {
+    let mut words = format!("\\fB{}\\fR", command.get_bin_name().unwrap_or_default());
+    for argument in arguments {
+        words.push('\n');
+        words.push_str(&synopsis_of(argument));
+    }
+    words.replace('-', "\\-")
+}
+
+/// A command of a command: what it does and its options.
+fn section(action: &clap::Command) -> String {
+    let mut action = action.clone();
+    for everywhere in EVERYWHERE {
+        action = action.mut_arg(everywhere, |argument| argument.hide(true));
+    }
+    let man = Man::new(action.clone());
+    let mut body = Vec::new();
+    man.render_description_section(&mut body).unwrap();
+    man.render_options_section(&mut body).unwrap();
+    let body = tidied(&body)
+        .replace(".SH DESCRIPTION\n", "")
+        .replace(".SH OPTIONS\n", "");
+    format!(".SH \"{}\"\n{body}", action.get_name().to_uppercase())
 }
 
 /// An option or argument as a synopsis shows it, such as `[--listen ADDR]...`.

@@ -6,8 +6,17 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts the log. `RUST_LOG` decides what is shown; where it is unset or wrong, `verbose` does.
 pub(super) fn start(verbose: u8) {
+    start_with(directive(verbose));
+}
+
+/// Starts the log of a command whose answer says all there is to say: warnings only.
+pub(super) fn start_quietly() {
+    start_with("warn");
+}
+
+fn start_with(default: &str) {
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(verbose))
+        .with_env_filter(filter(default))
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
@@ -20,8 +29,8 @@ pub(super) fn start(verbose: u8) {
     };
 }
 
-fn filter(verbose: u8) -> EnvFilter {
-    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directive(verbose)))
+fn filter(default: &str) -> EnvFilter {
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default))
 }
 
 const fn directive(verbose: u8) -> &'static str {

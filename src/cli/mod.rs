@@ -2,17 +2,23 @@
 //!
 //! The doc comments of the options are their help texts and, through `tests/man.rs`, the man pages.
 //!
-//! Invariant: this module decides nothing about serving. What runs is handed in by `main.rs`.
+//! Invariant: this module decides nothing about serving and overlays. What runs is handed in by
+//! `main.rs`.
 
 mod log;
+mod moment;
+mod overlay;
 mod serve;
+mod size;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::serve::control::{Answer, Command as OverlayCommand, Reporter};
 use crate::serve::{Failure, Options};
 
 /// Boots a herd of diskless machines from one disk image
@@ -32,6 +38,21 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Arguments),
+    Overlay(overlay::Arguments),
+}
+
+/// What the commands do, once their options are read.
+pub struct Work<S, O> {
+    /// `cowherd serve`.
+    pub serve: S,
+    /// `cowherd overlay`, on the state directory that was named.
+    pub overlay: O,
+}
+
+impl<S, O> std::fmt::Debug for Work<S, O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Work").finish_non_exhaustive()
+    }
 }
 
 /// The whole command line, for man pages and tests.
@@ -40,27 +61,44 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Reads the process arguments, starts the log and hands the options of `serve` to `run`.
-pub fn main_with(run: impl FnOnce(Options) -> Result<(), Failure>) -> ExitCode {
-    match run_from(std::env::args_os(), run) {
+/// Reads the process arguments, starts the log and has `work` done.
+pub fn main_with<S, O>(work: Work<S, O>) -> ExitCode
+where
+    S: FnOnce(Options) -> Result<(), Failure>,
+    O: Fn(Option<PathBuf>, &OverlayCommand, &Reporter) -> Result<Answer, Failure>,
+{
+    match run_from(std::env::args_os(), work) {
         Ok(()) => ExitCode::SUCCESS,
         Err(code) => ExitCode::from(code),
     }
 }
 
-fn run_from(
-    arguments: impl IntoIterator<Item = OsString>,
-    run: impl FnOnce(Options) -> Result<(), Failure>,
-) -> Result<(), u8> {
-    let Command::Serve(arguments) = Cli::try_parse_from(arguments)
-        .map_err(|e| explain(&e))?
-        .command;
-    log::start(arguments.verbose);
-    run(arguments.into()).map_err(|failure| {
-        // Nobody is left to tell when standard error is gone.
-        let _ = writeln!(io::stderr(), "cowherd: {failure}");
-        failure.code()
-    })
+fn run_from<S, O>(arguments: impl IntoIterator<Item = OsString>, work: Work<S, O>) -> Result<(), u8>
+where
+    S: FnOnce(Options) -> Result<(), Failure>,
+    O: Fn(Option<PathBuf>, &OverlayCommand, &Reporter) -> Result<Answer, Failure>,
+{
+    let cli = Cli::try_parse_from(arguments).map_err(|e| explain(&e))?;
+    let done = match cli.command {
+        Command::Serve(arguments) => {
+            log::start(arguments.verbose);
+            (work.serve)(arguments.into()).map(|()| true)
+        }
+        Command::Overlay(arguments) => {
+            log::start_quietly();
+            overlay::run(arguments, work.overlay)
+        }
+    };
+    match done {
+        Ok(true) => Ok(()),
+        // What is wrong was printed as the answer.
+        Ok(false) => Err(1),
+        Err(failure) => {
+            // Nobody is left to tell when standard error is gone.
+            let _ = writeln!(io::stderr(), "cowherd: {failure}");
+            Err(failure.code())
+        }
+    }
 }
 
 /// Prints what clap has to say (help and version are "errors" to it too) and gives the exit code.
@@ -77,7 +115,11 @@ mod tests {
         let arguments = std::iter::once(&"cowherd")
             .chain(arguments)
             .map(OsString::from);
-        run_from(arguments, |_| result)
+        let serve = |_| result;
+        let overlay = |_: Option<PathBuf>, _: &OverlayCommand, _: &Reporter| {
+            Err(Failure::failed("no overlay in this test"))
+        };
+        run_from(arguments, Work { serve, overlay })
     }
 
     #[test]
@@ -108,6 +150,12 @@ mod tests {
             outcome(&["serve", "--frobnicate", "disk.img"], Ok(())),
             Err(2)
         );
+    }
+
+    #[test]
+    fn a_name_that_is_no_overlay_s_exits_with_2() {
+        assert_eq!(outcome(&["overlay", "show", "disk"], Ok(())), Err(2));
+        assert_eq!(outcome(&["overlay", "show", "disk@a"], Ok(())), Err(1));
     }
 
     #[test]

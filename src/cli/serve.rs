@@ -1,8 +1,9 @@
 //! The options of `cowherd serve`, as typed by people.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
+use super::size;
 use crate::limits::SHARDS_MAX;
 use crate::serve::Options;
 use crate::serve::listen::ListenAddress;
@@ -54,6 +55,15 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", value_parser = shards)]
     shards: Option<NonZeroUsize>,
 
+    /// Largest that an overlay may grow, such as 20G; by itself there is no bound
+    ///
+    /// It bounds the blocks that a client has of its own, of 4 KiB each. A write that would pass it
+    /// gets ENOSPC and changes nothing; zeroed and trimmed blocks make room again. An overlay that
+    /// is larger already keeps what it has. With a limit, no space is set aside for blocks that are
+    /// zeroed. K, M, G and T stand for powers of 1024.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse_limit)]
+    overlay_limit: Option<NonZeroU64>,
+
     /// Refuse all writes: clients get the bare image and no overlay is made
     #[arg(long)]
     read_only: bool,
@@ -73,6 +83,7 @@ impl From<Arguments> for Options {
             listen: arguments.listen,
             state: arguments.state,
             shards: arguments.shards,
+            overlay_limit: arguments.overlay_limit,
             read_only: arguments.read_only,
         }
     }
@@ -109,6 +120,7 @@ mod tests {
         assert_eq!(options.listen, []);
         assert_eq!((options.state, options.shards), (None, None));
         assert!(!options.demo && !options.read_only);
+        assert_eq!(options.overlay_limit, None);
     }
 
     #[test]
@@ -133,6 +145,12 @@ mod tests {
         let options = options(&["--listen", "[::1]:0", "--listen", "unix:/s", "disk.img"]).unwrap();
         assert_eq!(options.listen.len(), 2);
         assert_eq!(options.images.len(), 1);
+    }
+
+    #[test]
+    fn a_limit_is_a_size() {
+        let options = options(&["--overlay-limit", "2M", "disk.img"]).unwrap();
+        assert_eq!(options.overlay_limit, NonZeroU64::new(2 << 20));
     }
 
     #[test]

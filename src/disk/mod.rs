@@ -15,7 +15,9 @@
 
 mod image_file;
 mod mapping;
+mod new_image;
 mod real;
+mod sparse;
 
 use std::fmt::Debug;
 use std::io;
@@ -24,7 +26,9 @@ use std::sync::Arc;
 
 pub use image_file::{FileKind, ImageFile, Stamp};
 pub use mapping::ImageMapping;
+pub use new_image::NewImage;
 pub use real::{RealDisk, RealFile, read_cached};
+pub use sparse::{Usage, next_data, usage};
 
 use crate::units::ByteRange;
 

@@ -35,6 +35,13 @@ impl RealFile {
     }
 }
 
+impl From<Arc<File>> for RealFile {
+    /// A file that something else holds open too, for looks at its holes and copies of it.
+    fn from(file: Arc<File>) -> Self {
+        Self(file)
+    }
+}
+
 impl AsFd for RealFile {
     /// The descriptor, for reads that go by the ring.
     fn as_fd(&self) -> BorrowedFd<'_> {

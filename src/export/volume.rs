@@ -23,7 +23,7 @@ use crate::overlay::commit::GroupCommit;
 use crate::overlay::cycle::{CheckpointJob, Cycle, CycleError};
 use crate::overlay::flush::Begin;
 use crate::overlay::store::{BaseBlocks, Block, WriteError, Zeroing};
-use crate::overlay::{Overlay, map::BlockState};
+use crate::overlay::{Overlay, inspect::View, map::BlockState};
 use crate::units::{BLOCK_BYTES, BlockIndex, ByteRange};
 
 /// Why a request failed.
@@ -116,6 +116,12 @@ impl Volume {
     #[must_use]
     pub const fn image(&self) -> &Arc<Image> {
         &self.image
+    }
+
+    /// What the overlay holds now; `None` where there is none.
+    #[must_use]
+    pub fn view(&self) -> Option<View<RealDisk>> {
+        Some(self.overlay.as_ref()?.borrow().view())
     }
 
     /// Answers a read from memory, or not at all where a disk would have to be waited for.
@@ -279,10 +285,7 @@ impl Volume {
     /// # Errors
     /// [`VolumeError`].
     pub fn trim(&self, range: ByteRange) -> Result<(), VolumeError> {
-        self.overlay()?
-            .borrow_mut()
-            .trim(range)
-            .map_err(VolumeError::from)
+        Ok(self.overlay()?.borrow_mut().trim(range)?)
     }
 
     /// Tries `act` until neither a block of the image nor the end of a punch is missing.

@@ -163,7 +163,7 @@ mod tests {
         #[test]
         fn it_acts_like_a_bounded_queue(steps in proptest::collection::vec(step(), 1..60)) {
             let mut buffer = ReceiveBuffer::new();
-            let mut oracle = VecDeque::new();
+            let mut oracle = VecDeque::<u8>::new();
             for step in steps {
                 match step {
                     Step::Receive(bytes) => {

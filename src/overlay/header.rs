@@ -133,6 +133,16 @@ impl Header {
     }
 }
 
+/// Which of the two copies in the file's content can be used, each by itself.
+#[must_use]
+pub fn whole_copies(bytes: &[u8]) -> [bool; 2] {
+    let is_whole = |at: usize| {
+        let copy = bytes.get(at..).unwrap_or_default();
+        valid_copy(copy.get(..COPY_BYTES).unwrap_or_default()).is_some()
+    };
+    [is_whole(0), is_whole(COPY_BYTES)]
+}
+
 fn valid_copy(copy: &[u8]) -> Option<Layout> {
     let (layout, _) = Layout::read_from_prefix(copy).ok()?;
     (layout.magic == MAGIC && checksum(&layout) == layout.checksum.get()).then_some(layout)
@@ -190,6 +200,15 @@ mod tests {
             bytes[at] ^= 0x55;
             assert_eq!(Header::from_bytes(&bytes), Ok(header()), "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_damaged_copy_is_told_from_a_whole_one() {
+        let mut bytes = header().to_bytes();
+        assert_eq!(whole_copies(&bytes), [true, true]);
+        bytes[40] ^= 1;
+        assert_eq!(whole_copies(&bytes), [false, true]);
+        assert_eq!(whole_copies(&bytes[..COPY_BYTES]), [false, false]);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! - [`journal`] and [`checkpoint`] are the map on disk, [`header`] says what the overlay is.
 //! - [`store`] is one open overlay, [`cycle`] the order in which a flush writes, [`commit`] who
 //!   waits for it, [`space`] what is given back to the file system.
-//! - `create` and [`recover`] are its beginning and its return.
+//! - `create` and [`recover`] are its beginning and its return, [`inspect`] a look at it from
+//!   outside that changes nothing, [`quota`] the limit on what it may hold.
 //!
 //! All of it is synchronous and knows neither protocol nor runtime; the disk is a parameter.
 
@@ -15,9 +16,11 @@ pub mod cycle;
 pub mod epoch;
 pub mod flush;
 pub mod header;
+pub mod inspect;
 pub mod journal;
 pub mod map;
 mod mode;
+pub mod quota;
 pub mod recover;
 pub mod space;
 pub mod store;

@@ -16,7 +16,7 @@ use super::checkpoint::{self, CheckpointError, Snapshot};
 use super::create::{self, DATA, HEADER, JOURNALS, block_count};
 use super::cycle::{Cycle, CycleError, Files, Step};
 use super::header::{Base, HEADER_BYTES, Header, HeaderError};
-use super::journal::{self, ChainEnd, Change, Cursor, JOURNAL_BYTES, JournalDamage};
+use super::journal::{self, ChainEnd, Change, Cursor, Frames, JOURNAL_BYTES, JournalDamage};
 use super::map::BlockMap;
 use super::{Overlay, OverlayMode};
 use crate::disk::{Disk, DiskFile};
@@ -123,7 +123,7 @@ impl<D: Disk> Overlay<D> {
     }
 }
 
-fn read_header<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Header>, OpenError> {
+pub(super) fn read_header<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Header>, OpenError> {
     let file = match disk.open(&dir.join(HEADER)) {
         Ok(file) => file,
         // The directory gets its name with the header in it: one without is damaged, not new.
@@ -163,8 +163,19 @@ fn recover<D: Disk>(
         files.sync(journal, "sync of the journal")?;
     }
     remove_leftovers(disk, dir, snapshot.generation);
-    let Found { map, cursor, owed } = replay_journals(&files, snapshot)?;
-    Ok(Overlay::new(files, header, map, cursor, owed))
+    let found = replay_journals(&files, snapshot)?;
+    if let Some(start) = found.start {
+        let files = files.clone();
+        let steps = vec![Step::Append(start)];
+        Cycle { files, steps }.run()?;
+    }
+    Ok(Overlay::new(
+        files,
+        header,
+        found.map,
+        found.cursor,
+        found.owed,
+    ))
 }
 
 fn open_files<D: Disk>(disk: &D, dir: &Path, header: &Header) -> Result<Files<D>, OpenError> {
@@ -218,6 +229,9 @@ struct Found {
     map: BlockMap,
     /// Where the live journal goes on.
     cursor: Cursor,
+    /// The start frame of the live journal where it is missing: the checkpoint before it was made
+    /// in place of a journal, and the server ended just between the two.
+    start: Option<Frames>,
     /// The checkpoint that was to replace the older of two live journals.
     owed: Option<Snapshot>,
 }
@@ -229,50 +243,33 @@ fn replay_journals<D: Disk>(files: &Files<D>, snapshot: Snapshot) -> Result<Foun
         mut map,
     } = snapshot;
     let Some(first) = replay(files, generation, chain)? else {
-        let cursor = begin_journal(files, generation, chain)?;
+        let start = journal::start_frame(&files.uuid, generation, chain);
         return Ok(Found {
             map,
-            cursor,
+            cursor: start.after,
+            start: Some(start),
             owed: None,
         });
     };
     apply(&mut map, &first.changes);
-    let (generation, chain) = (generation + 1, first.cursor.chain);
-    let Some(second) = replay(files, generation, chain)? else {
-        return Ok(Found {
-            map,
-            cursor: first.cursor,
-            owed: None,
-        });
-    };
-    let owed = Snapshot {
-        generation,
-        chain,
-        map: map.clone(),
-    };
-    apply(&mut map, &second.changes);
-    Ok(Found {
+    let mut found = Found {
         map,
-        cursor: second.cursor,
-        owed: Some(owed),
-    })
-}
-
-/// The journal behind a checkpoint that was made in place of one, and whose start frame is missing:
-/// the server ended just between the two.
-fn begin_journal<D: Disk>(
-    files: &Files<D>,
-    generation: u64,
-    chain: ChainEnd,
-) -> Result<Cursor, OpenError> {
-    let start = journal::start_frame(&files.uuid, generation, chain);
-    let cursor = start.after;
-    Cycle {
-        files: files.clone(),
-        steps: vec![Step::Append(start)],
+        cursor: first.cursor,
+        start: None,
+        owed: None,
+    };
+    let (generation, chain) = (generation + 1, first.cursor.chain);
+    if let Some(second) = replay(files, generation, chain)? {
+        let map = found.map.clone();
+        found.owed = Some(Snapshot {
+            generation,
+            chain,
+            map,
+        });
+        apply(&mut found.map, &second.changes);
+        found.cursor = second.cursor;
     }
-    .run()?;
-    Ok(cursor)
+    Ok(found)
 }
 
 fn replay<D: Disk>(
@@ -293,6 +290,30 @@ fn apply(map: &mut BlockMap, changes: &[Change]) {
     for change in changes {
         map.set(change.blocks, change.state, |_, _| {});
     }
+}
+
+/// An overlay as recovery would find it.
+pub(super) struct Seen<D: Disk> {
+    pub(super) header: Header,
+    pub(super) data: D::File,
+    pub(super) map: BlockMap,
+    pub(super) cursor: Cursor,
+}
+
+/// Looks at the overlay in `dir` and writes nothing; `None` where there is none.
+pub(super) fn look<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Seen<D>>, OpenError> {
+    let Some(header) = read_header(disk, dir)? else {
+        return Ok(None);
+    };
+    let files = open_files(disk, dir, &header)?;
+    let snapshot = newest_checkpoint(disk, dir, &header)?;
+    let found = replay_journals(&files, snapshot)?;
+    Ok(Some(Seen {
+        header,
+        data: files.data,
+        map: found.map,
+        cursor: found.cursor,
+    }))
 }
 
 /// Temporary files of an interrupted checkpoint, and checkpoints that a newer one has replaced.

@@ -16,6 +16,7 @@ use super::flush::{Checkpointing, Flight};
 use super::header::Header;
 use super::journal::Cursor;
 use super::map::{BlockCounts, BlockMap, BlockState};
+use super::quota::Quota;
 use super::space::FreedSpace;
 use crate::disk::{Disk, DiskFile};
 use crate::units::{BLOCK_BYTES, BlockIndex, BlockRange, ByteRange};
@@ -75,6 +76,7 @@ pub struct Overlay<D: Disk> {
     pub(super) map: BlockMap,
     pub(super) epoch: Epoch,
     pub(super) space: FreedSpace,
+    quota: Quota,
     pub(super) cursor: Cursor,
     pub(super) flight: Option<Flight>,
     pub(super) checkpointing: Checkpointing,
@@ -94,6 +96,7 @@ impl<D: Disk> Overlay<D> {
         Self {
             files,
             header,
+            quota: Quota::new(map.counts()),
             map,
             epoch: Epoch::default(),
             space: FreedSpace::default(),
@@ -125,8 +128,13 @@ impl<D: Disk> Overlay<D> {
 
     /// How many blocks are the client's own.
     #[must_use]
-    pub fn counts(&self) -> BlockCounts {
-        self.map.counts()
+    pub const fn counts(&self) -> BlockCounts {
+        self.quota.counts()
+    }
+
+    /// Lets the data file have at most so many blocks; any number for `None`.
+    pub const fn set_limit(&mut self, blocks: Option<u64>) {
+        self.quota.set_limit(blocks);
     }
 
     /// The file that present blocks are in, each at its own offset.
@@ -170,6 +178,7 @@ impl<D: Disk> Overlay<D> {
             return Ok(());
         }
         self.check_writable(range.blocks_touched())?;
+        self.check_quota(range.blocks_touched())?;
         for piece in self.pieces(range) {
             let start = usize::try_from(piece.start() - range.start()).unwrap_or(usize::MAX);
             let bytes = data
@@ -225,6 +234,12 @@ impl<D: Disk> Overlay<D> {
         if blocks.is_empty() {
             return Ok(());
         }
+        // A limit counts present blocks only. Space that is set aside for zeroed ones would go
+        // round it, so none is.
+        let how = match how {
+            Zeroing::Reserve if self.quota.is_limited() => Zeroing::Free,
+            how => how,
+        };
         if how == Zeroing::Reserve {
             self.check_writable(blocks)?;
             let reserved = self.files.data.allocate(blocks.bytes());
@@ -234,9 +249,14 @@ impl<D: Disk> Overlay<D> {
         self.check_not_poisoned()?;
         self.dirty = true;
         let Self {
-            map, epoch, space, ..
+            map,
+            epoch,
+            space,
+            quota,
+            ..
         } = self;
         map.set(blocks, BlockState::Zero, |run, old| {
+            quota.changed(run.len(), old, BlockState::Zero);
             epoch.push(run, BlockState::Zero);
             if old == BlockState::Present && how == Zeroing::Free {
                 space.freed(run);
@@ -246,14 +266,31 @@ impl<D: Disk> Overlay<D> {
     }
 
     fn set(&mut self, blocks: BlockRange, state: BlockState) {
-        let Self { map, epoch, .. } = self;
-        map.set(blocks, state, |run, _| epoch.push(run, state));
+        let Self {
+            map, epoch, quota, ..
+        } = self;
+        map.set(blocks, state, |run, old| {
+            quota.changed(run.len(), old, state);
+            epoch.push(run, state);
+        });
     }
 
     pub(super) fn check_not_poisoned(&self) -> Result<(), WriteError> {
         self.poison
             .as_ref()
             .map_or(Ok(()), |why| Err(WriteError::Poisoned(Arc::clone(why))))
+    }
+
+    /// Before any byte is written: a write that would pass the limit changes nothing.
+    fn check_quota(&mut self, blocks: BlockRange) -> Result<(), WriteError> {
+        if self.quota.allows(&self.map, blocks) {
+            return Ok(());
+        }
+        if self.quota.tell_once() {
+            let dir = self.files.dir.display();
+            tracing::warn!("overlay {dir} has reached its limit: its client gets ENOSPC");
+        }
+        Err(WriteError::NoSpace)
     }
 
     fn check_writable(&self, blocks: BlockRange) -> Result<(), WriteError> {

@@ -4,19 +4,21 @@
 //! target is named after the client that [`client_of`] answers, and after nothing else.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::host;
 use super::state_dir::StateDir;
 use super::who::{Peer, client_of};
+use crate::export::merge::base_of;
 use crate::export::name::ExportName;
 use crate::image::Image;
 use crate::name::Name;
 use crate::nbd::handshake::Listing;
 use crate::nbd::{ExportInfo, Refusal};
-use crate::overlay::header::Base;
 use crate::overlay::{OverlayMode, Spec};
+use crate::units::BLOCK_SIZE;
 
 /// The generation of an image that was named on the command line.
 pub(super) const ONLY_GENERATION: u32 = 1;
@@ -47,6 +49,8 @@ pub(super) struct Target {
     pub(super) info: ExportInfo,
     /// Directory and kind of the overlay; `None` where there is none to be.
     pub(super) overlay: Option<(PathBuf, Spec)>,
+    /// Blocks that the overlay's data file may have; any number for `None`.
+    pub(super) limit: Option<u64>,
 }
 
 /// The images served, the default one first.
@@ -54,17 +58,34 @@ pub(super) struct Target {
 pub(super) struct Catalog {
     images: Vec<Arc<Image>>,
     /// Where overlays are; without it all exports are read-only.
-    state: Option<StateDir>,
+    state: Option<Arc<StateDir>>,
     boot_id: [u8; 16],
+    /// Bytes that an overlay may have.
+    limit: Option<NonZeroU64>,
 }
 
 impl Catalog {
-    pub(super) fn new(images: Vec<Arc<Image>>, state: Option<StateDir>) -> Self {
+    pub(super) fn new(
+        images: Vec<Arc<Image>>,
+        state: Option<StateDir>,
+        limit: Option<NonZeroU64>,
+    ) -> Self {
         Self {
             images,
-            state,
+            state: state.map(Arc::new),
             boot_id: host::boot_id(),
+            limit,
         }
+    }
+
+    /// Where overlays are; `None` where none are kept.
+    pub(super) const fn state(&self) -> Option<&Arc<StateDir>> {
+        self.state.as_ref()
+    }
+
+    /// The boot of the host that ephemeral overlays are bound to.
+    pub(super) const fn boot_id(&self) -> [u8; 16] {
+        self.boot_id
     }
 
     /// The exports that can be opened by anybody.
@@ -135,19 +156,13 @@ impl Catalog {
                 multi_conn: true,
             },
             overlay,
+            limit: self.limit.map(|bytes| bytes.get() / BLOCK_SIZE),
         }
     }
 
     fn spec(&self, image: &Image, mode: OverlayMode) -> Spec {
-        let identity = image.identity();
-        let base = Base {
-            size: identity.size,
-            // Nanoseconds have 63 bits until the year 2262.
-            mtime_ns: i64::try_from(identity.mtime_ns).unwrap_or(i64::MAX),
-            sample: identity.sample_crc,
-        };
         Spec {
-            base,
+            base: base_of(image.identity()),
             mode,
             boot_id: self.boot_id,
             uuid: host::random(),

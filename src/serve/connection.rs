@@ -9,8 +9,10 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::herd::Herd;
-use super::shard::{Accepted, Lease, ShardHandle};
+use super::control::note_client;
+use super::herd::{Herd, Opened};
+use super::host;
+use super::shard::Accepted;
 use super::who::Peer;
 use crate::limits::HANDSHAKE_TIME;
 use crate::nbd::handshake::{End, Event, Handshake};
@@ -72,7 +74,7 @@ struct Guide<S> {
     label: String,
     handshake: Handshake,
     received: Vec<u8>,
-    opened: Option<(ShardHandle, Lease)>,
+    opened: Option<Opened>,
 }
 
 impl<S: Stream> Guide<S> {
@@ -136,8 +138,9 @@ impl<S: Stream> Guide<S> {
 
     async fn open(&mut self, name: &str) -> Result<ExportInfo, Refusal> {
         let opened = self.herd.open(name, &self.peer).await?;
-        self.opened = Some((opened.shard, opened.lease));
-        Ok(opened.info)
+        let info = opened.info;
+        self.opened = Some(opened);
+        Ok(info)
     }
 
     fn log_refusal(&self, name: &str, refusal: Option<&Refusal>) {
@@ -152,7 +155,7 @@ impl<S: Stream> Guide<S> {
     }
 
     fn hand_over(self, info: ExportInfo) -> Result<(), Failed> {
-        let Some((shard, lease)) = self.opened else {
+        let Some(opened) = self.opened else {
             return Err(Failed::Left);
         };
         let socket = self.stream.into_descriptor()?;
@@ -161,8 +164,12 @@ impl<S: Stream> Guide<S> {
             label: peer,
             ..
         } = self;
-        shard.serve(
-            lease,
+        if let Some(overlay) = opened.overlay {
+            let peer = peer.clone();
+            tokio::task::spawn_blocking(move || note_client(&overlay, peer, host::now()));
+        }
+        opened.shard.serve(
+            opened.lease,
             Accepted {
                 socket,
                 leftover,

@@ -1,10 +1,12 @@
 //! Catalog, placement and shards as the handshakes see them.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, VolumeKey};
 use super::placement::Placement;
-use super::shard::{Lease, ShardHandle};
+use super::shard::{Held, Lease, ShardHandle};
+use super::state_dir::StateDir;
 use super::who::Peer;
 use crate::nbd::handshake::Listing;
 use crate::nbd::{ExportInfo, Refusal};
@@ -23,6 +25,8 @@ pub(super) struct Opened {
     pub(super) shard: ShardHandle,
     pub(super) lease: Lease,
     pub(super) info: ExportInfo,
+    /// The directory of the overlay, if it has one.
+    pub(super) overlay: Option<Arc<Path>>,
 }
 
 impl Herd {
@@ -36,6 +40,23 @@ impl Herd {
             placement,
             shards,
         }
+    }
+
+    /// Where overlays are; `None` where none are kept.
+    pub(super) const fn state(&self) -> Option<&Arc<StateDir>> {
+        self.catalog.state()
+    }
+
+    /// The boot of the host that ephemeral overlays are bound to.
+    pub(super) const fn boot_id(&self) -> [u8; 16] {
+        self.catalog.boot_id()
+    }
+
+    /// Holds an overlay back from clients, or looks at it where one has it open. `None` where the
+    /// server is going down.
+    pub(super) async fn hold(&self, key: &VolumeKey) -> Option<Held> {
+        let shard = self.shards.get(self.placement.join(key))?;
+        shard.hold(key.clone()).await
     }
 
     pub(super) fn listing(&self) -> Vec<Listing> {
@@ -55,11 +76,13 @@ impl Herd {
             .ok_or_else(gone)?;
         let info = target.info;
         let key = target.key.clone();
+        let overlay = target.overlay.as_ref().map(|(dir, _)| Arc::from(&**dir));
         match shard.open(target).await.ok_or_else(gone)? {
             Ok(lease) => Ok(Opened {
                 shard: shard.clone(),
                 lease,
                 info,
+                overlay,
             }),
             Err(error) => {
                 tracing::error!("overlay {key} can't be opened: {error}");

@@ -2,6 +2,7 @@
 //!
 //! - `listen`, `state_dir`, `who`, `catalog`, `demo` and `host` turn options, files and peers into
 //!   checked values.
+//! - [`control`] answers `cowherd overlay`, on the socket of a running server or without one.
 //! - `accept` and `connection` are the control plane: one ordinary tokio runtime.
 //! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`,
 //!   `succession`, `outbox` and `budget` are the data plane: threads with a ring each.
@@ -10,6 +11,7 @@ mod accept;
 mod budget;
 mod catalog;
 mod connection;
+pub mod control;
 pub mod demo;
 mod herd;
 mod host;
@@ -38,6 +40,7 @@ use crate::limits::{DRAIN_TIME, SHARDS_MAX};
 pub use options::{Failure, Options};
 
 use catalog::Catalog;
+use control::{Control, ControlSocket, Workshop};
 use herd::Herd;
 use listen::{Bound, ListenAddress};
 use placement::Placement;
@@ -53,17 +56,19 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let inherited = listen::inherited().map_err(failed)?;
     host::raise_file_limit();
     let state = open_state(&options)?;
+    // Right after the lock, so that no command finds one without the other for long.
+    let control = state.as_ref().map(bind_control).transpose()?;
     let images = open_images(&options, state.as_ref())?;
     let bound = bind(&options.listen, inherited)?;
     let watch = Watch::start(images.clone()).map_err(failed)?;
     let shards = Shards::start(options.shards)?;
-    let catalog = Catalog::new(images, state);
+    let catalog = Catalog::new(images, state, options.overlay_limit);
     let herd = Arc::new(Herd::new(
         catalog,
         Arc::clone(&shards.placement),
         shards.handles.clone(),
     ));
-    serve(&options, bound, herd, shards)?;
+    serve(&options, Doors { bound, control }, herd, shards)?;
     drop(watch);
     Ok(())
 }
@@ -79,6 +84,16 @@ fn open_state(options: &Options) -> Result<Option<StateDir>, Failure> {
     }
     let path = options.state.clone().unwrap_or_else(StateDir::default_path);
     StateDir::open(&path).map(Some).map_err(failed)
+}
+
+fn bind_control(state: &StateDir) -> Result<ControlSocket, Failure> {
+    let path = state.path().join(state_dir::CONTROL_SOCKET);
+    ControlSocket::bind(state).map_err(|error| {
+        Failure::failed(format!(
+            "control socket {}: {error}; choose another directory with --state",
+            path.display()
+        ))
+    })
 }
 
 fn open_images(options: &Options, state: Option<&StateDir>) -> Result<Vec<Arc<Image>>, Failure> {
@@ -97,6 +112,9 @@ fn open_images(options: &Options, state: Option<&StateDir>) -> Result<Vec<Arc<Im
             let generation = catalog::ONLY_GENERATION;
             state
                 .bind_identity(image.name(), generation, image.identity())
+                .map_err(failed)?;
+            state
+                .record_image(image.name(), generation, &path)
                 .map_err(failed)?;
         }
         images.push(Arc::new(image));
@@ -157,23 +175,40 @@ impl Shards {
     }
 }
 
-fn serve(
-    options: &Options,
+/// Where clients and commands come in.
+struct Doors {
     bound: Vec<Bound>,
-    herd: Arc<Herd>,
-    shards: Shards,
-) -> Result<(), Failure> {
+    control: Option<ControlSocket>,
+}
+
+/// Starts to answer commands and, beside, to remove overlays of earlier boots.
+fn start_control(
+    socket: Option<ControlSocket>,
+    herd: &Arc<Herd>,
+) -> std::io::Result<Option<Control>> {
+    let workshop = Workshop::of_server(Arc::clone(herd));
+    let (Some(socket), Some(workshop)) = (socket, workshop) else {
+        return Ok(None);
+    };
+    let mut control = Control::start(socket, workshop.clone())?;
+    control.beside(control::expire(workshop));
+    Ok(Some(control))
+}
+
+fn serve(options: &Options, doors: Doors, herd: Arc<Herd>, shards: Shards) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     runtime.map_err(failed)?.block_on(async {
         let mut stop = StopSignals::new().map_err(failed)?;
-        announce(options, &bound).map_err(failed)?;
-        let accepting = accept::start(bound, herd).map_err(failed)?;
+        announce(options, &doors.bound).map_err(failed)?;
+        let control = start_control(doors.control, &herd).map_err(failed)?;
+        let accepting = accept::start(doors.bound, herd).map_err(failed)?;
         ready().map_err(failed)?;
         stop.wait().await;
         tracing::info!("stopping");
         drop(accepting);
+        drop(control);
         drain(&shards, &mut stop).await
     })
 }

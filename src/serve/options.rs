@@ -1,6 +1,6 @@
 //! What `serve` is asked to do, and how it says that it could not.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use super::listen::ListenAddress;
@@ -18,6 +18,8 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// Data-plane threads, at most [`SHARDS_MAX`]; `None` means "nothing was said".
     pub shards: Option<NonZeroUsize>,
+    /// Bytes that an overlay may hold; `None` means any number.
+    pub overlay_limit: Option<NonZeroU64>,
     /// Serve the images without overlays.
     pub read_only: bool,
 }

@@ -21,10 +21,12 @@ use super::placement::Placement;
 use super::session::{End, Session};
 use super::succession::{Elder, Progress};
 use super::volumes::Volumes;
+use crate::disk::RealDisk;
 use crate::io::{self, Pool, Socket};
 use crate::limits::SHARD_BYTES_MAX;
 use crate::nbd::ExportInfo;
 use crate::overlay::OpenError;
+use crate::overlay::inspect::View;
 
 /// A peer that is silent this long is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -51,7 +53,12 @@ enum Order {
         accepted: Accepted,
         lease: Lease,
     },
+    Hold {
+        lease: Lease,
+        answer: oneshot::Sender<Held>,
+    },
     Release(VolumeKey),
+    Forget(VolumeKey),
     Drain,
     Cut,
 }
@@ -69,30 +76,58 @@ pub(super) struct ShardHandle {
 pub(super) struct Lease {
     key: VolumeKey,
     shard: ShardHandle,
-    is_open: bool,
+    state: LeaseState,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum LeaseState {
+    /// The volume is not open yet.
+    Fresh,
+    /// The volume is open, or held back, for this lease too.
+    Open,
+    /// Others have it open.
+    Looked,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.shard.placement.leave(&self.key, self.shard.index);
-        if self.is_open {
-            // A shard that is gone has closed its volumes.
-            let _ = self.shard.orders.send(Order::Release(self.key.clone()));
-        } else {
-            self.shard.placement.forget(&self.key);
-        }
+        let Self { key, shard, state } = self;
+        shard.placement.leave(key, shard.index);
+        // A shard that is gone has closed its volumes.
+        let _ = match state {
+            LeaseState::Open => shard.orders.send(Order::Release(key.clone())),
+            // Only the shard knows whether the others have closed it by now.
+            LeaseState::Looked => shard.orders.send(Order::Forget(key.clone())),
+            LeaseState::Fresh => {
+                shard.placement.forget(key);
+                Ok(())
+            }
+        };
     }
+}
+
+/// An overlay as those who are no clients get it.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// No client has it open, and none gets it until the lease is dropped.
+    Alone(#[expect(dead_code, reason = "what counts is that it lives")] Lease),
+    /// Clients have it open.
+    Live(Box<Live>),
+}
+
+/// A look at an overlay that is open.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) view: View<RealDisk>,
+    /// The peers whose sessions use it.
+    pub(super) users: Vec<String>,
 }
 
 impl ShardHandle {
     /// Opens the volume of `target`, which must have been placed here by [`Placement::join`].
     /// `None` where the shard is gone.
     pub(super) async fn open(&self, target: Arc<Target>) -> Option<Result<Lease, OpenError>> {
-        let lease = Lease {
-            key: target.key.clone(),
-            shard: self.clone(),
-            is_open: false,
-        };
+        let lease = self.fresh_lease(target.key.clone());
         let (answer, opened) = oneshot::channel();
         self.orders
             .send(Order::Open {
@@ -102,6 +137,23 @@ impl ShardHandle {
             })
             .ok()?;
         opened.await.ok()
+    }
+
+    /// Holds an overlay back from clients, or looks at it where one has it open; it must have been
+    /// placed here by [`Placement::join`]. `None` where the shard is gone.
+    pub(super) async fn hold(&self, key: VolumeKey) -> Option<Held> {
+        let lease = self.fresh_lease(key);
+        let (answer, held) = oneshot::channel();
+        self.orders.send(Order::Hold { lease, answer }).ok()?;
+        held.await.ok()
+    }
+
+    fn fresh_lease(&self, key: VolumeKey) -> Lease {
+        Lease {
+            key,
+            shard: self.clone(),
+            state: LeaseState::Fresh,
+        }
     }
 
     /// Hands a connection over for the transmission phase.
@@ -158,6 +210,7 @@ pub(super) fn start(
 #[derive(Debug)]
 struct Entry {
     key: VolumeKey,
+    peer: String,
     elder: Elder,
 }
 
@@ -213,6 +266,15 @@ impl Shard {
                 let _ = answer.send(shard.open(&target, lease).await);
             })),
             Order::Serve { accepted, lease } => self.start_session(accepted, lease),
+            Order::Hold { lease, answer } => drop(io::spawn(async move {
+                // Who asked may be gone; what comes back then is dropped, and released.
+                let _ = answer.send(shard.hold(lease).await);
+            })),
+            Order::Forget(key) => {
+                if !self.volumes.has(&key) {
+                    self.placement.forget(&key);
+                }
+            }
             Order::Release(key) => drop(io::spawn(async move { shard.release(key).await })),
             Order::Drain => {
                 self.draining.set(true);
@@ -224,8 +286,30 @@ impl Shard {
 
     async fn open(&self, target: &Target, mut lease: Lease) -> Result<Lease, OpenError> {
         self.volumes.open(target, &self.pool).await?;
-        lease.is_open = true;
+        lease.state = LeaseState::Open;
         Ok(lease)
+    }
+
+    async fn hold(&self, mut lease: Lease) -> Held {
+        let volume = self.volumes.hold(&lease.key).await;
+        match volume.and_then(|volume| volume.view()) {
+            None => {
+                lease.state = LeaseState::Open;
+                Held::Alone(lease)
+            }
+            Some(view) => {
+                lease.state = LeaseState::Looked;
+                let users = self.users(&lease.key);
+                Held::Live(Box::new(Live { view, users }))
+            }
+        }
+    }
+
+    /// The peers whose sessions use a volume.
+    fn users(&self, key: &VolumeKey) -> Vec<String> {
+        let sessions = self.sessions.borrow();
+        let of_key = sessions.values().filter(|entry| entry.key == *key);
+        of_key.map(|entry| entry.peer.clone()).collect()
     }
 
     async fn release(&self, key: VolumeKey) {
@@ -260,6 +344,7 @@ impl Shard {
         };
         let id = self.register(Entry {
             key: lease.key.clone(),
+            peer: peer.clone(),
             elder,
         });
         let bytes = Rc::clone(&self.bytes);

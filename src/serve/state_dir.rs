@@ -5,6 +5,7 @@
 //! - An overlay directory carries the identity of its image, durably, before any overlay is made in
 //!   it.
 
+mod contents;
 mod durable;
 
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -21,8 +23,16 @@ use thiserror::Error;
 use crate::image::{Difference, Identity, IdentityTextError};
 use crate::name::Name;
 
+pub(super) use contents::LeftOver;
+
 /// The file in an overlay directory that tells which image its overlays were made over.
 const IDENTITY: &str = "identity";
+
+/// The file in an overlay directory that tells where its image was when it was served last.
+const IMAGE: &str = "image";
+
+/// The socket in the state directory that a running server answers commands on.
+pub const CONTROL_SOCKET: &str = "control.sock";
 
 /// Longest identity or lock file that is read; a longer one is damaged.
 const SMALL_FILE_MAX: u64 = 4096;
@@ -49,6 +59,9 @@ pub enum StateError {
     ReadOnly(PathBuf),
     #[error("state {}: {reason}; choose another directory with --state", path.display())]
     Failed { path: PathBuf, reason: io::Error },
+    #[error("state {}: there is no such directory; name the one that the server uses with \
+             --state", .0.display())]
+    Missing(PathBuf),
     #[error("image {image} is another one than the overlays in {} were made over: {difference}; \
              {}", directory.display(), advice(difference, directory))]
     OtherImage {
@@ -114,6 +127,21 @@ impl StateDir {
         Ok(Self { path, lock })
     }
 
+    /// Takes the lock of a directory that some server has used before.
+    ///
+    /// # Errors
+    /// There is none, a server holds it, or it can't be written.
+    pub fn open_existing(path: &Path) -> Result<Self, StateError> {
+        let path = match path.canonicalize() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StateError::Missing(path.to_owned()));
+            }
+            found => found.map_err(|reason| StateError::new(path, reason))?,
+        };
+        let lock = take_lock(&path)?;
+        Ok(Self { path, lock })
+    }
+
     /// The directory itself.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -126,6 +154,35 @@ impl StateDir {
         self.path
             .join("overlays")
             .join(format!("{image}+{generation}"))
+    }
+
+    /// Records where an image lies that is served now, for commands that need it later.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn record_image(
+        &self,
+        image: &Name,
+        generation: u32,
+        file: &Path,
+    ) -> Result<(), StateError> {
+        let path = self.overlays_of(image, generation).join(IMAGE);
+        let failed = |reason| StateError::new(&path, reason);
+        let file = file.canonicalize().map_err(failed)?;
+        if self.image_path(image, generation)?.as_ref() == Some(&file) {
+            return Ok(());
+        }
+        durable::write(&path, file.as_os_str().as_bytes()).map_err(failed)
+    }
+
+    /// Where the image of an overlay directory was when it was served last, if that was recorded.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn image_path(&self, image: &Name, generation: u32) -> Result<Option<PathBuf>, StateError> {
+        let path = self.overlays_of(image, generation).join(IMAGE);
+        let recorded = read_bytes(&path).map_err(|reason| StateError::new(&path, reason))?;
+        Ok(recorded.map(|bytes| PathBuf::from(OsString::from_vec(bytes))))
     }
 
     /// Makes the overlay directory of an image that is served for the first time, and records its
@@ -231,13 +288,18 @@ fn take_lock(directory: &Path) -> Result<File, StateError> {
 
 /// The text of a small file, or `None` where there is none. What is no text reads as damaged text.
 fn read_small(path: &Path) -> io::Result<Option<String>> {
+    let bytes = read_bytes(path)?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn read_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
     let mut bytes = Vec::new();
     file.take(SMALL_FILE_MAX).read_to_end(&mut bytes)?;
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    Ok(Some(bytes))
 }
 
 fn holds_a_directory(directory: &Path) -> io::Result<bool> {

@@ -25,6 +25,8 @@ enum Slot {
         volume: Rc<Volume>,
         users: usize,
     },
+    /// Held back from clients while its files are worked on.
+    Held,
 }
 
 /// The open volumes of a shard.
@@ -45,7 +47,7 @@ impl Volumes {
                     *users += 1;
                     return Ok(());
                 }
-                Some(Slot::Busy) => {}
+                Some(Slot::Busy | Slot::Held) => {}
             }
             changed.await;
         }
@@ -84,20 +86,46 @@ impl Volumes {
     pub(super) fn get(&self, key: &VolumeKey) -> Option<Rc<Volume>> {
         match self.slots.borrow().get(key)? {
             Slot::Open { volume, .. } => Some(Rc::clone(volume)),
-            Slot::Busy => None,
+            Slot::Busy | Slot::Held => None,
         }
+    }
+
+    /// Holds a volume back from clients until it is released; one that is open is given instead.
+    pub(super) async fn hold(&self, key: &VolumeKey) -> Option<Rc<Volume>> {
+        loop {
+            let changed = self.changed.notified();
+            match self.slots.borrow().get(key) {
+                None => break,
+                Some(Slot::Open { volume, .. }) => return Some(Rc::clone(volume)),
+                Some(Slot::Busy | Slot::Held) => {}
+            }
+            changed.await;
+        }
+        self.slots.borrow_mut().insert(key.clone(), Slot::Held);
+        None
+    }
+
+    /// Whether a volume is open, or being opened or closed, or held back.
+    pub(super) fn has(&self, key: &VolumeKey) -> bool {
+        self.slots.borrow().contains_key(key)
     }
 
     /// One of those who had it open is done with it; the last one closes it.
     pub(super) async fn release(&self, key: &VolumeKey) {
-        let Some(volume) = self.take_if_last(key) else {
-            return;
-        };
-        if let Err(error) = volume.close().await {
-            tracing::error!("closing {key}: {error}");
+        if !self.is_held(key) {
+            let Some(volume) = self.take_if_last(key) else {
+                return;
+            };
+            if let Err(error) = volume.close().await {
+                tracing::error!("closing {key}: {error}");
+            }
         }
         self.slots.borrow_mut().remove(key);
         self.changed.notify_waiters();
+    }
+
+    fn is_held(&self, key: &VolumeKey) -> bool {
+        matches!(self.slots.borrow().get(key), Some(Slot::Held))
     }
 
     fn take_if_last(&self, key: &VolumeKey) -> Option<Rc<Volume>> {
@@ -125,7 +153,7 @@ async fn open_overlay(target: &Target) -> Result<Option<Overlay<RealDisk>>, Open
     let Some((dir, spec)) = target.overlay.clone() else {
         return Ok(None);
     };
-    io::offload(move || Overlay::open(&RealDisk, &dir, &spec))
-        .await
-        .map(Some)
+    let mut overlay = io::offload(move || Overlay::open(&RealDisk, &dir, &spec)).await?;
+    overlay.set_limit(target.limit);
+    Ok(Some(overlay))
 }

@@ -231,6 +231,11 @@ impl Server {
         &self.setup
     }
 
+    /// The number of the process, for tools that look into it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The URIs it printed, one a listener.
     pub(crate) fn uris(&self) -> Vec<String> {
         self.listening.iter().map(|line| uri_in(line)).collect()

@@ -58,6 +58,7 @@ pub(crate) const LAYERS: &[Layer] = &[
             "overlay/header",
             "overlay/journal",
             "overlay/map",
+            "overlay/quota",
             "overlay/space",
             "units",
             "limits",

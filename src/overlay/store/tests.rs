@@ -484,3 +484,77 @@ proptest! {
         }
     }
 }
+
+/// A bench whose overlay may have so many blocks.
+fn limited(blocks: u64) -> Bench {
+    let mut bench = Bench::new(100 * BLOCK_BYTES);
+    bench.overlay().set_limit(Some(blocks));
+    bench
+}
+
+fn try_write(bench: &mut Bench, first: u64, blocks: usize) -> Result<(), WriteError> {
+    let range = ByteRange::new(first * BLOCK_BYTES as u64, (blocks * BLOCK_BYTES) as u64);
+    let data = vec![0xab; blocks * BLOCK_BYTES];
+    bench
+        .overlay()
+        .write(range.unwrap(), &data, &BaseBlocks::default())
+}
+
+#[test]
+fn a_write_past_the_limit_is_refused_and_changes_nothing() {
+    let mut bench = limited(5);
+    try_write(&mut bench, 0, 4).unwrap();
+    let before = bench.overlay().map().counts();
+    let refused = try_write(&mut bench, 3, 3);
+    assert!(matches!(refused, Err(WriteError::NoSpace)));
+    assert_eq!(bench.overlay().map().counts(), before);
+    let mut untouched = [1; BLOCK_BYTES];
+    let data = bench.overlay().data().clone();
+    data.read_at(&mut untouched, 4 * BLOCK_BYTES as u64)
+        .unwrap();
+    assert_eq!(untouched, [0; BLOCK_BYTES]);
+    try_write(&mut bench, 3, 2).unwrap();
+}
+
+#[test]
+fn blocks_that_are_there_can_be_rewritten_at_the_limit() {
+    let mut bench = limited(5);
+    try_write(&mut bench, 0, 5).unwrap();
+    try_write(&mut bench, 1, 3).unwrap();
+    assert!(bench.overlay().poison().is_none());
+    bench.flush();
+}
+
+#[test]
+fn zeroed_blocks_make_room_for_others() {
+    let mut bench = limited(5);
+    try_write(&mut bench, 0, 5).unwrap();
+    assert!(try_write(&mut bench, 50, 1).is_err());
+    bench.zero(ByteRange::between(0, 4096), Zeroing::Free);
+    try_write(&mut bench, 50, 1).unwrap();
+}
+
+#[test]
+fn blocks_zeroed_without_a_hole_take_no_space_under_a_limit() {
+    let mut bench = limited(5);
+    for first in [0, 20, 40] {
+        let range = ByteRange::between(first * 4096, (first + 20) * 4096);
+        bench.zero(range, Zeroing::Reserve);
+    }
+    bench.flush();
+    let data = bench.dir().join("data");
+    let space = std::os::unix::fs::MetadataExt::blocks(&data.metadata().unwrap()) * 512;
+    assert!(space <= 5 * 4096, "{space} bytes");
+}
+
+#[test]
+fn blocks_are_counted_again_when_an_overlay_is_reopened() {
+    let mut bench = limited(5);
+    try_write(&mut bench, 0, 5).unwrap();
+    bench.flush();
+    bench.reopen();
+    assert_eq!(bench.overlay().counts(), bench.overlay().map().counts());
+    bench.overlay().set_limit(Some(5));
+    assert!(try_write(&mut bench, 50, 1).is_err());
+    try_write(&mut bench, 4, 1).unwrap();
+}
