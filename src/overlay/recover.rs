@@ -4,8 +4,10 @@
 //! - What was acknowledged is in the map that comes out, or the overlay is refused: damage in the
 //!   middle of the chain is never taken for its end.
 //! - Before a record is believed that only the page cache may hold, data and journals are synced: a
-//!   later power loss must not take the data and leave the new checkpoint.
-//! - Recovery can be interrupted anywhere and done again.
+//!   later power loss must not take the data and leave a checkpoint that names it.
+//! - Recovery goes on in the live journal and writes no checkpoint: it needs no space, so a full
+//!   disk keeps nobody's overlay closed. A checkpoint that was under way is owed, and made behind
+//!   the next flush. So recovery can be interrupted anywhere and done again.
 
 use std::io;
 use std::path::Path;
@@ -14,7 +16,7 @@ use super::checkpoint::{self, CheckpointError, Snapshot};
 use super::create::{self, DATA, HEADER, JOURNALS, block_count};
 use super::cycle::{Cycle, CycleError, Files, Step};
 use super::header::{Base, HEADER_BYTES, Header, HeaderError};
-use super::journal::{self, Change, Cursor, JOURNAL_BYTES, JournalDamage};
+use super::journal::{self, ChainEnd, Change, Cursor, JOURNAL_BYTES, JournalDamage};
 use super::map::BlockMap;
 use super::{Overlay, OverlayMode};
 use crate::disk::{Disk, DiskFile};
@@ -160,13 +162,14 @@ fn recover<D: Disk>(
     for journal in &files.journals {
         files.sync(journal, "sync of the journal")?;
     }
-    let found = replay_journals(&files, snapshot)?;
-    remove_leftovers(disk, dir);
-    let (map, cursor) = match found.settled {
-        Some(cursor) => (found.map, cursor),
-        None => settle(&files, found)?,
+    let (generation, chain) = (snapshot.generation, snapshot.chain);
+    remove_leftovers(disk, dir, generation);
+    let Found { map, cursor, owed } = replay_journals(&files, snapshot)?;
+    let cursor = match cursor {
+        Some(cursor) => cursor,
+        None => begin_journal(&files, generation, chain)?,
     };
-    Ok(Overlay::new(files, header, map, cursor))
+    Ok(Overlay::new(files, header, map, cursor, owed))
 }
 
 fn open_files<D: Disk>(disk: &D, dir: &Path, header: &Header) -> Result<Files<D>, OpenError> {
@@ -218,10 +221,10 @@ fn newest_checkpoint<D: Disk>(
 /// What checkpoint and journals say together.
 struct Found {
     map: BlockMap,
-    /// The last frame believed.
-    last: Cursor,
-    /// Where to go on without a new checkpoint: the journal is live and has no epoch yet.
-    settled: Option<Cursor>,
+    /// Where the live journal goes on; `None` where it was never begun.
+    cursor: Option<Cursor>,
+    /// The checkpoint that was to replace the older of two live journals.
+    owed: Option<Snapshot>,
 }
 
 fn replay_journals<D: Disk>(files: &Files<D>, snapshot: Snapshot) -> Result<Found, OpenError> {
@@ -230,46 +233,63 @@ fn replay_journals<D: Disk>(files: &Files<D>, snapshot: Snapshot) -> Result<Foun
         chain,
         mut map,
     } = snapshot;
-    let none = Cursor {
-        generation,
-        offset: 0,
-        chain,
-    };
-    let Some(first) = replay(files, generation, none)? else {
+    let Some(first) = replay(files, generation, chain)? else {
         return Ok(Found {
             map,
-            last: none,
-            settled: None,
+            cursor: None,
+            owed: None,
         });
     };
     apply(&mut map, &first.changes);
-    let Some(second) = replay(files, generation + 1, first.cursor)? else {
-        let settled = first.changes.is_empty().then_some(first.cursor);
+    let (generation, chain) = (generation + 1, first.cursor.chain);
+    let Some(second) = replay(files, generation, chain)? else {
         return Ok(Found {
             map,
-            last: first.cursor,
-            settled,
+            cursor: Some(first.cursor),
+            owed: None,
         });
+    };
+    let owed = Snapshot {
+        generation,
+        chain,
+        map: map.clone(),
     };
     apply(&mut map, &second.changes);
     Ok(Found {
         map,
-        last: second.cursor,
-        settled: None,
+        cursor: Some(second.cursor),
+        owed: Some(owed),
     })
+}
+
+/// The journal behind a checkpoint that was made in place of one, and whose start frame is missing:
+/// the server ended just between the two.
+fn begin_journal<D: Disk>(
+    files: &Files<D>,
+    generation: u64,
+    chain: ChainEnd,
+) -> Result<Cursor, OpenError> {
+    let start = journal::start_frame(&files.uuid, generation, chain);
+    let cursor = start.after;
+    Cycle {
+        files: files.clone(),
+        steps: vec![Step::Append(start)],
+    }
+    .run()?;
+    Ok(cursor)
 }
 
 fn replay<D: Disk>(
     files: &Files<D>,
     generation: u64,
-    before: Cursor,
+    chain: ChainEnd,
 ) -> Result<Option<journal::Replay>, OpenError> {
     let mut bytes = vec![0; JOURNAL_BYTES];
     files
         .journal(generation)
         .read_at(&mut bytes, 0)
         .map_err(during("reading a journal"))?;
-    journal::replay(&files.uuid, generation, before.chain, &bytes)
+    journal::replay(&files.uuid, generation, chain, &bytes)
         .map_err(|source| OpenError::Journal { generation, source })
 }
 
@@ -294,39 +314,26 @@ pub(super) fn look<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Seen<D>>, Ope
     };
     let files = open_files(disk, dir, &header)?;
     let snapshot = newest_checkpoint(disk, dir, &header)?;
+    let unbegun = Cursor {
+        generation: snapshot.generation,
+        offset: 0,
+        chain: snapshot.chain,
+    };
     let found = replay_journals(&files, snapshot)?;
     Ok(Some(Seen {
         header,
         data: files.data,
         map: found.map,
-        cursor: found.last,
+        cursor: found.cursor.unwrap_or(unbegun),
     }))
 }
 
-/// Ends recovery in a fresh checkpoint and a fresh journal, in the order of rule R6.
-fn settle<D: Disk>(files: &Files<D>, found: Found) -> Result<(BlockMap, Cursor), OpenError> {
-    let generation = found.last.generation + 1;
-    let chain = found.last.chain;
-    let start = journal::start_frame(&files.uuid, generation, chain);
-    let cursor = start.after;
-    let snapshot = Snapshot {
-        generation,
-        chain,
-        map: found.map.clone(),
-    };
-    let steps = vec![Step::Checkpoint(snapshot), Step::Append(start)];
-    Cycle {
-        files: files.clone(),
-        steps,
-    }
-    .run()?;
-    Ok((found.map, cursor))
-}
-
 /// Temporary files of an interrupted checkpoint, and checkpoints that a newer one has replaced.
-fn remove_leftovers<D: Disk>(disk: &D, dir: &Path) {
+/// What can't be removed is no harm.
+fn remove_leftovers<D: Disk>(disk: &D, dir: &Path, newest: u64) {
     for name in disk.list(dir).unwrap_or_default() {
-        if name.ends_with(".tmp") {
+        let is_older = checkpoint::generation_of(&name).is_some_and(|old| old < newest);
+        if is_older || name.ends_with(".tmp") {
             let _ = disk.remove(&dir.join(name));
         }
     }

@@ -9,6 +9,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::checkpoint::Snapshot;
 use super::cycle::{Files, is_out_of_space};
 use super::epoch::Epoch;
 use super::flush::{Checkpointing, Flight};
@@ -85,7 +86,13 @@ pub struct Overlay<D: Disk> {
 }
 
 impl<D: Disk> Overlay<D> {
-    pub(super) fn new(files: Files<D>, header: Header, map: BlockMap, cursor: Cursor) -> Self {
+    pub(super) fn new(
+        files: Files<D>,
+        header: Header,
+        map: BlockMap,
+        cursor: Cursor,
+        owed: Option<Snapshot>,
+    ) -> Self {
         Self {
             files,
             header,
@@ -95,7 +102,7 @@ impl<D: Disk> Overlay<D> {
             space: FreedSpace::default(),
             cursor,
             flight: None,
-            checkpointing: Checkpointing::Idle,
+            checkpointing: owed.map_or(Checkpointing::Idle, Checkpointing::Owed),
             dirty: false,
             poison: None,
         }

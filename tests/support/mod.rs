@@ -2,12 +2,16 @@
 //! tools.
 
 mod data;
+mod mount;
 pub(crate) mod nbd;
 mod server;
+mod stamps;
 mod tool;
 
 pub(crate) use data::{
     Fingerprint, Seeded, assert_same, btrfs_image, pseudo_random, read_file, write_file,
 };
+pub(crate) use mount::{Mount, make_file_system};
 pub(crate) use server::{PATIENCE, Refusal, Server, Setup, eventually};
+pub(crate) use stamps::{SECTOR, Stamps};
 pub(crate) use tool::{Finished, Tool, is_root, require, skipped};

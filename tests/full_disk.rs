@@ -1,0 +1,93 @@
+//! The file system of the overlays is full: the client is told, nothing is lost, and all is well
+//! again once there is space.
+
+#[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
+mod support;
+
+use support::nbd::{Client, Failure, assert_errno, errno};
+use support::{Mount, Server, Setup, assert_same, is_root, make_file_system, require, skipped};
+
+const DISK: usize = 64 << 20;
+const PIECE: usize = 256 << 10;
+
+/// A server whose overlays have about 20 MiB, and a filler that takes a half of that.
+fn cramped() -> Option<(Server, Mount)> {
+    if !require(&["mkfs.ext4", "mount"]) {
+        return None;
+    }
+    if !is_root() {
+        skipped("root, for mounts");
+        return None;
+    }
+    let setup = Setup::of_bytes(&vec![0; DISK]);
+    let file = setup.file("small.img");
+    make_file_system(&["mkfs.ext4", "-q", "-F"], &file, 32);
+    let mount = Mount::new(&file, &setup.file("small"))?;
+    std::fs::write(mount.at.join("filler"), vec![1; 10 << 20]).expect("room for the filler");
+    let state = mount.at.join("state");
+    Some((setup.with_state(&state).start(), mount))
+}
+
+fn piece(number: usize) -> Vec<u8> {
+    vec![u8::try_from(number % 251).expect("below 251") + 1; PIECE]
+}
+
+/// Writes piece after piece until one is refused; how many there was room for.
+fn fill(client: &mut Client) -> usize {
+    for number in 0..DISK / PIECE {
+        match client.write((number * PIECE) as u64, &piece(number)) {
+            Ok(()) => {}
+            Err(Failure::Errno(code)) if code == errno::ENOSPC => return number,
+            Err(other) => panic!("piece {number}: {other:?}"),
+        }
+    }
+    panic!("a disk of 64 MiB fitted into 20");
+}
+
+fn assert_pieces(client: &mut Client, count: usize) {
+    for number in 0..count {
+        let seen = client.read(
+            (number * PIECE) as u64,
+            u32::try_from(PIECE).expect("small"),
+        );
+        assert_same(
+            &seen.expect("a read"),
+            &piece(number),
+            &format!("piece {number}"),
+        );
+    }
+}
+
+#[test]
+fn a_full_file_system_is_told_and_loses_nothing() {
+    let Some((server, mount)) = cramped() else {
+        return;
+    };
+    let mut client = server.client("disk@a");
+    let count = fill(&mut client);
+    assert!(count > 0, "there was room for something");
+    assert_pieces(&mut client, count);
+    client.flush().expect("a flush needs no more room");
+    let server = server.kill().start();
+    assert_pieces(&mut server.client("disk@a"), count);
+    drop(server);
+    drop(mount);
+}
+
+#[test]
+fn writes_succeed_again_once_there_is_space() {
+    let Some((server, mount)) = cramped() else {
+        return;
+    };
+    let mut client = server.client("disk@a");
+    let count = fill(&mut client);
+    let next = (count * PIECE) as u64;
+    assert_errno(client.write(next, &piece(count)), errno::ENOSPC);
+    std::fs::remove_file(mount.at.join("filler")).expect("a filler");
+    client.write(next, &piece(count)).expect("room again");
+    client.flush().expect("a flush");
+    let server = server.kill().start();
+    assert_pieces(&mut server.client("disk@a"), count + 1);
+    drop(server);
+    drop(mount);
+}
