@@ -90,7 +90,8 @@ enum Action {
     ///
     /// The new file has the size of the image, and what the client sees. It shares unchanged blocks
     /// with the image where the file system can do that; else they are copied. Holes and zeroed
-    /// blocks become holes. Image and overlay stay as they are.
+    /// blocks become holes. Image and overlay stay as they are. A client that connects meanwhile
+    /// waits for its overlay, and is turned away after half a minute.
     ///
     /// The file gets its name when all of it is on the disk, and never replaces another. Until then
     /// it is called .NAME.cowherd-new; what a crash left under that name is removed by the next
@@ -225,8 +226,8 @@ impl Bar {
         let bar = self.0.get_or_init(|| {
             let style = "{prefix} [{bar:30}] {bytes} of {total_bytes}, {eta} left";
             let style = ProgressStyle::with_template(style);
-            ProgressBar::new(progress.total)
-                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(progress.total).with_style(style.progress_chars("=> "))
         });
         bar.set_prefix(progress.overlay.clone());
         bar.set_length(progress.total);

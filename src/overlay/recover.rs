@@ -16,7 +16,7 @@ use super::checkpoint::{self, CheckpointError, Snapshot};
 use super::create::{self, DATA, HEADER, JOURNALS, block_count};
 use super::cycle::{Cycle, CycleError, Files, Step};
 use super::header::{Base, HEADER_BYTES, Header, HeaderError};
-use super::journal::{self, ChainEnd, Change, Cursor, Frames, JOURNAL_BYTES, JournalDamage};
+use super::journal::{self, ChainEnd, Change, Cursor, JOURNAL_BYTES, JournalDamage};
 use super::map::BlockMap;
 use super::{Overlay, OverlayMode};
 use crate::disk::{Disk, DiskFile};
@@ -162,20 +162,14 @@ fn recover<D: Disk>(
     for journal in &files.journals {
         files.sync(journal, "sync of the journal")?;
     }
-    remove_leftovers(disk, dir, snapshot.generation);
-    let found = replay_journals(&files, snapshot)?;
-    if let Some(start) = found.start {
-        let files = files.clone();
-        let steps = vec![Step::Append(start)];
-        Cycle { files, steps }.run()?;
-    }
-    Ok(Overlay::new(
-        files,
-        header,
-        found.map,
-        found.cursor,
-        found.owed,
-    ))
+    let (generation, chain) = (snapshot.generation, snapshot.chain);
+    remove_leftovers(disk, dir, generation);
+    let Found { map, cursor, owed } = replay_journals(&files, snapshot)?;
+    let cursor = match cursor {
+        Some(cursor) => cursor,
+        None => begin_journal(&files, generation, chain)?,
+    };
+    Ok(Overlay::new(files, header, map, cursor, owed))
 }
 
 fn open_files<D: Disk>(disk: &D, dir: &Path, header: &Header) -> Result<Files<D>, OpenError> {
@@ -227,11 +221,8 @@ fn newest_checkpoint<D: Disk>(
 /// What checkpoint and journals say together.
 struct Found {
     map: BlockMap,
-    /// Where the live journal goes on.
-    cursor: Cursor,
-    /// The start frame of the live journal where it is missing: the checkpoint before it was made
-    /// in place of a journal, and the server ended just between the two.
-    start: Option<Frames>,
+    /// Where the live journal goes on; `None` where it was never begun.
+    cursor: Option<Cursor>,
     /// The checkpoint that was to replace the older of two live journals.
     owed: Option<Snapshot>,
 }
@@ -243,33 +234,49 @@ fn replay_journals<D: Disk>(files: &Files<D>, snapshot: Snapshot) -> Result<Foun
         mut map,
     } = snapshot;
     let Some(first) = replay(files, generation, chain)? else {
-        let start = journal::start_frame(&files.uuid, generation, chain);
         return Ok(Found {
             map,
-            cursor: start.after,
-            start: Some(start),
+            cursor: None,
             owed: None,
         });
     };
     apply(&mut map, &first.changes);
-    let mut found = Found {
-        map,
-        cursor: first.cursor,
-        start: None,
-        owed: None,
-    };
     let (generation, chain) = (generation + 1, first.cursor.chain);
-    if let Some(second) = replay(files, generation, chain)? {
-        let map = found.map.clone();
-        found.owed = Some(Snapshot {
-            generation,
-            chain,
+    let Some(second) = replay(files, generation, chain)? else {
+        return Ok(Found {
             map,
+            cursor: Some(first.cursor),
+            owed: None,
         });
-        apply(&mut found.map, &second.changes);
-        found.cursor = second.cursor;
+    };
+    let owed = Snapshot {
+        generation,
+        chain,
+        map: map.clone(),
+    };
+    apply(&mut map, &second.changes);
+    Ok(Found {
+        map,
+        cursor: Some(second.cursor),
+        owed: Some(owed),
+    })
+}
+
+/// The journal behind a checkpoint that was made in place of one, and whose start frame is missing:
+/// the server ended just between the two.
+fn begin_journal<D: Disk>(
+    files: &Files<D>,
+    generation: u64,
+    chain: ChainEnd,
+) -> Result<Cursor, OpenError> {
+    let start = journal::start_frame(&files.uuid, generation, chain);
+    let cursor = start.after;
+    Cycle {
+        files: files.clone(),
+        steps: vec![Step::Append(start)],
     }
-    Ok(found)
+    .run()?;
+    Ok(cursor)
 }
 
 fn replay<D: Disk>(
@@ -307,12 +314,17 @@ pub(super) fn look<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Seen<D>>, Ope
     };
     let files = open_files(disk, dir, &header)?;
     let snapshot = newest_checkpoint(disk, dir, &header)?;
+    let unbegun = Cursor {
+        generation: snapshot.generation,
+        offset: 0,
+        chain: snapshot.chain,
+    };
     let found = replay_journals(&files, snapshot)?;
     Ok(Some(Seen {
         header,
         data: files.data,
         map: found.map,
-        cursor: found.cursor,
+        cursor: found.cursor.unwrap_or(unbegun),
     }))
 }
 

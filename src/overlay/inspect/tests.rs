@@ -153,6 +153,19 @@ fn a_look_at_an_open_overlay_sees_what_is_not_flushed_too() {
 }
 
 #[test]
+fn a_look_does_not_begin_a_journal_that_a_crash_left_unbegun() {
+    let bench = Bench::new();
+    let journal = bench.dir().join("journal.b");
+    std::fs::write(&journal, vec![0; JOURNAL_BYTES]).unwrap();
+    let before = bench.fingerprint();
+    let view = bench.look();
+    assert_eq!(view.journal, JournalFill::new(1, 0));
+    assert!(bench.fingerprint() == before);
+    drop(bench.open());
+    assert!(bench.look().journal.used > 0);
+}
+
+#[test]
 fn where_no_overlay_is_none_is_seen() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("client");

@@ -225,3 +225,52 @@ async fn receive(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Lin
     let is_full = line.len() as u64 >= CONTROL_REQUEST_MAX;
     Ok(is_full.then_some(Line::TooLong))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn door(home: &tempfile::TempDir) -> Door {
+        let state = StateDir::open(home.path()).unwrap();
+        Door {
+            workshop: Workshop::alone(Arc::new(state)),
+            stop: Arc::default(),
+        }
+    }
+
+    fn progress() -> Progress {
+        Progress {
+            overlay: "disk+1@a".to_owned(),
+            done: 1,
+            total: 2,
+        }
+    }
+
+    #[test]
+    fn work_goes_on_while_somebody_waits_for_it() {
+        let home = tempfile::tempdir().unwrap();
+        let (sender, mut told) = mpsc::channel(1);
+        let report = door(&home).reporter(sender);
+        assert!((0..100).all(|_| report(&progress()).is_continue()));
+        assert_eq!(told.try_recv(), Ok(progress()));
+    }
+
+    #[test]
+    fn work_that_nobody_waits_for_is_stopped() {
+        let home = tempfile::tempdir().unwrap();
+        let (sender, told) = mpsc::channel(1);
+        let report = door(&home).reporter(sender);
+        drop(told);
+        assert!(report(&progress()).is_break());
+    }
+
+    #[test]
+    fn work_is_stopped_with_the_server() {
+        let home = tempfile::tempdir().unwrap();
+        let (sender, _told) = mpsc::channel(1);
+        let door = door(&home);
+        let report = door.reporter(sender);
+        door.stop.store(true, Ordering::Relaxed);
+        assert!(report(&progress()).is_break());
+    }
+}
