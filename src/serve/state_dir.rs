@@ -21,8 +21,9 @@ use thiserror::Error;
 use crate::image::{Difference, Identity, IdentityTextError};
 use crate::name::Name;
 
-/// The file in an overlay directory that tells which image its overlays were made over.
-const IDENTITY: &str = "identity";
+/// The file in an overlay directory that tells which image its overlays were made over. No client
+/// can have this name: names never begin with a dot.
+const IDENTITY: &str = ".identity";
 
 /// Longest identity or lock file that is read; a longer one is damaged.
 const SMALL_FILE_MAX: u64 = 4096;
