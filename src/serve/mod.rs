@@ -54,6 +54,8 @@ pub fn run(options: Options) -> Result<(), Failure> {
     host::raise_file_limit();
     let state = open_state(&options)?;
     let images = open_images(&options, state.as_ref())?;
+    // The demo keeps its image there, and a read-only one nothing else.
+    let state = state.filter(|_| !options.read_only);
     let bound = bind(&options.listen, inherited)?;
     let watch = Watch::start(images.clone()).map_err(failed)?;
     let shards = Shards::start(options.shards)?;
@@ -185,7 +187,9 @@ fn announce(options: &Options, bound: &[Bound]) -> std::io::Result<()> {
         writeln!(out, "listening on {}", bound.address)?;
     }
     match bound.first() {
-        Some(first) if options.demo => demo::write_hints(&mut out, &first.address),
+        Some(first) if options.demo && !options.read_only => {
+            demo::write_hints(&mut out, &first.address)
+        }
         _ => Ok(()),
     }
 }
