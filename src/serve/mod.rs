@@ -4,7 +4,7 @@
 //!   checked values.
 //! - `accept` and `connection` are the control plane: one ordinary tokio runtime.
 //! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`,
-//!   `succession`, `outbox` and `budget` are the data plane: threads with a ring each.
+//!   `succession`, `outbox`, `memory` and `budget` are the data plane: threads with a ring each.
 
 mod accept;
 mod budget;
@@ -14,6 +14,7 @@ pub mod demo;
 mod herd;
 mod host;
 pub mod listen;
+mod memory;
 mod options;
 mod outbox;
 mod placement;
