@@ -131,3 +131,14 @@ pub const CONTROL_CONNECTIONS_MAX: usize = 16;
 pub const CONTROL_REQUEST_TIME: Duration = Duration::from_secs(30);
 
 const _: () = assert!(CONTROL_REQUEST_MAX > 2 * 6 * 4096 + 256);
+
+/// Of [`SESSION_BYTES_MAX`], what a session need not share: one piece of a write, or several small
+/// reads. It is not counted in [`SHARD_BYTES_MAX`].
+pub const SESSION_BYTES_OWN: u64 = WRITE_PIECE as u64;
+
+/// A session that has been sending one lot of replies for so long is cut, if others have waited as
+/// long for the memory that it holds.
+pub const STALL_TIME: Duration = Duration::from_secs(5);
+
+const _: () =
+    assert!(SESSION_BYTES_OWN >= INLINE_READ_MAX && SESSION_BYTES_OWN < SESSION_BYTES_MAX);

@@ -5,10 +5,13 @@
 //!   truncated under a mapping raises SIGBUS on a touch, whereas the kernel's own copy fails with
 //!   EFAULT.
 //! - Every address given out lies inside the mapping.
+//! - Once the file was seen to change, nothing of it is sent any more, not even what was queued
+//!   before: see [`ImageMapping::disown`].
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::mm::{Advice, madvise};
@@ -19,6 +22,7 @@ use crate::units::ByteRange;
 #[derive(Debug)]
 pub struct ImageMapping {
     map: MmapRaw,
+    disowned: AtomicBool,
 }
 
 impl ImageMapping {
@@ -30,7 +34,21 @@ impl ImageMapping {
         let map = MmapOptions::new()
             .len(len)
             .map_raw_read_only(&file.as_fd())?;
-        Ok(Self { map })
+        Ok(Self {
+            map,
+            disowned: AtomicBool::new(false),
+        })
+    }
+
+    /// Says that the file is no longer what was mapped.
+    pub fn disown(&self) {
+        self.disowned.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the file is no longer what was mapped: then its bytes must not be sent.
+    #[must_use]
+    pub fn is_disowned(&self) -> bool {
+        self.disowned.load(Ordering::Relaxed)
     }
 
     /// The address of `range` for an iovec, or `None` where it leaves the mapping.

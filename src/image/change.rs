@@ -127,6 +127,10 @@ impl Image {
 
     fn fail(&self, change: Change) {
         if self.change.set(change).is_ok() {
+            // Replies that a slow client has not taken yet name bytes that are others now.
+            if let Some(mapping) = &self.mapping {
+                mapping.disown();
+            }
             tracing::error!(
                 "image {} ({}) changed while it was served: {change}; its clients get I/O errors \
                  from now on; restart cowherd to serve the new content; overlays made over the old \

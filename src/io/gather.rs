@@ -40,6 +40,19 @@ pub struct Gather {
     iovecs: Vec<libc::iovec>,
     /// None or one; a `Vec` for its fixed place on the heap.
     message: Vec<libc::msghdr>,
+    /// What the message has of images.
+    images: Images,
+}
+
+/// What a message has of images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Images {
+    #[default]
+    None,
+    /// Bytes of images, all unchanged as far as is known.
+    Good,
+    /// Bytes of an image that has changed.
+    Disowned,
 }
 
 impl Gather {
@@ -82,7 +95,7 @@ impl Gather {
         self.push(Segment::Memory {
             address,
             len: range.len(),
-            _owner: Owner::Mapping(mapping),
+            owner: Owner::Mapping(mapping),
         });
         Ok(())
     }
@@ -106,7 +119,7 @@ impl Gather {
         self.push(Segment::Memory {
             address: bytes.as_ptr(),
             len: bytes.len() as u64,
-            _owner: Owner::Buffer(buffer),
+            owner: Owner::Buffer(buffer),
         });
         Ok(())
     }
@@ -152,6 +165,11 @@ impl Gather {
         batch
     }
 
+    /// What the message that [`Self::prepare`] made has of images, as of now.
+    pub(super) fn images(&self) -> Images {
+        self.images
+    }
+
     /// The message that [`Self::prepare`] made; null where it made none.
     pub(super) fn message(&self) -> *const libc::msghdr {
         self.message.first().map_or(std::ptr::null(), |first| first)
@@ -160,9 +178,11 @@ impl Gather {
     /// Fills `iovecs` up to the limits of one call.
     fn list_batch(&mut self) -> u64 {
         self.iovecs.clear();
+        self.images = Images::None;
         let mut batch = 0;
         let mut at = self.front_sent;
         for segment in &self.segments {
+            self.images = self.images.max(segment.images());
             while at < segment.len() {
                 let room = limits::GATHER_BYTES_MAX - batch;
                 if room == 0 || self.iovecs.len() == limits::GATHER_SEGMENTS_MAX {
@@ -185,16 +205,16 @@ enum Segment {
     Memory {
         address: *const u8,
         len: u64,
-        _owner: Owner,
+        owner: Owner,
     },
     Zeros(u64),
 }
 
-/// What keeps the memory of a segment alive; nothing reads it.
+/// What keeps the memory of a segment alive.
 #[derive(Debug)]
-#[expect(dead_code, reason = "owned for its lifetime only")]
 enum Owner {
     Mapping(Arc<ImageMapping>),
+    #[expect(dead_code, reason = "owned for its lifetime only")]
     Buffer(Rc<Buffer>),
 }
 
@@ -203,6 +223,20 @@ impl Segment {
         match self {
             Self::Header(bytes) => bytes.len() as u64,
             Self::Memory { len, .. } | Self::Zeros(len) => *len,
+        }
+    }
+
+    fn images(&self) -> Images {
+        match self {
+            Self::Memory {
+                owner: Owner::Mapping(mapping),
+                ..
+            } if mapping.is_disowned() => Images::Disowned,
+            Self::Memory {
+                owner: Owner::Mapping(_),
+                ..
+            } => Images::Good,
+            _ => Images::None,
         }
     }
 

@@ -23,7 +23,7 @@ use socket2::{Domain, SockRef, TcpKeepalive, Type};
 use thiserror::Error;
 
 use super::buffer::Buffer;
-use super::gather::Gather;
+use super::gather::{Gather, Images};
 use super::receive::ReceiveBuffer;
 use super::ring;
 
@@ -34,7 +34,8 @@ const KEEPALIVE_PROBES: u32 = 3;
 #[derive(Debug, Error)]
 pub enum SendError {
     /// The kernel could not read mapped bytes of an image: the file was truncated, or its disk
-    /// failed. The connection itself is fine, but the peer has a part of a reply.
+    /// failed; or they were not sent since the image has changed. The connection itself is fine,
+    /// but the peer has a part of a reply.
     #[error("the image could not be read, {sent} bytes into the send")]
     ImageUnreadable {
         /// Bytes of this call that went out before.
@@ -165,7 +166,8 @@ impl Socket {
     }
 
     /// Sends all of `gather`, which is empty afterwards: at once as far as the socket takes it, the
-    /// rest through the ring.
+    /// rest through the ring. Bytes of an image are only sent at once, again and again: an
+    /// operation that waits would go on after the image has changed.
     ///
     /// Dropping a pending send ends the connection and empties `gather`.
     ///
@@ -176,10 +178,16 @@ impl Socket {
         let mut wait = false;
         while !gather.is_empty() {
             let batch = gather.prepare();
-            let result = if wait {
-                self.send_by_ring(gather).await
-            } else {
-                self.send_now(gather)
+            let result = match (gather.images(), wait) {
+                (Images::Disowned, _) => return Err(SendError::ImageUnreadable { sent }),
+                (Images::None, true) => self.send_by_ring(gather).await,
+                (Images::Good, true) => {
+                    self.writable().await;
+                    wait = false;
+                    // The image may have changed meanwhile.
+                    continue;
+                }
+                (_, false) => self.send_now(gather),
             };
             match result {
                 Ok(0) => return Err(SendError::new(sent, ErrorKind::WriteZero.into())),
@@ -302,6 +310,16 @@ impl Socket {
         let (result, back) = unsafe { self.submit(entry, owned) }.await;
         *gather = back;
         result.map(|count| count as u64)
+    }
+
+    /// Waits until something can be sent, or never again.
+    async fn writable(&self) {
+        let events = libc::POLLOUT.cast_unsigned().into();
+        let entry = opcode::PollAdd::new(self.target(), events).build();
+        // SAFETY: POLL_ADD without its multi flag completes once, and uses no memory.
+        let (result, ()) = unsafe { self.submit(entry, ()) }.await;
+        // What is wrong with the socket the next send tells.
+        drop(result);
     }
 
     /// Submits an operation on this socket; ends the connection where the future is dropped.

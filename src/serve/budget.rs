@@ -24,6 +24,11 @@ impl Budget {
         }
     }
 
+    /// How much is taken.
+    pub(super) fn used(&self) -> u64 {
+        self.used.get()
+    }
+
     /// Takes `amount` once there is room for it.
     pub(super) async fn take(&self, amount: u64) {
         self.wait(|used| used == 0 || used + amount <= self.limit)

@@ -61,7 +61,6 @@ pub fn demo_image(dir: &Path) -> Result<PathBuf, DemoError> {
     }
 }
 
-/// Fills another file first, so that the image is there whole or not at all.
 /// Tells what to try with the demo image, in lines for a terminal.
 ///
 /// # Errors
@@ -79,6 +78,7 @@ pub fn write_hints(out: &mut impl Write, address: &BoundAddress) -> io::Result<(
     )
 }
 
+/// Fills another file first, so that the image is there whole or not at all.
 fn make(path: &Path) -> io::Result<()> {
     let unfinished = path.with_extension("tmp");
     let mut file = File::options()

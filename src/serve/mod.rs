@@ -5,7 +5,7 @@
 //! - [`control`] answers `cowherd overlay`, on the socket of a running server or without one.
 //! - `accept` and `connection` are the control plane: one ordinary tokio runtime.
 //! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`,
-//!   `succession`, `outbox` and `budget` are the data plane: threads with a ring each.
+//!   `succession`, `outbox`, `memory` and `budget` are the data plane: threads with a ring each.
 
 mod accept;
 mod budget;
@@ -16,6 +16,7 @@ pub mod demo;
 mod herd;
 mod host;
 pub mod listen;
+mod memory;
 mod options;
 mod outbox;
 mod placement;
@@ -59,6 +60,8 @@ pub fn run(options: Options) -> Result<(), Failure> {
     // Right after the lock, so that no command finds one without the other for long.
     let control = state.as_ref().map(bind_control).transpose()?;
     let images = open_images(&options, state.as_ref())?;
+    // The demo keeps its image there, and a read-only one nothing else.
+    let state = state.filter(|_| !options.read_only);
     let bound = bind(&options.listen, inherited)?;
     let watch = Watch::start(images.clone()).map_err(failed)?;
     let shards = Shards::start(options.shards)?;
@@ -220,7 +223,9 @@ fn announce(options: &Options, bound: &[Bound]) -> std::io::Result<()> {
         writeln!(out, "listening on {}", bound.address)?;
     }
     match bound.first() {
-        Some(first) if options.demo => demo::write_hints(&mut out, &first.address),
+        Some(first) if options.demo && !options.read_only => {
+            demo::write_hints(&mut out, &first.address)
+        }
         _ => Ok(()),
     }
 }

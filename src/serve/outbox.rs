@@ -9,13 +9,15 @@
 use std::cell::{Cell, RefCell};
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::budget::Budget;
+use super::memory::{SessionMemory, ShardMemory, Since};
 use crate::export::{Piece, Volume};
 use crate::io::{Gather, OutOfRange, SendError, Socket};
-use crate::limits::{SESSION_BYTES_MAX, SESSION_REQUESTS_MAX};
+use crate::limits::SESSION_REQUESTS_MAX;
 
 /// Replies that go out together.
 #[derive(Debug, Default)]
@@ -34,22 +36,22 @@ pub(super) struct Outbox {
     /// Something is pending, or the session ends.
     wake: Notify,
     requests: Budget,
-    bytes: Budget,
-    shard_bytes: Rc<Budget>,
+    memory: SessionMemory,
+    sending: Since,
     closing: Cell<bool>,
     broken: Cell<bool>,
 }
 
 impl Outbox {
-    pub(super) fn new(socket: Socket, volume: Rc<Volume>, shard_bytes: Rc<Budget>) -> Self {
+    pub(super) fn new(socket: Socket, volume: Rc<Volume>, memory: Rc<ShardMemory>) -> Self {
         Self {
             socket,
             volume,
             pending: RefCell::default(),
             wake: Notify::new(),
             requests: Budget::new(SESSION_REQUESTS_MAX as u64),
-            bytes: Budget::new(SESSION_BYTES_MAX),
-            shard_bytes,
+            memory: SessionMemory::new(memory),
+            sending: Since::default(),
             closing: Cell::new(false),
             broken: Cell::new(false),
         }
@@ -59,27 +61,23 @@ impl Outbox {
     pub(super) async fn admit(&self, bytes: u64) {
         self.requests.take(1).await;
         if bytes > 0 {
-            self.bytes.take(bytes).await;
-            self.shard_bytes.take(bytes).await;
+            self.memory.take(bytes).await;
         }
     }
 
     /// Waits until a request that turns out to hold memory may be admitted with none.
     pub(super) async fn wait_for_room(&self) {
-        self.bytes.wait_for_room().await;
-        self.shard_bytes.wait_for_room().await;
+        self.memory.wait_for_room().await;
     }
 
     /// Charges memory that turned out to be held, beyond what was admitted.
     pub(super) fn charge(&self, bytes: u64) {
-        self.bytes.charge(bytes);
-        self.shard_bytes.charge(bytes);
+        self.memory.charge(bytes);
     }
 
     /// Gives memory back that no reply will hold.
     pub(super) fn discharge(&self, bytes: u64) {
-        self.bytes.give(bytes);
-        self.shard_bytes.give(bytes);
+        self.memory.give(bytes);
     }
 
     /// Queues the reply of a request that holds `bytes` of its admission.
@@ -128,10 +126,12 @@ impl Outbox {
         loop {
             let mut batch = std::mem::take(&mut *self.pending.borrow_mut());
             if batch.requests > 0 {
+                self.sending.begin();
                 if let Err(error) = self.socket.send(&mut batch.gather).await {
                     self.report(&error);
                     self.break_off();
                 }
+                self.sending.end();
                 self.settle(batch);
             } else if self.closing.get() {
                 return;
@@ -158,6 +158,11 @@ impl Outbox {
             // Most clients of a root file system end so: it is not worth a line.
             SendError::Connection { source, .. } => tracing::debug!("connection lost: {source}"),
         }
+    }
+
+    /// How long it has been sending one lot of replies, where it holds memory that others need.
+    pub(super) fn stalled_for(&self) -> Option<Duration> {
+        self.sending.lasts().filter(|_| self.memory.holds_shared())
     }
 
     /// Ends the connection at once; replies that come after go nowhere.

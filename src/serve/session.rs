@@ -8,7 +8,7 @@
 
 use std::rc::Rc;
 
-use super::budget::Budget;
+use super::memory::ShardMemory;
 use super::outbox::Outbox;
 use super::succession::Progress;
 use crate::export::{Piece, Volume, VolumeError};
@@ -55,10 +55,12 @@ impl Session {
         socket: Socket,
         volume: Rc<Volume>,
         pool: Pool,
-        shard_bytes: Rc<Budget>,
+        memory: &Rc<ShardMemory>,
         progress: Rc<Progress>,
     ) -> Self {
-        let outbox = Rc::new(Outbox::new(socket.clone(), Rc::clone(&volume), shard_bytes));
+        let (ours, theirs) = (Rc::clone(&volume), Rc::clone(memory));
+        let outbox = Rc::new(Outbox::new(socket.clone(), ours, theirs));
+        memory.join(&outbox);
         Self {
             socket,
             volume,

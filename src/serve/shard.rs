@@ -15,15 +15,14 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 
-use super::budget::Budget;
 use super::catalog::{Target, VolumeKey};
+use super::memory::ShardMemory;
 use super::placement::Placement;
 use super::session::{End, Session};
 use super::succession::{Elder, Progress};
 use super::volumes::Volumes;
 use crate::disk::RealDisk;
 use crate::io::{self, Pool, Socket};
-use crate::limits::SHARD_BYTES_MAX;
 use crate::nbd::ExportInfo;
 use crate::overlay::OpenError;
 use crate::overlay::inspect::View;
@@ -219,7 +218,7 @@ struct Entry {
 struct Shard {
     volumes: Volumes,
     pool: Pool,
-    bytes: Rc<Budget>,
+    memory: Rc<ShardMemory>,
     sessions: RefCell<BTreeMap<u64, Entry>>,
     next: Cell<u64>,
     draining: Cell<bool>,
@@ -233,7 +232,7 @@ impl Shard {
         Rc::new(Self {
             volumes: Volumes::default(),
             pool: Pool::new(),
-            bytes: Rc::new(Budget::new(SHARD_BYTES_MAX)),
+            memory: Rc::new(ShardMemory::new()),
             sessions: RefCell::default(),
             next: Cell::new(0),
             draining: Cell::new(false),
@@ -347,8 +346,7 @@ impl Shard {
             peer: peer.clone(),
             elder,
         });
-        let bytes = Rc::clone(&self.bytes);
-        let session = Session::new(socket, volume, self.pool.clone(), bytes, progress);
+        let session = Session::new(socket, volume, self.pool.clone(), &self.memory, progress);
         let shard = Rc::clone(self);
         drop(io::spawn(async move {
             tracing::info!("{peer} uses {}", lease.key);

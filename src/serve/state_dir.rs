@@ -25,11 +25,13 @@ use crate::name::Name;
 
 pub(super) use contents::LeftOver;
 
-/// The file in an overlay directory that tells which image its overlays were made over.
-const IDENTITY: &str = "identity";
+/// The file in an overlay directory that tells which image its overlays were made over. No client
+/// can have this name: names never begin with a dot.
+const IDENTITY: &str = ".identity";
 
-/// The file in an overlay directory that tells where its image was when it was served last.
-const IMAGE: &str = "image";
+/// The file in an overlay directory that tells where its image was when it was served last; the
+/// same goes for its name.
+const IMAGE: &str = ".image";
 
 /// The socket in the state directory that a running server answers commands on.
 pub const CONTROL_SOCKET: &str = "control.sock";

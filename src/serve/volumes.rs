@@ -2,6 +2,8 @@
 //!
 //! Invariants:
 //! - A volume is there at most once, so an overlay's files are never open twice.
+//! - A volume is shared only by those who ask for the same mode: a name that reads like an address
+//!   (`disk@127-0-0-1`) must not get that address's overlay, whose FLUSH makes nothing durable.
 //! - Who waits for a volume that is being opened or closed sees how that ended, and tries again.
 
 use std::cell::RefCell;
@@ -15,7 +17,7 @@ use super::catalog::{Target, VolumeKey};
 use crate::disk::RealDisk;
 use crate::export::Volume;
 use crate::io::{self, Pool};
-use crate::overlay::{OpenError, Overlay};
+use crate::overlay::{OpenError, Overlay, OverlayMode};
 
 #[derive(Debug)]
 enum Slot {
@@ -23,6 +25,8 @@ enum Slot {
     Busy,
     Open {
         volume: Rc<Volume>,
+        /// Of its overlay.
+        mode: Option<OverlayMode>,
         users: usize,
     },
     /// Held back from clients while its files are worked on.
@@ -43,7 +47,8 @@ impl Volumes {
             let changed = self.changed.notified();
             match self.slots.borrow_mut().get_mut(&target.key) {
                 None => break,
-                Some(Slot::Open { users, .. }) => {
+                Some(Slot::Open { mode, users, .. }) => {
+                    check_mode(*mode, target)?;
                     *users += 1;
                     return Ok(());
                 }
@@ -61,6 +66,7 @@ impl Volumes {
                 overlay,
                 pool.clone(),
             )),
+            mode: mode_of(target),
             users: 1,
         });
         let result = self.settle(&target.key, opened);
@@ -131,7 +137,7 @@ impl Volumes {
     fn take_if_last(&self, key: &VolumeKey) -> Option<Rc<Volume>> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(key)?;
-        let Slot::Open { volume, users } = slot else {
+        let Slot::Open { volume, users, .. } = slot else {
             return None;
         };
         *users -= 1;
@@ -146,6 +152,18 @@ impl Volumes {
     /// Whether none is open, or being opened or closed.
     pub(super) fn is_empty(&self) -> bool {
         self.slots.borrow().is_empty()
+    }
+}
+
+fn mode_of(target: &Target) -> Option<OverlayMode> {
+    target.overlay.as_ref().map(|(_, spec)| spec.mode)
+}
+
+/// What [`Overlay::open`] would say of an overlay that is not open yet.
+fn check_mode(found: Option<OverlayMode>, target: &Target) -> Result<(), OpenError> {
+    match found {
+        Some(found) if mode_of(target) != Some(found) => Err(OpenError::OtherMode(found)),
+        _ => Ok(()),
     }
 }
 

@@ -225,6 +225,32 @@ fn a_truncated_image_is_its_own_error_and_says_what_was_sent() {
 }
 
 #[test]
+fn nothing_of_an_image_is_sent_once_it_has_changed() {
+    on_both(|(socket, mut peer)| {
+        let bytes = pattern(50_000_000);
+        let (_file, mapping) = image(&bytes);
+        let error = run(async {
+            let mut gather = Gather::new();
+            let all = ByteRange::between(0, bytes.len() as u64);
+            gather.push_mapped(mapping.clone(), all).unwrap();
+            let mut sending = Box::pin(socket.send(&mut gather));
+            starts(&mut sending).await;
+            mapping.disown();
+            // There is room again; nothing of the image may take it.
+            let reader = thread::spawn(move || peer.read_to_end(&mut Vec::new()));
+            let error = sending.await.unwrap_err();
+            socket.shutdown(Shutdown::Both).unwrap();
+            (error, reader.join().unwrap().unwrap() as u64)
+        });
+        let (error, got) = error.unwrap();
+        let SendError::ImageUnreadable { sent } = error else {
+            panic!("{error}");
+        };
+        assert!(sent == got && got < bytes.len() as u64, "{sent} {got}");
+    });
+}
+
+#[test]
 fn a_peer_that_is_gone_breaks_the_connection_not_the_process() {
     on_both(|(socket, peer)| {
         drop(peer);

@@ -119,7 +119,7 @@ mod tests {
         ] {
             std::fs::create_dir_all(dir.path().join(path)).unwrap();
         }
-        std::fs::write(dir.path().join("overlays/arch+9/identity"), "").unwrap();
+        std::fs::write(dir.path().join("overlays/arch+9/.identity"), "").unwrap();
         let contents = state.contents().unwrap();
         let names: Vec<_> = contents.overlays.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["arch+9@a", "arch+10@a"]);

@@ -101,7 +101,7 @@ fn overlays_lie_below_image_and_generation() {
 fn an_identity_is_recorded_and_recognised() {
     let (_dir, state) = state();
     state.bind_identity(&arch(), 1, &identity()).unwrap();
-    let recorded = state.overlays_of(&arch(), 1).join("identity");
+    let recorded = state.overlays_of(&arch(), 1).join(IDENTITY);
     assert_eq!(
         std::fs::read_to_string(recorded).unwrap(),
         identity().to_text()
@@ -148,16 +148,16 @@ fn a_record_cut_short_by_a_crash_is_made_anew() {
     let (_dir, state) = state();
     let directory = state.overlays_of(&arch(), 1);
     durable::create_dirs(&directory).unwrap();
-    std::fs::write(directory.join("identity.tmp"), "cowh").unwrap();
+    std::fs::write(directory.join(".identity.tmp"), "cowh").unwrap();
     state.bind_identity(&arch(), 1, &identity()).unwrap();
-    assert!(!directory.join("identity.tmp").exists());
+    assert!(!directory.join(".identity.tmp").exists());
 }
 
 #[test]
 fn a_damaged_record_is_refused() {
     let (_dir, state) = state();
     state.bind_identity(&arch(), 1, &identity()).unwrap();
-    let recorded = state.overlays_of(&arch(), 1).join("identity");
+    let recorded = state.overlays_of(&arch(), 1).join(IDENTITY);
     std::fs::write(recorded, [0xff; 8192]).unwrap();
     let error = state.bind_identity(&arch(), 1, &identity()).unwrap_err();
     assert!(matches!(error, StateError::BadIdentity { .. }), "{error}");
