@@ -16,6 +16,7 @@
 mod image_file;
 mod mapping;
 mod real;
+pub mod sim;
 
 use std::fmt::Debug;
 use std::io;
