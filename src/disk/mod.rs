@@ -17,6 +17,7 @@ mod image_file;
 mod mapping;
 mod new_image;
 mod real;
+pub mod sim;
 mod sparse;
 
 use std::fmt::Debug;
