@@ -35,7 +35,7 @@ const KEEPALIVE_PROBES: u32 = 3;
 pub enum SendError {
     /// The kernel could not read mapped bytes of an image: the file was truncated, or its disk
     /// failed; or they were not sent since the image has changed. The connection itself is fine,
-    /// but the peer has a part of a reply.
+    /// but the peer may have a part of a reply.
     #[error("the image could not be read, {sent} bytes into the send")]
     ImageUnreadable {
         /// Bytes of this call that went out before.
