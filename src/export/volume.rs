@@ -4,9 +4,8 @@
 //! - All requests of one overlay run on one thread, and an overlay is borrowed only between two
 //!   awaits: no lock, and no request sees another's half-done change.
 //! - Nothing here waits for a disk on the shard's thread: what is not in memory goes by the ring,
-//!   syncs and checkpoints go to threads of their own. Three things still may wait: a write, for the
-//!   kernel's limit on dirty pages; the reserving of space; and a send of pages that were evicted
-//!   in the seconds since they were last seen in memory.
+//!   syncs and checkpoints go to their own threads. Exceptions: the kernel's limit on dirty pages,
+//!   the reserving of space, and sends of pages evicted since they were last seen in memory.
 //! - The image is read by the kernel only, from its mapping or its file.
 
 use std::cell::{Cell, RefCell};
