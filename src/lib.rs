@@ -3,6 +3,7 @@
 //! The layers, in the order a byte from the network meets them:
 //!
 //! - [`serve`] owns sockets, threads and signals; it joins protocol and storage, deciding neither.
+//! - [`config`] makes checked values of the config file.
 //! - [`nbd`] turns bytes into commands and results into bytes. It does no I/O and knows no storage.
 //! - [`export`] makes one disk of an image generation and a client's overlay.
 //! - [`overlay`] holds a client's changed blocks, and the order of writes that keeps them.
@@ -13,11 +14,13 @@
 //! `ARCHITECTURE.md` draws the whole, with the invariants.
 
 pub mod cli;
+pub mod config;
 pub mod disk;
 pub mod export;
 pub mod image;
 pub mod io;
 pub mod limits;
+pub mod mac;
 pub mod name;
 pub mod nbd;
 pub mod overlay;

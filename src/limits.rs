@@ -142,3 +142,6 @@ pub const STALL_TIME: Duration = Duration::from_secs(5);
 
 const _: () =
     assert!(SESSION_BYTES_OWN >= INLINE_READ_MAX && SESSION_BYTES_OWN < SESSION_BYTES_MAX);
+
+/// Bytes of a config file: room for every machine of a large herd.
+pub const CONFIG_BYTES_MAX: u64 = 16 * 1024 * 1024;

@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     /// An image is served under the name of its file without the last extension: `arch.img` is
     /// `arch`. It is opened read-only and never written. Its size need not be a multiple of
     /// anything. Images of one name can't be served together.
-    #[arg(value_name = "IMAGE", required_unless_present = "demo")]
+    #[arg(value_name = "IMAGE", required_unless_present_any = ["demo", "config"])]
     images: Vec<PathBuf>,
 
     /// Make a small disk image, serve it as `demo`, and print what to try
@@ -32,6 +32,13 @@ pub(super) struct Arguments {
     /// privileges, no configuration.
     #[arg(long, conflicts_with = "images")]
     demo: bool,
+
+    /// Serve what this file says
+    ///
+    /// The file is described in cowherd.toml(5). Images on the command line are served beside those
+    /// of the file; --listen and --state go before what it says. SIGHUP reads it again.
+    #[arg(long, value_name = "FILE", conflicts_with = "demo")]
+    config: Option<PathBuf>,
 
     /// Where to listen: HOST:PORT, [V6]:PORT or unix:/PATH; may be repeated
     ///
@@ -79,6 +86,7 @@ impl From<Arguments> for Options {
     fn from(arguments: Arguments) -> Self {
         Self {
             images: arguments.images,
+            config: arguments.config,
             demo: arguments.demo,
             listen: arguments.listen,
             state: arguments.state,
@@ -126,6 +134,12 @@ mod tests {
     #[test]
     fn the_demo_alone_is_enough() {
         assert!(options(&["--demo"]).unwrap().demo);
+    }
+
+    #[test]
+    fn a_config_file_alone_is_enough() {
+        let options = options(&["--config", "/etc/cowherd.toml"]).unwrap();
+        assert_eq!(options.config, Some(PathBuf::from("/etc/cowherd.toml")));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is served: images by name, and what an export name stands for.
 //!
 //! Invariant: promise 5, "one client's bytes are reachable only as that client": the overlay of a
-//! target is named after the client that [`client_of`] answers, and after nothing else.
+//! target is named after the client that [`Directory::client_of`] answers, and after nothing else.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use super::host;
 use super::state_dir::StateDir;
-use super::who::{Peer, client_of};
+use super::who::{Client, Directory, Peer};
+use crate::config::Keep;
 use crate::export::merge::base_of;
 use crate::export::name::ExportName;
 use crate::image::Image;
@@ -62,6 +63,7 @@ pub(super) struct Catalog {
     boot_id: [u8; 16],
     /// Bytes that an overlay may have.
     limit: Option<NonZeroU64>,
+    directory: Arc<Directory>,
 }
 
 impl Catalog {
@@ -69,12 +71,14 @@ impl Catalog {
         images: Vec<Arc<Image>>,
         state: Option<StateDir>,
         limit: Option<NonZeroU64>,
+        directory: Arc<Directory>,
     ) -> Self {
         Self {
             images,
             state: state.map(Arc::new),
             boot_id: host::boot_id(),
             limit,
+            directory,
         }
     }
 
@@ -102,7 +106,8 @@ impl Catalog {
         let name: ExportName = name
             .parse()
             .map_err(|error| Refusal::Unknown(format!("not a name of an export: {error}")))?;
-        let image = self.image(name.image.as_ref())?;
+        let client = self.directory.client_of(peer, name.client.as_ref());
+        let image = self.image(name.image.as_ref().or(client.image.as_ref()))?;
         let generation = name.generation.unwrap_or(ONLY_GENERATION);
         if generation != ONLY_GENERATION {
             let image = image.name();
@@ -113,7 +118,7 @@ impl Catalog {
         image
             .check()
             .map_err(|changed| Refusal::Failed(changed.to_string()))?;
-        Ok(self.target(image, generation, &name, peer))
+        Ok(self.target(image, generation, client))
     }
 
     fn image(&self, name: Option<&Name>) -> Result<&Arc<Image>, Refusal> {
@@ -127,21 +132,8 @@ impl Catalog {
         found.ok_or_else(|| Refusal::Unknown(format!("there is no image {name}")))
     }
 
-    fn target(
-        &self,
-        image: &Arc<Image>,
-        generation: u32,
-        name: &ExportName,
-        peer: &Peer,
-    ) -> Target {
-        let client = client_of(peer, name.client.as_ref());
-        let overlay = self.state.as_ref().map(|state| {
-            let overlays = state.overlays_of(image.name(), generation);
-            (
-                overlays.join(client.name.as_str()),
-                self.spec(image, client.mode),
-            )
-        });
+    fn target(&self, image: &Arc<Image>, generation: u32, client: Client) -> Target {
+        let overlay = self.overlay(image, generation, &client);
         let read_only = overlay.is_none();
         Target {
             key: VolumeKey {
@@ -158,6 +150,17 @@ impl Catalog {
             overlay,
             limit: self.limit.map(|bytes| bytes.get() / BLOCK_SIZE),
         }
+    }
+
+    /// Where the overlay of `client` is and of which kind; `None` where it is to have none.
+    fn overlay(&self, image: &Image, generation: u32, client: &Client) -> Option<(PathBuf, Spec)> {
+        let mode = match client.keep {
+            Keep::Persistent => OverlayMode::Persistent,
+            Keep::Ephemeral => OverlayMode::Ephemeral,
+            Keep::ReadOnly => return None,
+        };
+        let overlays = self.state.as_ref()?.overlays_of(image.name(), generation);
+        Some((overlays.join(client.name.as_str()), self.spec(image, mode)))
     }
 
     fn spec(&self, image: &Image, mode: OverlayMode) -> Spec {

@@ -1,7 +1,7 @@
 //! Sockets, threads and signals: joins protocol and storage, and decides neither.
 //!
 //! - `listen`, `state_dir`, `who`, `catalog`, `demo` and `host` turn options, files and peers into
-//!   checked values.
+//!   checked values; `reload` reads the config file, and reads it again.
 //! - [`control`] answers `cowherd overlay`, on the socket of a running server or without one.
 //! - `accept` and `connection` are the control plane: one ordinary tokio runtime.
 //! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`,
@@ -20,6 +20,7 @@ mod memory;
 mod options;
 mod outbox;
 mod placement;
+mod reload;
 mod session;
 mod shard;
 pub mod state_dir;
@@ -38,6 +39,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::image::{Image, Watch};
 use crate::limits::{DRAIN_TIME, SHARDS_MAX};
+use crate::name::Name;
 pub use options::{Failure, Options};
 
 use catalog::Catalog;
@@ -45,6 +47,7 @@ use control::{Control, ControlSocket, Workshop};
 use herd::Herd;
 use listen::{Bound, ListenAddress};
 use placement::Placement;
+use reload::Running;
 use shard::ShardHandle;
 use state_dir::StateDir;
 
@@ -56,22 +59,25 @@ pub fn run(options: Options) -> Result<(), Failure> {
     // Before any thread is there: this changes the environment.
     let inherited = listen::inherited().map_err(failed)?;
     host::raise_file_limit();
+    let running = Running::read(&options)?;
+    let options = running.complete(options);
     let state = open_state(&options)?;
     // Right after the lock, so that no command finds one without the other for long.
     let control = state.as_ref().map(bind_control).transpose()?;
-    let images = open_images(&options, state.as_ref())?;
+    let images = open_images(sources(&options, &running, state.as_ref())?, state.as_ref())?;
     // The demo keeps its image there, and a read-only one nothing else.
     let state = state.filter(|_| !options.read_only);
     let bound = bind(&options.listen, inherited)?;
     let watch = Watch::start(images.clone()).map_err(failed)?;
     let shards = Shards::start(options.shards)?;
-    let catalog = Catalog::new(images, state, options.overlay_limit);
+    let directory = Arc::clone(running.directory());
+    let catalog = Catalog::new(images, state, options.overlay_limit, directory);
     let herd = Arc::new(Herd::new(
         catalog,
         Arc::clone(&shards.placement),
         shards.handles.clone(),
     ));
-    serve(&options, Doors { bound, control }, herd, shards)?;
+    serve(&options, Doors { bound, control }, running, herd, shards)?;
     drop(watch);
     Ok(())
 }
@@ -99,10 +105,14 @@ fn bind_control(state: &StateDir) -> Result<ControlSocket, Failure> {
     })
 }
 
-fn open_images(options: &Options, state: Option<&StateDir>) -> Result<Vec<Arc<Image>>, Failure> {
+fn open_images(sources: Vec<Source>, state: Option<&StateDir>) -> Result<Vec<Arc<Image>>, Failure> {
     let mut images: Vec<Arc<Image>> = Vec::new();
-    for path in image_files(options, state)? {
-        let image = Image::open(&path).map_err(failed)?;
+    for Source { path, name } in sources {
+        let image = match name {
+            Some(name) => Image::open_as(&path, name),
+            None => Image::open(&path),
+        };
+        let image = image.map_err(failed)?;
         if let Some(other) = images.iter().find(|other| other.name() == image.name()) {
             return Err(Failure::usage(format!(
                 "{} and {} are both image {}: rename one of the files",
@@ -125,11 +135,29 @@ fn open_images(options: &Options, state: Option<&StateDir>) -> Result<Vec<Arc<Im
     Ok(images)
 }
 
-fn image_files(options: &Options, state: Option<&StateDir>) -> Result<Vec<PathBuf>, Failure> {
-    match state {
-        Some(state) if options.demo => Ok(vec![demo::demo_image(state.path()).map_err(failed)?]),
-        _ => Ok(options.images.clone()),
+/// An image to be opened, under the name of its file where it has no other.
+struct Source {
+    path: PathBuf,
+    name: Option<Name>,
+}
+
+/// The images of the command line, then those of the config file.
+fn sources(
+    options: &Options,
+    running: &Running,
+    state: Option<&StateDir>,
+) -> Result<Vec<Source>, Failure> {
+    let of_file = |path| Source { path, name: None };
+    if let Some(state) = state.filter(|_| options.demo) {
+        let demo = demo::demo_image(state.path()).map_err(failed)?;
+        return Ok(vec![of_file(demo)]);
     }
+    let asked = options.images.iter().cloned().map(of_file);
+    let configured = running.images().iter().map(|image| Source {
+        path: image.file.clone(),
+        name: Some(image.name.clone()),
+    });
+    Ok(asked.chain(configured).collect())
 }
 
 /// What was asked for; else what systemd handed over; else the default.
@@ -198,7 +226,13 @@ fn start_control(
     Ok(Some(control))
 }
 
-fn serve(options: &Options, doors: Doors, herd: Arc<Herd>, shards: Shards) -> Result<(), Failure> {
+fn serve(
+    options: &Options,
+    doors: Doors,
+    mut running: Running,
+    herd: Arc<Herd>,
+    shards: Shards,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -208,7 +242,7 @@ fn serve(options: &Options, doors: Doors, herd: Arc<Herd>, shards: Shards) -> Re
         let control = start_control(doors.control, &herd).map_err(failed)?;
         let accepting = accept::start(doors.bound, herd).map_err(failed)?;
         ready().map_err(failed)?;
-        stop.wait().await;
+        stop.wait(|| running.reload()).await;
         tracing::info!("stopping");
         drop(accepting);
         drop(control);
@@ -237,7 +271,7 @@ fn ready() -> std::io::Result<()> {
     Ok(())
 }
 
-/// SIGTERM and SIGINT; SIGHUP is taken, so that it ends nothing.
+/// SIGTERM and SIGINT end the server, SIGHUP makes it read its config again.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
@@ -253,12 +287,13 @@ impl StopSignals {
         })
     }
 
-    async fn wait(&mut self) {
+    /// Waits for an end; each SIGHUP before that calls `reload`.
+    async fn wait(&mut self, mut reload: impl FnMut()) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => tracing::info!("SIGHUP: there is nothing to reload"),
+                _ = self.hangup.recv() => reload(),
             }
         }
     }
@@ -270,7 +305,7 @@ async fn drain(shards: &Shards, stop: &mut StopSignals) -> Result<(), Failure> {
     shards.handles.iter().for_each(ShardHandle::drain);
     tokio::select! {
         () = finished(shards, Instant::now() + DRAIN_TIME) => {}
-        () = stop.wait() => {}
+        () = stop.wait(|| tracing::info!("SIGHUP: the server is going down")) => {}
     }
     if shards.is_finished() {
         return Ok(());

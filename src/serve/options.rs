@@ -8,8 +8,10 @@ use super::listen::ListenAddress;
 /// What `serve` is asked to do, checked as far as that goes without a file or a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Files of the images; empty only with `demo`.
+    /// Files of the images; empty only with `demo` or `config`.
     pub images: Vec<PathBuf>,
+    /// The config file.
+    pub config: Option<PathBuf>,
     /// Make and serve an image to play with.
     pub demo: bool,
     /// Where to listen; empty means "nothing was said".

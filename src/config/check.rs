@@ -1,0 +1,126 @@
+//! What fits together in a file and what does not.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::hash::Hash;
+
+use super::error::Mistake;
+use super::file::{Client, File, Image};
+use super::value::{Located, Unserved};
+use super::{ClientConfig, Config, HerdConfig, ImageSource};
+use crate::name::Name;
+
+pub(super) fn check(file: File) -> Result<Config, Mistake> {
+    refuse_unserved("[network]", file.network.as_ref())?;
+    refuse_unserved("[dhcp]", file.dhcp.as_ref())?;
+    refuse_unserved("[tftp]", file.tftp.as_ref())?;
+    refuse_unserved("[http]", file.http.as_ref())?;
+    let images = check_images(file.image)?;
+    let default_image = default_image(&images, file.defaults.image)?;
+    let herd = HerdConfig {
+        default_image: Some(default_image),
+        default_overlay: file.defaults.overlay,
+        clients: check_clients(file.client, &images)?,
+    };
+    let listen = file.nbd.listen.into_iter();
+    Ok(Config {
+        state: file.state,
+        nbd_listen: listen.map(|address| address.value).collect(),
+        images,
+        herd,
+    })
+}
+
+fn refuse_unserved(what: &str, found: Option<&Unserved>) -> Result<(), Mistake> {
+    found.map_or(Ok(()), |found| {
+        let what = format!("{what} is not in this version of cowherd: take it out");
+        Err(Mistake::new(found.at, what))
+    })
+}
+
+fn check_images(
+    tables: impl IntoIterator<Item = (Located<Name>, Image)>,
+) -> Result<Vec<ImageSource>, Mistake> {
+    let mut images = Vec::new();
+    for (name, image) in tables {
+        refuse_unserved("`initramfs`", image.initramfs.as_ref())?;
+        refuse_unserved("`cmdline`", image.cmdline.as_ref())?;
+        images.push(ImageSource {
+            name: name.value,
+            file: image.file,
+        });
+    }
+    match images.is_empty() {
+        true => Err(Mistake::new(
+            0,
+            "no image: say what to serve, as in [image.disk] with file = \"/srv/disk.img\"",
+        )),
+        false => Ok(images),
+    }
+}
+
+/// With several images, which of them is the default must have been said.
+fn default_image(images: &[ImageSource], said: Option<Located<Name>>) -> Result<Name, Mistake> {
+    match (said, images) {
+        (Some(name), images) => known_image(name, images),
+        (None, [only]) => Ok(only.name.clone()),
+        (None, _) => Err(Mistake::new(
+            0,
+            "several images: say with `image` in [defaults] which of them a client gets that asks \
+             for none",
+        )),
+    }
+}
+
+fn known_image(name: Located<Name>, images: &[ImageSource]) -> Result<Name, Mistake> {
+    if images.iter().any(|image| image.name == name.value) {
+        return Ok(name.value);
+    }
+    let what = format!("there is no [image.{}] in this file", name.value);
+    Err(Mistake::new(name.at, what))
+}
+
+fn check_clients(
+    tables: impl IntoIterator<Item = (Located<Name>, Client)>,
+    images: &[ImageSource],
+) -> Result<Vec<ClientConfig>, Mistake> {
+    let mut macs = Taken::default();
+    let mut addresses = Taken::default();
+    let mut clients = Vec::new();
+    for (name, client) in tables {
+        let name = name.value;
+        let image = client.image.map(|image| known_image(image, images));
+        clients.push(ClientConfig {
+            mac: client.mac.map(|mac| macs.take(mac, &name)).transpose()?,
+            address: client
+                .address
+                .map(|address| addresses.take(address, &name))
+                .transpose()?,
+            image: image.transpose()?,
+            overlay: client.overlay,
+            name,
+        });
+    }
+    Ok(clients)
+}
+
+/// Values that belong to one client each.
+struct Taken<T>(HashMap<T, Name>);
+
+impl<T> Default for Taken<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T: Clone + Display + Eq + Hash> Taken<T> {
+    fn take(&mut self, value: Located<T>, by: &Name) -> Result<T, Mistake> {
+        match self.0.insert(value.value.clone(), by.clone()) {
+            None => Ok(value.value),
+            Some(other) => {
+                let what = format!("{} belongs to client {other} already", value.value);
+                Err(Mistake::new(value.at, what))
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The form of the file: one struct a table, one field a key. What a key means is said where the
+//! checked value is.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::Keep;
+use super::value::{Located, Unserved};
+use crate::mac::MacAddress;
+use crate::name::Name;
+use crate::serve::listen::ListenAddress;
+
+type Tables<T> = BTreeMap<Located<Name>, T>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) state: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) nbd: Nbd,
+    #[serde(default)]
+    pub(super) image: Tables<Image>,
+    #[serde(default)]
+    pub(super) defaults: Defaults,
+    #[serde(default)]
+    pub(super) client: Tables<Client>,
+    pub(super) network: Option<Unserved>,
+    pub(super) dhcp: Option<Unserved>,
+    pub(super) tftp: Option<Unserved>,
+    pub(super) http: Option<Unserved>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nbd {
+    #[serde(default)]
+    pub(super) listen: Vec<Located<ListenAddress>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Image {
+    pub(super) file: PathBuf,
+    pub(super) initramfs: Option<Unserved>,
+    pub(super) cmdline: Option<Unserved>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Defaults {
+    pub(super) image: Option<Located<Name>>,
+    pub(super) overlay: Option<Keep>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Client {
+    pub(super) mac: Option<Located<MacAddress>>,
+    pub(super) address: Option<Located<Ipv4Addr>>,
+    pub(super) image: Option<Located<Name>>,
+    pub(super) overlay: Option<Keep>,
+}

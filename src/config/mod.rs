@@ -1,0 +1,112 @@
+//! The config file: TOML becomes checked values, and mistakes become one line with its number.
+//!
+//! `file` is the form of the file, one struct a table; `check` joins the tables and finds what does
+//! not fit together. `man/cowherd.toml.5` describes every key; `tests/config_keys.rs` holds the two
+//! together.
+//!
+//! Invariants:
+//! - An unknown key is an error, and so is one that this version does not serve.
+//! - What a [`Config`] holds fits together: every image that is named exists, no two clients share
+//!   an address or a MAC address.
+
+mod check;
+mod error;
+mod file;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use crate::limits::CONFIG_BYTES_MAX;
+use crate::mac::MacAddress;
+use crate::name::Name;
+use crate::serve::listen::ListenAddress;
+
+pub use error::ConfigError;
+
+/// A config file, checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The state directory; `None` means "nothing was said".
+    pub state: Option<PathBuf>,
+    /// Where NBD clients connect; empty means "nothing was said".
+    pub nbd_listen: Vec<ListenAddress>,
+    /// At least one.
+    pub images: Vec<ImageSource>,
+    /// Who is who, and who gets what.
+    pub herd: HerdConfig,
+}
+
+/// Where an image comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageSource {
+    /// What clients call it.
+    pub name: Name,
+    /// The raw file or block device.
+    pub file: PathBuf,
+}
+
+/// The machines that are known, and what those get that are not. This part can be reloaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HerdConfig {
+    /// The image of a client that has none of its own; `None` means "the first one".
+    pub default_image: Option<Name>,
+    /// What becomes of changes of clients that are not named; `None` means "nothing was said".
+    pub default_overlay: Option<Keep>,
+    /// The machines that are known by name.
+    pub clients: Vec<ClientConfig>,
+}
+
+/// One `[client.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// The name its overlay goes by.
+    pub name: Name,
+    /// Its network card.
+    pub mac: Option<MacAddress>,
+    /// The address that is its own.
+    pub address: Option<Ipv4Addr>,
+    /// The image it gets where it asks for none; `None` means that of the defaults.
+    pub image: Option<Name>,
+    /// What becomes of its changes; `None` means what the defaults say.
+    pub overlay: Option<Keep>,
+}
+
+/// What becomes of a client's changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// Kept until the overlay is reset.
+    Persistent,
+    /// Kept through reconnects and restarts of the server, not through a boot of its host.
+    Ephemeral,
+    /// There are none: the client can't write.
+    ReadOnly,
+}
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// In one line where the mistake is, what it is and, where that helps, what to do.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |reason| ConfigError::Unreadable {
+            path: path.to_owned(),
+            reason,
+        };
+        let size = std::fs::metadata(path).map_err(unreadable)?.len();
+        if size > CONFIG_BYTES_MAX {
+            return Err(ConfigError::TooLarge(path.to_owned()));
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        Self::parse(&text).map_err(|mistake| mistake.in_file(path, &text))
+    }
+
+    fn parse(text: &str) -> Result<Self, error::Mistake> {
+        let file: file::File = toml::from_str(text)?;
+        check::check(file)
+    }
+}

@@ -1,0 +1,216 @@
+//! Config files, good and bad. A mistake is checked as people see it: line and message.
+
+use std::path::Path;
+
+use super::*;
+
+const ONE_IMAGE: &str = "[image.disk]\nfile = \"/srv/disk.img\"\n";
+
+fn config(text: &str) -> Config {
+    Config::parse(text).unwrap_or_else(|mistake| panic!("{}", shown(mistake, text)))
+}
+
+fn shown(mistake: error::Mistake, text: &str) -> String {
+    mistake.in_file(Path::new("c.toml"), text).to_string()
+}
+
+/// The message about a file with a mistake in it.
+fn mistake(text: &str) -> String {
+    let mistake = Config::parse(text).unwrap_err();
+    let message = shown(mistake, text);
+    assert!(!message.contains('\n'), "{message}");
+    message
+}
+
+#[track_caller]
+fn check(text: &str, line: usize, words: &[&str]) {
+    let message = mistake(text);
+    assert!(
+        message.starts_with(&format!("c.toml:{line}: ")),
+        "{message}"
+    );
+    for word in words {
+        assert!(message.contains(word), "{word:?} is missing in {message}");
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+#[test]
+fn an_image_alone_is_enough() {
+    let config = config(ONE_IMAGE);
+    assert_eq!(
+        config.images,
+        [ImageSource {
+            name: name("disk"),
+            file: "/srv/disk.img".into()
+        }]
+    );
+    assert_eq!(config.state, None);
+    assert_eq!(config.nbd_listen, []);
+    assert_eq!(config.herd.default_image, Some(name("disk")));
+    assert_eq!(config.herd.default_overlay, None);
+    assert_eq!(config.herd.clients, []);
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = r#"
+        state = "/var/lib/cowherd"
+        [nbd]
+        listen = ["0.0.0.0:10809", "unix:/run/nbd"]
+        [image.arch]
+        file = "/srv/arch.img"
+        [image.disk]
+        file = "/srv/disk.img"
+        [defaults]
+        image = "arch"
+        overlay = "ephemeral"
+        [client.studio-3]
+        mac = "52:54:00:77:00:10"
+        address = "10.77.0.10"
+        image = "disk"
+        overlay = "persistent"
+        [client.kiosk]
+        overlay = "readonly"
+    "#;
+    let config = config(text);
+    assert_eq!(config.state, Some("/var/lib/cowherd".into()));
+    assert_eq!(config.nbd_listen.len(), 2);
+    assert_eq!(config.images.len(), 2);
+    assert_eq!(config.herd.default_image, Some(name("arch")));
+    assert_eq!(config.herd.default_overlay, Some(Keep::Ephemeral));
+    let [kiosk, studio] = &config.herd.clients[..] else {
+        panic!("two clients");
+    };
+    assert_eq!(
+        (&kiosk.name, kiosk.overlay),
+        (&name("kiosk"), Some(Keep::ReadOnly))
+    );
+    assert_eq!(studio.mac, Some("52:54:00:77:00:10".parse().unwrap()));
+    assert_eq!(studio.address, Some([10, 77, 0, 10].into()));
+    assert_eq!(studio.image, Some(name("disk")));
+    assert_eq!(studio.overlay, Some(Keep::Persistent));
+}
+
+#[test]
+fn an_unknown_key_is_an_error_at_its_line() {
+    check("stat = \"/a\"\n", 1, &["unknown field `stat`", "`state`"]);
+    check(
+        &format!("{ONE_IMAGE}fil = \"/a\"\n"),
+        3,
+        &["unknown field `fil`"],
+    );
+    check(&format!("{ONE_IMAGE}\n[nbd]\nport = 1\n"), 5, &["`port`"]);
+    check(&format!("{ONE_IMAGE}[clients.a]\n"), 3, &["`clients`"]);
+}
+
+#[test]
+fn what_is_no_toml_is_an_error_at_its_line() {
+    check("[image.disk]\nfile = \"/srv\n", 2, &[]);
+    check(&format!("{ONE_IMAGE}{ONE_IMAGE}"), 3, &["duplicate"]);
+}
+
+#[test]
+fn a_bad_value_is_an_error_that_shows_it() {
+    check(
+        &format!("{ONE_IMAGE}[nbd]\nlisten = [\"a:1\", \"b\"]\n"),
+        4,
+        &["\"b\"", "port"],
+    );
+    check(
+        &format!("{ONE_IMAGE}[client.a]\nmac = \"52:54\"\n"),
+        4,
+        &["52:54", "hex"],
+    );
+    check(
+        &format!("{ONE_IMAGE}[client.a]\naddress = \"10.0.0\"\n"),
+        4,
+        &["10.0.0"],
+    );
+    check(
+        &format!("{ONE_IMAGE}[client.a]\noverlay = \"kept\"\n"),
+        4,
+        &["kept", "`persistent`"],
+    );
+    check(
+        &format!("{ONE_IMAGE}[client.12]\n"),
+        3,
+        &["\"12\"", "numeric"],
+    );
+    check(&format!("{ONE_IMAGE}[client.\"a/b\"]\n"), 3, &["a/b"]);
+    check("state = 1\n", 1, &["string"]);
+}
+
+#[test]
+fn an_image_needs_its_file() {
+    check("\n[image.disk]\n", 2, &["missing field `file`"]);
+}
+
+#[test]
+fn without_any_image_there_is_nothing_to_serve() {
+    check("state = \"/a\"\n", 1, &["no image", "[image.disk]"]);
+}
+
+#[test]
+fn with_several_images_one_must_be_the_default() {
+    let two = format!("{ONE_IMAGE}[image.b]\nfile = \"/b\"\n");
+    check(&two, 1, &["several images", "[defaults]"]);
+    config(&format!("{two}[defaults]\nimage = \"b\"\n"));
+}
+
+#[test]
+fn an_image_that_is_not_there_is_an_error() {
+    check(
+        &format!("{ONE_IMAGE}[defaults]\nimage = \"b\"\n"),
+        4,
+        &["[image.b]"],
+    );
+    check(
+        &format!("{ONE_IMAGE}[client.a]\nimage = \"b\"\n"),
+        4,
+        &["[image.b]"],
+    );
+}
+
+#[test]
+fn two_clients_share_nothing_that_tells_them_apart() {
+    let address = "[client.a]\naddress = \"10.0.0.1\"\n[client.b]\naddress = \"10.0.0.1\"\n";
+    check(
+        &format!("{ONE_IMAGE}{address}"),
+        6,
+        &["10.0.0.1", "client a"],
+    );
+    let mac = "[client.a]\nmac = \"2:0\"\n".replace("2:0", "02:00:00:00:00:01");
+    let both = format!("{ONE_IMAGE}{mac}{}", mac.replace("client.a", "client.b"));
+    check(&both, 6, &["02:00:00:00:00:01", "client a"]);
+}
+
+#[test]
+fn what_this_version_does_not_serve_is_refused_and_not_ignored() {
+    for section in ["network", "dhcp", "tftp", "http"] {
+        let what = format!("[{section}] is not in this version");
+        check(&format!("{ONE_IMAGE}[{section}]\na = 1\n"), 3, &[&what]);
+    }
+    for key in ["initramfs", "cmdline"] {
+        let what = format!("`{key}` is not in this version");
+        check(&format!("{ONE_IMAGE}{key} = \"x\"\n"), 3, &[&what]);
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = Config::read(Path::new("/nonexistent/c.toml")).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/c.toml"), "{error}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_in_one_line(text in "(\\PC|\n|[\\[\\]a=.\"\n]){0,60}") {
+        if let Err(mistake) = Config::parse(&text) {
+            proptest::prop_assert!(!shown(mistake, &text).contains('\n'));
+        }
+    }
+}

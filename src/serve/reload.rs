@@ -1,0 +1,86 @@
+//! The config of a running server, and its being read again.
+//!
+//! Invariant: a file with a mistake changes nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::options::{Failure, Options};
+use super::who::Directory;
+use crate::config::{Config, ImageSource};
+
+/// The config that the server runs with.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// Where it was read; `None` where there is no file.
+    path: Option<PathBuf>,
+    config: Config,
+    directory: Arc<Directory>,
+}
+
+impl Running {
+    /// Reads the file that `options` name.
+    pub(super) fn read(options: &Options) -> Result<Self, Failure> {
+        let config = match &options.config {
+            Some(path) => Config::read(path).map_err(|wrong| Failure::usage(wrong.to_string()))?,
+            None => Config::default(),
+        };
+        Ok(Self {
+            path: options.config.clone(),
+            directory: Arc::new(Directory::new(config.herd.clone())),
+            config,
+        })
+    }
+
+    /// Who is who.
+    pub(super) const fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
+    /// The images of the file.
+    pub(super) fn images(&self) -> &[ImageSource] {
+        &self.config.images
+    }
+
+    /// What was asked for, completed by what the file says. The command line goes before.
+    pub(super) fn complete(&self, mut options: Options) -> Options {
+        if options.listen.is_empty() {
+            options.listen.clone_from(&self.config.nbd_listen);
+        }
+        options.state = options.state.or_else(|| self.config.state.clone());
+        options
+    }
+
+    /// Reads the file again, and lets what can be changed take effect.
+    pub(super) fn reload(&mut self) {
+        let Some(path) = &self.path else {
+            tracing::info!("SIGHUP: there is no config file to read again");
+            return;
+        };
+        match Config::read(path) {
+            Ok(config) => self.change_to(config),
+            Err(error) => tracing::error!("config not reloaded, nothing changes: {error}"),
+        }
+    }
+
+    fn change_to(&mut self, config: Config) {
+        for what in needs_restart(&self.config, &config) {
+            tracing::warn!("the change of {what} takes effect when the server is started again");
+        }
+        self.directory.replace(config.herd.clone());
+        // The rest stays what the server was started with, so that the next comparison is right.
+        self.config.herd = config.herd;
+        tracing::info!("config reloaded");
+    }
+}
+
+/// What differs of the parts that a running server can't change.
+fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
+    let parts = [
+        ("`state`", running.state == read.state),
+        ("`listen` in [nbd]", running.nbd_listen == read.nbd_listen),
+        ("the images", running.images == read.images),
+    ];
+    let changed = parts.into_iter().filter(|(_, same)| !same);
+    changed.map(|(what, _)| what).collect()
+}
