@@ -48,6 +48,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     Layer {
         of: &[
             "*/wire",
+            "nbd/agreed",
             "nbd/handshake",
             "nbd/session",
             "nbd/validate",

@@ -395,7 +395,7 @@ impl AnswerExportName {
     pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
         match answer {
             Ok(info) => {
-                let flags = info.transmission_flags();
+                let flags = info.transmission_flags(crate::nbd::agreed::Agreed::default());
                 let bytes = export_name_answer(info.size, flags, self.no_zeroes);
                 output.bytes.extend_from_slice(&bytes);
                 output.end(Event::Finished(*info))
@@ -420,7 +420,7 @@ fn describe(
     };
     // "the server MUST send at least one NBD_REP_INFO, with an NBD_INFO_EXPORT information type"
     let size = info.size;
-    let flags = info.transmission_flags();
+    let flags = info.transmission_flags(crate::nbd::agreed::Agreed::default());
     output.reply(option, OptionReply::Export { size, flags });
     if query.infos.contains(&InfoType::NAME) {
         output.reply(option, OptionReply::Name(&query.name));

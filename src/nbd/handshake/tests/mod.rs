@@ -155,7 +155,10 @@ fn read_export(data: &[u8]) -> String {
     let (size, flags) = data.split_at(8);
     let size = u64::from_be_bytes(size.try_into().unwrap());
     let flags = TransmissionFlags::from_wire(u16::from_be_bytes(flags.try_into().unwrap()));
-    assert_eq!(flags, DISK.transmission_flags());
+    assert_eq!(
+        flags,
+        DISK.transmission_flags(crate::nbd::agreed::Agreed::default())
+    );
     format!("EXPORT {size}")
 }
 
