@@ -392,6 +392,7 @@ mod tests {
         };
         let bytes = error.to_bytes(Headers::Structured, COOKIE, true);
         assert_eq!(bytes.len(), STRUCTURED_HEADER + 6 + 4096);
-        assert_eq!(bytes[STRUCTURED_HEADER + 4..][..2], [0x10, 0]);
+        let length = bytes.get(STRUCTURED_HEADER + 4..STRUCTURED_HEADER + 6);
+        assert_eq!(length, Some(&[0x10, 0][..]));
     }
 }
