@@ -3,15 +3,18 @@
 //! ```text
 //! ClientFlags -> Header -+-> Skip --------------------> Header | Over (ABORT)
 //!                  ^     +-> List (asks) --------------> Header
+//!                  |     +-> ContextQuery -> Contexts (asks) -> Header
 //!                  |     +-> Query +-> Describe (asks) -> Header
 //!                  |     |         +-> Go (asks) -------> Header | Over (transmission)
 //!                  |     +-> Name ---> ExportName (asks) ---------> Over (transmission or refused)
 //!                  +---- every way back
 //! ```
 
+use super::contexts::{AnswerContexts, ReadContexts, Selection};
 use super::gather::{FixedBytes, Payload, Unwanted};
-use super::{End, Event, Listing, Violation};
+use super::{End, Event, Listing, Offer, Violation};
 use crate::limits::{NBD_OPTION_MAX, NBD_OPTIONS_PER_HANDSHAKE, NBD_STRING_MAX};
+use crate::nbd::agreed::{Agreed, Contexts, Headers};
 use crate::nbd::wire::{
     ClientFlags, InfoQuery, InfoType, OPTION_HEADER, OptionCode, OptionHeader, OptionReply,
     ReplyType, TextError, export_name_answer, text,
@@ -24,14 +27,16 @@ pub(super) struct Output {
     bytes: Vec<u8>,
     event: Option<Event>,
     pub(super) shutting_down: bool,
+    offer: Offer,
 }
 
 impl Output {
-    pub(super) fn new(first: &[u8]) -> Self {
+    pub(super) fn new(first: &[u8], offer: Offer) -> Self {
         Self {
             bytes: first.to_vec(),
             event: None,
             shutting_down: false,
+            offer,
         }
     }
 
@@ -43,15 +48,15 @@ impl Output {
         self.event.take()
     }
 
-    fn reply(&mut self, option: OptionCode, reply: OptionReply<'_>) {
+    pub(super) fn reply(&mut self, option: OptionCode, reply: OptionReply<'_>) {
         reply.append_to(option, &mut self.bytes);
     }
 
-    fn refuse(&mut self, option: OptionCode, kind: ReplyType, message: &str) {
+    pub(super) fn refuse(&mut self, option: OptionCode, kind: ReplyType, message: &str) {
         self.reply(option, OptionReply::Error { kind, message });
     }
 
-    fn ask(&mut self, event: Event, waiting: State) -> State {
+    pub(super) fn ask(&mut self, event: Event, waiting: State) -> State {
         self.event = Some(event);
         waiting
     }
@@ -77,6 +82,8 @@ pub(super) enum State {
     Skip(SkipData),
     Name(ReadName),
     Query(ReadQuery),
+    ContextQuery(ReadContexts),
+    Contexts(AnswerContexts),
     List(AnswerList),
     Describe(AnswerDescribe),
     Go(AnswerGo),
@@ -85,7 +92,7 @@ pub(super) enum State {
 }
 
 /// A state that was fed: a new one, or itself because bytes are missing.
-type Fed = Result<State, State>;
+pub(super) type Fed = Result<State, State>;
 
 impl State {
     /// Takes bytes for one step; whether there was one. States that wait for the driver take none.
@@ -96,6 +103,7 @@ impl State {
             Self::Skip(state) => state.feed(input, output),
             Self::Name(state) => state.feed(input, output),
             Self::Query(state) => state.feed(input, output),
+            Self::ContextQuery(state) => state.feed(input, output),
             waiting => Err(waiting),
         };
         let moved = fed.is_ok();
@@ -105,18 +113,37 @@ impl State {
 }
 
 /// What was agreed on, and how patient we still are.
-#[derive(Clone, Copy, Debug)]
-struct Terms {
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
     no_zeroes: bool,
     options_left: u32,
+    pub(super) negotiated: Negotiated,
+}
+
+/// What options have changed for the transmission phase.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Negotiated {
+    pub(super) headers: Headers,
+    pub(super) selection: Option<Selection>,
 }
 
 impl Terms {
-    const fn next_option(self) -> State {
+    pub(super) const fn next_option(self) -> State {
         State::Header(AwaitOption {
             terms: self,
             bytes: FixedBytes::new(),
         })
+    }
+
+    /// What holds if the client opens `export`. Contexts were selected for one export: "where the
+    /// final time it was sent, it referred to the same export name that was ultimately selected".
+    fn agreed_for(&self, export: &str) -> Agreed {
+        let selection = self.negotiated.selection.as_ref();
+        let of_export = selection.filter(|selection| selection.export == export);
+        Agreed {
+            headers: self.negotiated.headers,
+            contexts: of_export.map_or(Contexts::NONE, |selection| selection.contexts),
+        }
     }
 }
 
@@ -147,6 +174,7 @@ impl AwaitClientFlags {
         let terms = Terms {
             no_zeroes: flags.no_zeroes,
             options_left: NBD_OPTIONS_PER_HANDSHAKE,
+            negotiated: Negotiated::default(),
         };
         Ok(terms.next_option())
     }
@@ -181,33 +209,60 @@ impl AwaitOption {
 }
 
 fn begin_option(terms: Terms, header: OptionHeader, output: &mut Output) -> State {
-    let skip = |then| SkipData::begin(terms, header, then);
+    let refuse = |terms, kind, why| SkipData::refuse(terms, header, kind, why);
+    let unknown = "this server does not know the option";
     match header.code {
-        OptionCode::ABORT => skip(AfterSkip::Abort),
+        OptionCode::ABORT => SkipData::begin(terms, header, AfterSkip::Abort),
         // "SHOULD error further options received (other than an NBD_OPT_ABORT) with
         // NBD_REP_ERR_SHUTDOWN"; EXPORT_NAME can't be answered with an error.
         OptionCode::EXPORT_NAME if output.shutting_down => output.close(End::Refused),
-        _ if output.shutting_down => skip(AfterSkip::Refuse(
+        _ if output.shutting_down => refuse(
+            terms,
             ReplyType::ERR_SHUTDOWN,
             "the server is shutting down",
-        )),
+        ),
         OptionCode::EXPORT_NAME => ReadName::begin(terms, header, output),
         OptionCode::INFO | OptionCode::GO => ReadQuery::begin(terms, header),
-        OptionCode::LIST if header.length == 0 => {
-            output.ask(Event::List, State::List(AnswerList { terms }))
-        }
         // "the server SHOULD reject a request that includes data with NBD_REP_ERR_INVALID"
-        OptionCode::LIST => skip(AfterSkip::Refuse(
-            ReplyType::ERR_INVALID,
-            "the option LIST takes no data",
-        )),
+        OptionCode::LIST | OptionCode::STRUCTURED_REPLY | OptionCode::EXTENDED_HEADERS
+            if header.length > 0 =>
+        {
+            refuse(terms, ReplyType::ERR_INVALID, "the option takes no data")
+        }
+        OptionCode::LIST => output.ask(Event::List, State::List(AnswerList { terms })),
         // NBD_REP_ERR_UNSUP: "The option sent by the client is unknown by this server
         // implementation".
-        _ => skip(AfterSkip::Refuse(
-            ReplyType::ERR_UNSUP,
-            "this server does not know the option",
-        )),
+        _ if output.offer == Offer::Simple => refuse(terms, ReplyType::ERR_UNSUP, unknown),
+        OptionCode::STRUCTURED_REPLY => use_structured(terms, output),
+        OptionCode::EXTENDED_HEADERS => use_extended(terms, output),
+        OptionCode::LIST_META_CONTEXT | OptionCode::SET_META_CONTEXT => {
+            ReadContexts::begin(terms, header)
+        }
+        _ => refuse(terms, ReplyType::ERR_UNSUP, unknown),
     }
+}
+
+/// "Structured replies have been negotiated"; to ask again changes nothing.
+fn use_structured(mut terms: Terms, output: &mut Output) -> State {
+    let option = OptionCode::STRUCTURED_REPLY;
+    if terms.negotiated.headers == Headers::Extended {
+        // NBD_REP_ERR_EXT_HEADER_REQD: "The client has already successfully negotiated extended
+        // headers, which takes precedence over this option."
+        let why = "extended headers were agreed on, and imply structured replies";
+        output.refuse(option, ReplyType::ERR_EXT_HEADER_REQD, why);
+    } else {
+        terms.negotiated.headers = Headers::Structured;
+        output.reply(option, OptionReply::Ack);
+    }
+    terms.next_option()
+}
+
+/// "A client MAY request structured replies first, although a server SHOULD support this option even
+/// if structured replies are not negotiated."
+fn use_extended(mut terms: Terms, output: &mut Output) -> State {
+    terms.negotiated.headers = Headers::Extended;
+    output.reply(OptionCode::EXTENDED_HEADERS, OptionReply::Ack);
+    terms.next_option()
 }
 
 /// An option whose data don't matter: the reply comes once they are gone.
@@ -236,6 +291,22 @@ impl SkipData {
         })
     }
 
+    /// Refuses the option once its data are gone.
+    pub(super) const fn refuse(
+        terms: Terms,
+        header: OptionHeader,
+        kind: ReplyType,
+        why: &'static str,
+    ) -> State {
+        Self::begin(terms, header, AfterSkip::Refuse(kind, why))
+    }
+
+    /// NBD_REP_ERR_TOO_BIG: "The request or the reply is too large to process."
+    pub(super) const fn too_big(terms: Terms, header: OptionHeader) -> State {
+        let why = "the option has more data than this server reads";
+        Self::refuse(terms, header, ReplyType::ERR_TOO_BIG, why)
+    }
+
     fn feed(mut self, input: &mut &[u8], output: &mut Output) -> Fed {
         if !self.data.drop_from(input) {
             return Err(State::Skip(self));
@@ -262,6 +333,11 @@ pub(super) struct ReadName {
 
 impl ReadName {
     fn begin(terms: Terms, header: OptionHeader, output: &mut Output) -> State {
+        // "any client opting in to extended headers will use NBD_OPT_GO instead of the weaker
+        // NBD_OPT_EXPORT_NAME", which has no error reply.
+        if terms.negotiated.headers == Headers::Extended {
+            return output.violation(Violation::ExportName);
+        }
         match usize::try_from(header.length) {
             Ok(length) if length <= NBD_STRING_MAX => State::Name(Self {
                 terms,
@@ -275,11 +351,13 @@ impl ReadName {
         let Some(data) = self.data.fill(input) else {
             return Err(State::Name(self));
         };
-        let no_zeroes = self.terms.no_zeroes;
         Ok(match text(&data) {
             Ok(name) => {
                 let name = name.to_owned();
-                let waiting = State::ExportName(AnswerExportName { no_zeroes });
+                let waiting = State::ExportName(AnswerExportName {
+                    no_zeroes: self.terms.no_zeroes,
+                    agreed: self.terms.agreed_for(&name),
+                });
                 output.ask(Event::Open { name }, waiting)
             }
             Err(error) => output.violation(Violation::Name(error)),
@@ -296,11 +374,6 @@ pub(super) struct ReadQuery {
 }
 
 impl ReadQuery {
-    const TOO_BIG: AfterSkip = AfterSkip::Refuse(
-        ReplyType::ERR_TOO_BIG,
-        "the option has more data than this server reads",
-    );
-
     fn begin(terms: Terms, header: OptionHeader) -> State {
         match usize::try_from(header.length) {
             Ok(length) if length <= NBD_OPTION_MAX => State::Query(Self {
@@ -308,8 +381,7 @@ impl ReadQuery {
                 option: header.code,
                 data: Payload::new(length),
             }),
-            // NBD_REP_ERR_TOO_BIG: "The request or the reply is too large to process."
-            _ => SkipData::begin(terms, header, Self::TOO_BIG),
+            _ => SkipData::too_big(terms, header),
         }
     }
 
@@ -363,7 +435,8 @@ pub(super) struct AnswerDescribe {
 
 impl AnswerDescribe {
     pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
-        describe(OptionCode::INFO, &self.query, answer, output);
+        let agreed = self.terms.agreed_for(&self.query.name);
+        describe(OptionCode::INFO, &self.query, agreed, answer, output);
         self.terms.next_option()
     }
 }
@@ -377,9 +450,10 @@ pub(super) struct AnswerGo {
 
 impl AnswerGo {
     pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
-        describe(OptionCode::GO, &self.query, answer, output);
+        let agreed = self.terms.agreed_for(&self.query.name);
+        describe(OptionCode::GO, &self.query, agreed, answer, output);
         match answer {
-            Ok(info) => output.end(Event::Finished(*info)),
+            Ok(info) => output.end(Event::Finished(*info, agreed)),
             Err(_) => self.terms.next_option(),
         }
     }
@@ -389,16 +463,17 @@ impl AnswerGo {
 #[derive(Debug)]
 pub(super) struct AnswerExportName {
     no_zeroes: bool,
+    agreed: Agreed,
 }
 
 impl AnswerExportName {
     pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
         match answer {
             Ok(info) => {
-                let flags = info.transmission_flags(crate::nbd::agreed::Agreed::default());
+                let flags = info.transmission_flags(self.agreed);
                 let bytes = export_name_answer(info.size, flags, self.no_zeroes);
                 output.bytes.extend_from_slice(&bytes);
-                output.end(Event::Finished(*info))
+                output.end(Event::Finished(*info, self.agreed))
             }
             // "If the server is unwilling to allow the export, it MUST terminate the session."
             Err(_) => output.close(End::Refused),
@@ -410,6 +485,7 @@ impl AnswerExportName {
 fn describe(
     option: OptionCode,
     query: &InfoQuery,
+    agreed: Agreed,
     answer: &Result<ExportInfo, Refusal>,
     output: &mut Output,
 ) {
@@ -420,7 +496,7 @@ fn describe(
     };
     // "the server MUST send at least one NBD_REP_INFO, with an NBD_INFO_EXPORT information type"
     let size = info.size;
-    let flags = info.transmission_flags(crate::nbd::agreed::Agreed::default());
+    let flags = info.transmission_flags(agreed);
     output.reply(option, OptionReply::Export { size, flags });
     if query.infos.contains(&InfoType::NAME) {
         output.reply(option, OptionReply::Name(&query.name));
