@@ -230,7 +230,7 @@ fn a_set_that_fails_leaves_no_context_selected() {
 fn contexts_of_another_export_are_not_those_of_the_one_that_is_opened() {
     let options = [structured(), set("disk", &["base:allocation"]), go("none")];
     assert_eq!(agreed_after(&options), ", Structured base:allocation");
-    let options = [structured(), set("/disk", &["base:allocation"])];
+    let options = [structured(), set("twin", &["base:allocation"])];
     assert_eq!(agreed_after(&options), ", Structured");
 }
 

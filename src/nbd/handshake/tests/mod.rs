@@ -47,7 +47,7 @@ struct Driver {
 
 fn open(name: &str) -> Result<ExportInfo, Refusal> {
     match name {
-        "disk" => Ok(DISK),
+        "disk" | "twin" => Ok(DISK),
         "locked" => Err(Refusal::Policy("not for you".to_owned())),
         "broken" => Err(Refusal::Failed("the disk failed".to_owned())),
         "leaving" => Err(Refusal::Shutdown("bye".to_owned())),
