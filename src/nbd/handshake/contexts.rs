@@ -6,7 +6,9 @@
 
 use super::Event;
 use super::gather::Payload;
-use super::states::{Fed, Output, SkipData, State, Terms};
+use super::output::Output;
+use super::states::{Fed, SkipData, State};
+use super::terms::Terms;
 use crate::limits::NBD_OPTION_MAX;
 use crate::nbd::agreed::{Context, Contexts};
 use crate::nbd::wire::{ContextQuery, OptionCode, OptionHeader, OptionReply, ReplyType};
@@ -34,7 +36,8 @@ impl ReadContexts {
             terms.negotiated.selection = None;
         }
         // "This option MUST NOT be requested unless structured replies have been negotiated first.
-        // If a client attempts to do so, a server SHOULD send NBD_REP_ERR_INVALID"; of LIST, it MAY.
+        // If a client attempts to do so, a server SHOULD send NBD_REP_ERR_INVALID"; with LIST it
+        // MAY.
         if !terms.negotiated.headers.have_chunks() {
             let why = "metadata contexts need STRUCTURED_REPLY or EXTENDED_HEADERS first";
             return SkipData::refuse(terms, header, ReplyType::ERR_INVALID, why);

@@ -11,12 +11,15 @@
 
 mod contexts;
 mod gather;
+mod output;
 mod states;
+mod terms;
 
 use super::agreed::Agreed;
 use super::wire::{GREETING, TextError};
 use super::{ExportInfo, Refusal};
-use states::{AwaitClientFlags, Output, State};
+use output::Output;
+use states::{AwaitClientFlags, State};
 
 /// What a client may agree on with us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,69 +10,18 @@
 //!                  +---- every way back
 //! ```
 
-use super::contexts::{AnswerContexts, ReadContexts, Selection};
+use super::contexts::{AnswerContexts, ReadContexts};
 use super::gather::{FixedBytes, Payload, Unwanted};
+use super::output::Output;
+use super::terms::{Negotiated, Terms};
 use super::{End, Event, Listing, Offer, Violation};
 use crate::limits::{NBD_OPTION_MAX, NBD_OPTIONS_PER_HANDSHAKE, NBD_STRING_MAX};
-use crate::nbd::agreed::{Agreed, Contexts, Headers};
+use crate::nbd::agreed::{Agreed, Headers};
 use crate::nbd::wire::{
     ClientFlags, InfoQuery, InfoType, OPTION_HEADER, OptionCode, OptionHeader, OptionReply,
     ReplyType, TextError, export_name_answer, text,
 };
 use crate::nbd::{BLOCK_SIZES, ExportInfo, Refusal};
-
-/// What is to be sent and told, and what all states have to know.
-#[derive(Debug)]
-pub(super) struct Output {
-    bytes: Vec<u8>,
-    event: Option<Event>,
-    pub(super) shutting_down: bool,
-    offer: Offer,
-}
-
-impl Output {
-    pub(super) fn new(first: &[u8], offer: Offer) -> Self {
-        Self {
-            bytes: first.to_vec(),
-            event: None,
-            shutting_down: false,
-            offer,
-        }
-    }
-
-    pub(super) fn take_bytes(&mut self) -> Option<Vec<u8>> {
-        (!self.bytes.is_empty()).then(|| std::mem::take(&mut self.bytes))
-    }
-
-    pub(super) const fn take_event(&mut self) -> Option<Event> {
-        self.event.take()
-    }
-
-    pub(super) fn reply(&mut self, option: OptionCode, reply: OptionReply<'_>) {
-        reply.append_to(option, &mut self.bytes);
-    }
-
-    pub(super) fn refuse(&mut self, option: OptionCode, kind: ReplyType, message: &str) {
-        self.reply(option, OptionReply::Error { kind, message });
-    }
-
-    pub(super) fn ask(&mut self, event: Event, waiting: State) -> State {
-        self.event = Some(event);
-        waiting
-    }
-
-    fn end(&mut self, event: Event) -> State {
-        self.ask(event, State::Over)
-    }
-
-    fn close(&mut self, end: End) -> State {
-        self.end(Event::Closed(end))
-    }
-
-    fn violation(&mut self, violation: Violation) -> State {
-        self.close(End::Violation(violation))
-    }
-}
 
 /// Where a handshake is.
 #[derive(Debug)]
@@ -109,41 +58,6 @@ impl State {
         let moved = fed.is_ok();
         *self = fed.unwrap_or_else(|unmoved| unmoved);
         moved
-    }
-}
-
-/// What was agreed on, and how patient we still are.
-#[derive(Clone, Debug)]
-pub(super) struct Terms {
-    no_zeroes: bool,
-    options_left: u32,
-    pub(super) negotiated: Negotiated,
-}
-
-/// What options have changed for the transmission phase.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Negotiated {
-    pub(super) headers: Headers,
-    pub(super) selection: Option<Selection>,
-}
-
-impl Terms {
-    pub(super) const fn next_option(self) -> State {
-        State::Header(AwaitOption {
-            terms: self,
-            bytes: FixedBytes::new(),
-        })
-    }
-
-    /// What holds if the client opens `export`. Contexts were selected for one export: "where the
-    /// final time it was sent, it referred to the same export name that was ultimately selected".
-    fn agreed_for(&self, export: &str) -> Agreed {
-        let selection = self.negotiated.selection.as_ref();
-        let of_export = selection.filter(|selection| selection.export == export);
-        Agreed {
-            headers: self.negotiated.headers,
-            contexts: of_export.map_or(Contexts::NONE, |selection| selection.contexts),
-        }
     }
 }
 
@@ -188,6 +102,11 @@ pub(super) struct AwaitOption {
 }
 
 impl AwaitOption {
+    pub(super) const fn new(terms: Terms) -> Self {
+        let bytes = FixedBytes::new();
+        Self { terms, bytes }
+    }
+
     fn feed(mut self, input: &mut &[u8], output: &mut Output) -> Fed {
         let Some(bytes) = self.bytes.fill(input) else {
             return Err(State::Header(self));
@@ -257,8 +176,8 @@ fn use_structured(mut terms: Terms, output: &mut Output) -> State {
     terms.next_option()
 }
 
-/// "A client MAY request structured replies first, although a server SHOULD support this option even
-/// if structured replies are not negotiated."
+/// "A client MAY request structured replies first, although a server SHOULD support this option
+/// even if structured replies are not negotiated."
 fn use_extended(mut terms: Terms, output: &mut Output) -> State {
     terms.negotiated.headers = Headers::Extended;
     output.reply(OptionCode::EXTENDED_HEADERS, OptionReply::Ack);
