@@ -52,6 +52,7 @@ pub(crate) const LAYERS: &[Layer] = &[
             "nbd/handshake",
             "nbd/session",
             "nbd/validate",
+            "export/extents",
             "export/name",
             "export/plan",
             "overlay/commit",
