@@ -5,7 +5,10 @@
 //! again, or new ones for as long as is wanted.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-#![allow(clippy::print_stdout, reason = "numbers of what was explored, and progress")]
+#![allow(
+    clippy::print_stdout,
+    reason = "numbers of what was explored, and progress"
+)]
 
 #[path = "crash/client.rs"]
 mod client;

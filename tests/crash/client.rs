@@ -155,7 +155,9 @@ pub(crate) fn prepared(start: Start) -> (Moment, Content) {
             Start::Owed => client.fill_two_journals(),
         }
     }
-    let settled = disk.moment().crash(&mut |choice: &Choice<'_>| choice.calls.len());
+    let settled = disk
+        .moment()
+        .crash(&mut |choice: &Choice<'_>| choice.calls.len());
     let moment = settled.moment();
     let overlay = open(&TestDisk::new(settled, None)).expect("an overlay");
     let content = content_of(&overlay).expect("its content");

@@ -140,7 +140,11 @@ impl Disk for TestDisk {
             Some(Leak::NewOverlay) => !is_new && !is_overlay,
             _ => false,
         };
-        if leaks { Ok(()) } else { self.sim.sync_dir(dir) }
+        if leaks {
+            Ok(())
+        } else {
+            self.sim.sync_dir(dir)
+        }
     }
 }
 

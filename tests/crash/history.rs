@@ -29,17 +29,34 @@ pub(crate) enum Work {
 /// One thing that happens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
-    Write { range: ByteRange, fua: bool },
-    Zero { range: ByteRange, reserve: bool, fua: bool },
-    Trim { range: ByteRange, fua: bool },
+    Write {
+        range: ByteRange,
+        fua: bool,
+    },
+    Zero {
+        range: ByteRange,
+        reserve: bool,
+        fua: bool,
+    },
+    Trim {
+        range: ByteRange,
+        fua: bool,
+    },
     /// Begins a flush, or joins the next; it ends when its calls have been made.
     Flush,
     /// Trims every second of some blocks that nobody looks at: many changes in one epoch.
-    Scatter { blocks: u64 },
+    Scatter {
+        blocks: u64,
+    },
     /// Begins to give back freed space.
-    Punch { all: bool },
+    Punch {
+        all: bool,
+    },
     /// This many calls of some work under way.
-    Advance { work: Work, calls: u64 },
+    Advance {
+        work: Work,
+        calls: u64,
+    },
     /// All that is under way goes to its end.
     Drain,
     /// The process is killed, and another opens the overlay.

@@ -95,7 +95,10 @@ pub(crate) fn check_seed(seed: u64, setting: Setting) -> u64 {
 
 fn report(seed: u64, history: &History, setting: Setting, failure: Failure) -> String {
     let len = history.steps.len();
-    eprintln!("seed {seed} fails: {}; looking for less than {len} steps", failure.what);
+    eprintln!(
+        "seed {seed} fails: {}; looking for less than {len} steps",
+        failure.what
+    );
     let (small, failure) = shrunk(history, setting, failure);
     format!(
         "an acknowledged write is lost, or something else came to be\n\n{small}\
