@@ -39,9 +39,10 @@ struct Case(Rules);
 
 impl Case {
     fn everywhere(allow: &[&str], deny: &[&str]) -> Self {
-        let mut rules = Rules::default();
-        rules.everywhere = list(allow, deny);
-        Self(rules)
+        Self(Rules {
+            everywhere: list(allow, deny),
+            ..Rules::default()
+        })
     }
 
     fn image(image: ImageRule) -> Self {
@@ -85,7 +86,9 @@ impl Case {
     #[track_caller]
     fn wants_tls(&self, caller: &Caller, client: &str, word: &str) {
         match self.open(caller, client) {
-            Err(Denial::TlsRequired(rule)) => assert!(rule.contains(word), "{word:?} not in {rule}"),
+            Err(Denial::TlsRequired(rule)) => {
+                assert!(rule.contains(word), "{word:?} not in {rule}")
+            }
             other => panic!("{caller:?} as {client}: {other:?}"),
         }
     }
@@ -140,7 +143,9 @@ fn an_image_has_lists_of_its_own() {
 fn what_is_closed_to_all_is_not_opened_by_an_image() {
     let mut case = Case::everywhere(&[], &["10.0.0.0/8"]);
     let list = list(&["10.0.0.9"], &[]);
-    case.0.images.insert(name("disk"), ImageRule { list, tls: false });
+    case.0
+        .images
+        .insert(name("disk"), ImageRule { list, tls: false });
     case.denies(&at("10.0.0.9"), "x", "[nbd]");
 }
 
@@ -187,7 +192,10 @@ fn a_certificate_opens_its_own_overlay_and_nothing_else() {
 fn a_certificate_counts_more_than_an_address() {
     let case = Case::client(&[], false);
     let tls = over_tls(Some("b")).tls;
-    let caller = Caller { tls, ..at("10.0.0.1") };
+    let caller = Caller {
+        tls,
+        ..at("10.0.0.1")
+    };
     case.denies(&caller, "a", "\"b\"");
     case.opens(&caller, "b");
 }

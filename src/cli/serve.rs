@@ -49,12 +49,12 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ADDR")]
     listen: Vec<ListenAddress>,
 
-    /// Who may open anything: an address, a network such as 10.77.0.0/24, or unix; may be repeated
+    /// Who may open anything: ADDRESS, NETWORK/BITS or unix; may be repeated
     ///
-    /// Without it everybody may who is not denied. Clients of Unix sockets are `unix`, and `@NAME` is
-    /// the client of that name in the file of --config. Everybody else is refused with an error of
-    /// the protocol, and the log says why. With --allow or --deny, those of [nbd] in the file don't
-    /// count.
+    /// Without it everybody may who is not denied. Clients of Unix sockets are `unix`, and `@NAME`
+    /// is the client of that name in the file of --config. Everybody else is refused with an error
+    /// of the protocol, and the log says why. With --allow or --deny, those of [nbd] in the file
+    /// don't count.
     #[arg(long, value_name = "WHO")]
     allow: Vec<Entry>,
 

@@ -16,7 +16,7 @@ use super::host;
 use super::shard::Accepted;
 use crate::access::Caller;
 use crate::limits::HANDSHAKE_TIME;
-use crate::nbd::handshake::{End, Event, Handshake};
+use crate::nbd::handshake::{End, Event, Handshake, Offer};
 use crate::nbd::{ExportInfo, Refusal};
 
 /// Bytes that one read of a handshake takes at most.
@@ -80,7 +80,7 @@ struct Guide<S> {
 
 impl<S: Stream> Guide<S> {
     fn new(herd: Arc<Herd>, stream: S, caller: Caller, label: String) -> Self {
-        let handshake = Handshake::new();
+        let handshake = Handshake::new(Offer::Simple);
         Self {
             herd,
             stream,
@@ -100,7 +100,7 @@ impl<S: Stream> Guide<S> {
                 self.stream.write_all(&bytes).await?;
             }
             match self.handshake.poll_event() {
-                Some(Event::Finished(info)) => return self.hand_over(info),
+                Some(Event::Finished(info, _)) => return self.hand_over(info),
                 Some(Event::Closed(end)) => return Err(self.close(end).await),
                 Some(event) => self.answer(event).await,
                 None => self.receive().await?,
@@ -137,7 +137,7 @@ impl<S: Stream> Guide<S> {
                 let opened = opened.map_err(|refused| self.refuse_export(&name, refused));
                 self.handshake.handle_opened(opened);
             }
-            Event::Finished(_) | Event::Closed(_) => {}
+            Event::Finished(..) | Event::Closed(_) => {}
         }
     }
 

@@ -15,6 +15,7 @@ use crate::export::{Piece, Volume, VolumeError};
 use crate::io::{self, Buffer, Pool, ReceiveBuffer, Socket};
 use crate::limits::{DIRECT_PAYLOAD_MIN, WRITE_PIECE};
 use crate::nbd::ExportInfo;
+use crate::nbd::agreed::Agreed;
 use crate::nbd::session::{self, Command, Cookie, Event};
 use crate::nbd::wire::{Errno, SimpleReply};
 use crate::units::ByteRange;
@@ -93,7 +94,7 @@ impl Session {
     }
 
     async fn receive_all(&mut self, info: ExportInfo, mut buffer: ReceiveBuffer) -> End {
-        let mut session = session::Session::new(info);
+        let mut session = session::Session::new(info, Agreed::default());
         loop {
             let (used, event) = match session.handle_bytes(buffer.filled()) {
                 Ok(step) => step,
@@ -103,7 +104,9 @@ impl Session {
             let outcome = match event {
                 None => self.receive(&mut buffer).await,
                 Some(Event::Disconnect) => return End::Disconnected,
-                Some(Event::Reject(cookie, errno)) => self.reject(cookie, errno).await,
+                Some(Event::Reject(cookie, rejection)) => {
+                    self.reject(cookie, rejection.errno).await
+                }
                 Some(Event::Command(cookie, Command::Write { range, fua })) => {
                     let result = self.take_payload(range, &mut buffer).await;
                     session.payload_taken(range.len());
@@ -153,7 +156,7 @@ impl Session {
     async fn execute(&mut self, cookie: Cookie, command: Command) -> Result<(), End> {
         self.take_turn().await;
         match command {
-            Command::Read { range } => self.read(cookie, range).await,
+            Command::Read { range, .. } => self.read(cookie, range).await,
             Command::Flush => {
                 self.outbox.admit(0).await;
                 self.flush_then_reply(cookie);
@@ -179,7 +182,8 @@ impl Session {
                 self.volume.prefetch(range);
                 self.reply(cookie, Ok(()));
             }
-            Command::Write { .. } => {}
+            // No context was agreed on, so that none of the latter comes.
+            Command::Write { .. } | Command::BlockStatus { .. } => {}
         }
         Ok(())
     }

@@ -264,7 +264,12 @@ mod tests {
             }),
             ..peer("10.0.0.1")
         };
-        let named = |text| herd(None, None).now().client_of(&certificate(text), None).name;
+        let named = |text| {
+            herd(None, None)
+                .now()
+                .client_of(&certificate(text), None)
+                .name
+        };
         assert_eq!(named("studio-3").as_str(), "studio-3");
         // No name of a client: it opens nothing, whoever it is taken for.
         let known = herd(None, None).now();

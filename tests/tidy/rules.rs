@@ -48,9 +48,12 @@ pub(crate) const LAYERS: &[Layer] = &[
     Layer {
         of: &[
             "*/wire",
+            "access",
+            "nbd/agreed",
             "nbd/handshake",
             "nbd/session",
             "nbd/validate",
+            "export/extents",
             "export/name",
             "export/plan",
             "overlay/commit",
