@@ -39,6 +39,10 @@ pub fn choose(sabotage: Option<Sabotage>) {
     CHOSEN.set(sabotage);
 }
 
+/// Does nothing in this build.
+#[cfg(not(debug_assertions))]
+pub const fn choose(_: Option<Sabotage>) {}
+
 /// The rule that is broken on this thread.
 #[cfg(debug_assertions)]
 #[must_use]
@@ -46,14 +50,15 @@ pub fn chosen() -> Option<Sabotage> {
     CHOSEN.get()
 }
 
-/// Whether this rule is broken.
-#[cfg(debug_assertions)]
-pub(super) fn breaks(sabotage: Sabotage) -> bool {
-    chosen() == Some(sabotage)
+/// The rule that is broken: none in this build.
+#[cfg(not(debug_assertions))]
+#[must_use]
+pub const fn chosen() -> Option<Sabotage> {
+    None
 }
 
-/// Whether this rule is broken: never.
-#[cfg(not(debug_assertions))]
-pub(super) const fn breaks(_: Sabotage) -> bool {
-    false
+/// Whether this rule is broken.
+#[inline]
+pub(super) fn breaks(sabotage: Sabotage) -> bool {
+    chosen() == Some(sabotage)
 }

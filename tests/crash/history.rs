@@ -81,16 +81,6 @@ pub(crate) struct History {
     pub(crate) steps: Vec<Step>,
 }
 
-/// What a history is mostly about.
-#[derive(Clone, Copy, Debug)]
-enum Theme {
-    /// All there is, all over the disk.
-    Mixed,
-    /// A few blocks that are written, freed and flushed again and again, while flushes,
-    /// checkpoints and punches are under way.
-    Quarrel { first: u64, blocks: u64 },
-}
-
 impl History {
     /// The history of this seed.
     pub(crate) fn of_seed(seed: u64) -> Self {
