@@ -1,8 +1,8 @@
 //! TLS between the protocol and its sockets, by rustls, with certificates.
 //!
 //! - [`credentials`] reads certificates and keys from files.
-//! - [`channel`] is one end of one connection: bytes of the network in and bytes of the protocol out,
-//!   and the other way. It does no I/O.
+//! - [`channel`] is one end of one connection: bytes of the network in and bytes of the protocol
+//!   out, and the other way. It does no I/O.
 //! - `identity` finds the name in a client's certificate.
 //!
 //! Invariants: no session is resumed, so that a certificate is looked at with every connection; a
