@@ -1,7 +1,7 @@
 //! The server's end of one TLS connection, without I/O.
 //!
-//! The driver's turn: give what came from the network to [`Channel::handle_received`], take what the
-//! client said with [`Channel::read`], say something with [`Channel::write`], and send all that
+//! The driver's turn: give what came from the network to [`Channel::handle_received`], take what
+//! the client said with [`Channel::read`], say something with [`Channel::write`], and send all that
 //! [`Channel::poll_transmit`] returns; do that also after an error, which the client is told.
 //!
 //! Invariants: what is read was authenticated; nothing is held that was not bounded by what was
@@ -74,8 +74,8 @@ impl Channel {
         Ok(Some(name))
     }
 
-    /// Takes bytes of the network and returns how many: all of them, unless there is something to be
-    /// read first.
+    /// Takes bytes of the network and returns how many: all of them, unless there is something to
+    /// be read first.
     ///
     /// # Errors
     /// What is wrong with them. The connection is over then, but for what is to be transmitted.
