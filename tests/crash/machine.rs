@@ -370,7 +370,7 @@ impl Machine {
 }
 
 /// The disk to begin with, made once.
-fn begin(start: Start) -> &'static (Moment, Content) {
+pub(crate) fn begin(start: Start) -> &'static (Moment, Content) {
     static STARTS: [OnceLock<(Moment, Content)>; 3] =
         [OnceLock::new(), OnceLock::new(), OnceLock::new()];
     let place = match start {
