@@ -7,14 +7,14 @@ use cowherd::disk::sim::{Fault, Moment};
 use cowherd::overlay::Overlay;
 use cowherd::overlay::flush::Begin;
 use cowherd::overlay::sabotage::{self, Sabotage};
-use cowherd::overlay::store::{BaseBlocks, WriteError, Zeroing};
+use cowherd::overlay::store::{WriteError, Zeroing};
 use cowherd::units::{BLOCK_SIZE, BlockIndex, ByteRange};
 
 use super::client::{bytes_of, content_of, open, with_image};
 use super::disk::{Leak, TestDisk};
 use super::explore::{Effort, Explorer};
 use super::history::{Op, Start};
-use super::machine::begin;
+use super::machine::{Change, begin};
 use super::oracle::{AREAS, Oracle};
 use super::seeded::Seeded;
 
@@ -118,11 +118,7 @@ impl Patient {
         self.overlay.as_mut().expect("it is open")
     }
 
-    fn change(
-        &mut self,
-        fua: bool,
-        change: &mut dyn FnMut(&mut Overlay<TestDisk>, &BaseBlocks) -> Result<(), WriteError>,
-    ) -> Result<(), String> {
+    fn change(&mut self, fua: bool, change: &mut Change<'_>) -> Result<(), String> {
         let failed = self.failed;
         let overlay = self.overlay();
         match with_image(|image| change(overlay, image)) {
