@@ -60,6 +60,7 @@ pub(crate) const LAYERS: &[Layer] = &[
             "overlay/map",
             "overlay/quota",
             "overlay/space",
+            "overlay/underway",
             "units",
             "limits",
         ],
