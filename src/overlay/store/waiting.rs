@@ -1,9 +1,19 @@
 //! Changes for whoever may wait for the disk: begun, written by a call, and finished.
 
-use super::{BaseBlocks, BlockRange, ByteRange, Overlay, Turn, WriteError, Zeroing};
+use super::{
+    BaseBlocks, BlockIndex, BlockRange, BlockState, ByteRange, Overlay, Turn, WriteError, Zeroing,
+};
 use crate::disk::{Disk, DiskFile};
 
 impl<D: Disk> Overlay<D> {
+    /// The first and the last block of a change that it covers in part only, where they are in
+    /// `state`.
+    #[must_use]
+    pub fn edges(&self, range: ByteRange, state: BlockState) -> [Option<BlockIndex>; 2] {
+        self.partial_blocks(range)
+            .map(|edge| edge.filter(|&block| self.map.state(block) == state))
+    }
+
     /// Writes `data` at `range`, which must lie on the disk and have the length of `data`. `base`
     /// has the image's content of blocks that are written in part.
     ///
