@@ -152,3 +152,7 @@ const _: () =
 
 /// Bytes of a config file: room for every machine of a large herd.
 pub const CONFIG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Ranges of data of one image that are remembered, at 16 bytes each: enough for a hole every
+/// megabyte of 256 GiB. What lies behind them counts as data.
+pub const IMAGE_DATA_RANGES_MAX: usize = 1 << 18;

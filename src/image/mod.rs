@@ -7,6 +7,7 @@
 
 mod change;
 mod error;
+mod holes;
 mod identity;
 mod warmth;
 mod watch;
@@ -19,13 +20,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::disk::{FileKind, ImageFile, ImageMapping, Stamp};
+use crate::disk::{FileKind, ImageFile, ImageMapping, RealFile, Stamp};
 use crate::limits::DISK_SIZE_MAX;
 use crate::name::Name;
 use crate::units::ByteRange;
 
 pub use change::{Change, ImageChanged};
 pub use error::ImageError;
+pub use holes::Holes;
 pub use identity::{Difference, Identity, IdentityTextError};
 pub use watch::Watch;
 
@@ -40,6 +42,7 @@ pub struct Image {
     identity: Identity,
     mapping: Option<Arc<ImageMapping>>,
     warmth: Warmth,
+    holes: OnceLock<Holes>,
     change: OnceLock<Change>,
     renamed: OnceLock<()>,
 }
@@ -75,6 +78,7 @@ impl Image {
             identity,
             mapping,
             warmth,
+            holes: OnceLock::new(),
             change: OnceLock::new(),
             renamed: OnceLock::new(),
         };
@@ -131,6 +135,24 @@ impl Image {
             return false;
         };
         range.end() <= self.size() && self.warmth.covers(range, mapping)
+    }
+
+    /// Where it has holes, once that was found out.
+    #[must_use]
+    pub fn known_holes(&self) -> Option<&Holes> {
+        self.holes.get()
+    }
+
+    /// Finds out where it has holes, if nobody did before; may wait for the disk. Of a disk that
+    /// does not tell, none is known.
+    pub fn holes(&self) -> &Holes {
+        self.holes.get_or_init(|| {
+            let file = RealFile::from(Arc::clone(self.file()));
+            Holes::find(&file, self.size()).unwrap_or_else(|error| {
+                tracing::warn!("image {}: its holes can't be found: {error}", self.name);
+                Holes::none(self.size())
+            })
+        })
     }
 
     /// Fills `buf` from `offset` if that needs no waiting for the disk; `false` where it would, and

@@ -3,12 +3,14 @@
 //! - [`wire`] turns bytes into values and values into bytes, and knows nothing else.
 //! - [`handshake`] leads a client from the greeting to an export.
 //! - [`session`] cuts the stream of the transmission phase into commands.
+//! - [`agreed`] is what the one settles and the other goes by.
 //! - [`validate`] is the one place for the rules about ranges, flags and error numbers.
 //!
 //! Invariants: nothing here does I/O or knows storage; no number of the peer sizes anything before
 //! it was compared with [`crate::limits`]; a quoted rule is from the protocol document,
-//! `doc/proto.md` of the reference implementation.
+//! `doc/proto.md` of the reference implementation, or of its branch `extension-ext-header`.
 
+pub mod agreed;
 pub mod handshake;
 pub mod session;
 pub mod validate;
@@ -18,6 +20,7 @@ pub mod wire;
 mod cut_stream;
 
 use crate::limits::{NBD_BLOCK_MIN, NBD_BLOCK_PREFERRED, NBD_PAYLOAD_MAX};
+use agreed::Agreed;
 use wire::{BlockSizes, ReplyType, TransmissionFlags};
 
 /// The block sizes told to every client that asks.
@@ -39,9 +42,9 @@ pub struct ExportInfo {
 }
 
 impl ExportInfo {
-    /// The flags that tell the client so.
+    /// The flags that tell so to a client that has agreed on this much.
     #[must_use]
-    pub fn transmission_flags(self) -> TransmissionFlags {
+    pub fn transmission_flags(self, agreed: Agreed) -> TransmissionFlags {
         // "NBD_FLAG_HAS_FLAGS: MUST always be 1."
         let always = TransmissionFlags::HAS_FLAGS
             .with(TransmissionFlags::SEND_FLUSH)
@@ -54,12 +57,18 @@ impl ExportInfo {
                 .with(TransmissionFlags::SEND_WRITE_ZEROES)
                 .with(TransmissionFlags::SEND_FAST_ZERO)
         };
-        let flags = always.with(by_access);
-        if self.multi_conn {
-            flags.with(TransmissionFlags::CAN_MULTI_CONN)
-        } else {
-            flags
-        }
+        // NBD_FLAG_SEND_DF: "MUST leave this flag clear if structured replies have not been
+        // negotiated".
+        let where_agreed = [
+            (self.multi_conn, TransmissionFlags::CAN_MULTI_CONN),
+            (agreed.headers.have_chunks(), TransmissionFlags::SEND_DF),
+            (
+                agreed.has_status_payload(),
+                TransmissionFlags::BLOCK_STATUS_PAYLOAD,
+            ),
+        ];
+        let set = where_agreed.into_iter().filter(|(is_set, _)| *is_set);
+        set.fold(always.with(by_access), |flags, (_, flag)| flags.with(flag))
     }
 }
 
@@ -104,21 +113,23 @@ impl Refusal {
 
 #[cfg(test)]
 mod tests {
+    use super::agreed::{Contexts, Headers};
     use super::*;
 
-    fn flags(read_only: bool, multi_conn: bool) -> String {
+    fn flags(read_only: bool, multi_conn: bool, headers: Headers, contexts: Contexts) -> String {
         let info = ExportInfo {
             size: 0,
             read_only,
             multi_conn,
         };
-        format!("{:?}", info.transmission_flags())
+        let agreed = Agreed { headers, contexts };
+        format!("{:?}", info.transmission_flags(agreed))
     }
 
     #[test]
     fn a_writable_export_offers_everything() {
         assert_eq!(
-            flags(false, true),
+            flags(false, true, Headers::Simple, Contexts::NONE),
             "HAS_FLAGS|SEND_FLUSH|SEND_FUA|SEND_TRIM|SEND_WRITE_ZEROES|CAN_MULTI_CONN|SEND_CACHE\
              |SEND_FAST_ZERO"
         );
@@ -127,8 +138,28 @@ mod tests {
     #[test]
     fn a_read_only_export_offers_no_way_to_change_it() {
         assert_eq!(
-            flags(true, false),
+            flags(true, false, Headers::Simple, Contexts::NONE),
             "HAS_FLAGS|READ_ONLY|SEND_FLUSH|SEND_FUA|SEND_CACHE"
         );
+    }
+
+    #[test]
+    fn reads_in_one_piece_are_offered_where_replies_come_in_chunks() {
+        for headers in [Headers::Structured, Headers::Extended] {
+            assert_eq!(
+                flags(true, false, headers, Contexts::NONE),
+                "HAS_FLAGS|READ_ONLY|SEND_FLUSH|SEND_FUA|SEND_DF|SEND_CACHE"
+            );
+        }
+    }
+
+    #[test]
+    fn a_choice_of_contexts_is_offered_with_extended_headers_and_contexts_only() {
+        let offered = |headers, contexts| {
+            flags(false, false, headers, contexts).contains("BLOCK_STATUS_PAYLOAD")
+        };
+        assert!(offered(Headers::Extended, Contexts::all()));
+        assert!(!offered(Headers::Extended, Contexts::NONE));
+        assert!(!offered(Headers::Structured, Contexts::all()));
     }
 }

@@ -1,14 +1,16 @@
 //! The transmission phase: a stream of bytes becomes commands, one at a time.
 //!
 //! Invariants: the machine always knows whether the next byte is of a header or of a payload; the
-//! payload of an accepted WRITE is the driver's, that of a rejected one is skipped here; after DISC
-//! or a violation nothing more is taken.
+//! payload of an accepted WRITE is the driver's, that of a BLOCK_STATUS is read here, and that of
+//! anything rejected is skipped; after DISC or a violation nothing more is taken.
 
+pub use super::validate::Rejection;
 pub use super::wire::Cookie;
 
 use super::ExportInfo;
-use super::validate::validate;
-use super::wire::{Errno, REQUEST_HEADER, RequestHeader, RequestType};
+use super::agreed::{Agreed, Contexts, Headers};
+use super::validate::{Rules, STATUS_PAYLOAD_MAX, block_status_of, validate};
+use super::wire::{CommandFlags, RequestHeader, RequestType};
 use crate::limits::NBD_PAYLOAD_MAX;
 use crate::units::ByteRange;
 
@@ -18,18 +20,20 @@ pub enum Event {
     /// Do this, and reply.
     Command(Cookie, Command),
     /// Reply with this error; nothing is to be done, and what payload there was is gone.
-    Reject(Cookie, Errno),
+    Reject(Cookie, Rejection),
     /// Finish what is begun, and close: "There is no reply to an NBD_CMD_DISC."
     Disconnect,
 }
 
-/// A request that passed [`validate`]: its range lies in the disk.
+/// A request that is allowed: its range lies in the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Reply with these bytes.
     Read {
         /// At most [`NBD_PAYLOAD_MAX`] bytes.
         range: ByteRange,
+        /// In one chunk, if replies come in chunks.
+        in_one: bool,
     },
     /// Store the payload, which follows in the stream.
     Write {
@@ -64,6 +68,15 @@ pub enum Command {
         /// Which; may be far larger than a payload.
         range: ByteRange,
     },
+    /// Reply with one chunk for each context. Replies come in chunks, then.
+    BlockStatus {
+        /// Of these bytes, of which there is at least one; may be far larger than a payload.
+        range: ByteRange,
+        /// At least one.
+        contexts: Contexts,
+        /// Each chunk holds one extent only, which ends in `range`.
+        only_one: bool,
+    },
 }
 
 /// What makes the stream unreadable: "Either side MAY initiate a hard disconnect if it detects a
@@ -73,15 +86,15 @@ pub enum Violation {
     /// Where a request should start, something else is.
     #[error("a request does not start with the magic number of requests")]
     RequestMagic,
-    /// A write carries more than we are ready to take, or to skip.
-    #[error("a write carries {0} bytes, more than the advertised maximum")]
-    PayloadTooLarge(u32),
+    /// A request carries more than we are ready to take, or to skip.
+    #[error("a request carries {0} bytes, more than the advertised maximum")]
+    PayloadTooLarge(u64),
 }
 
 /// One connection after its handshake.
 #[derive(Debug)]
 pub struct Session {
-    info: ExportInfo,
+    rules: Rules,
     phase: Phase,
 }
 
@@ -91,19 +104,60 @@ enum Phase {
     Header,
     /// The next bytes are the payload of a write the driver was told of.
     Payload { left: u64 },
-    /// The next bytes are the payload of a rejected write, and then the rejection is told. Other
-    /// rejected requests pass here too, with nothing left to skip.
+    /// The next bytes are the payload of a rejected request, and then the rejection is told. Those
+    /// without a payload pass here too, with nothing left to skip.
     Skip { left: u64, rejection: Event },
+    /// The next bytes are the payload of a BLOCK_STATUS, which is known to be short.
+    Status(StatusRequest),
     /// Nothing more is taken.
     Ended,
+}
+
+/// A BLOCK_STATUS whose payload comes.
+#[derive(Clone, Copy, Debug)]
+struct StatusRequest {
+    header: RequestHeader,
+    payload: [u8; STATUS_PAYLOAD_MAX],
+    length: usize,
+    filled: usize,
+}
+
+impl StatusRequest {
+    /// The request of `header`; `None` where its payload can't be one that we take: too long for
+    /// all contexts once, or none to begin with.
+    fn begin(header: RequestHeader, agreed: Agreed) -> Option<Self> {
+        let has_payload = header.kind == RequestType::BLOCK_STATUS
+            && header.flags.contains(CommandFlags::PAYLOAD_LEN)
+            && agreed.has_status_payload();
+        let length = usize::try_from(header.length).ok()?;
+        (has_payload && length <= STATUS_PAYLOAD_MAX).then_some(Self {
+            header,
+            payload: [0; STATUS_PAYLOAD_MAX],
+            length,
+            filled: 0,
+        })
+    }
+
+    /// Takes what is missing from the front of `input`; the payload, once it is complete.
+    fn fill(&mut self, input: &mut &[u8]) -> Option<&[u8]> {
+        let missing = self.length - self.filled;
+        let (taken, rest) = input.split_at(missing.min(input.len()));
+        *input = rest;
+        for (slot, byte) in self.payload.iter_mut().skip(self.filled).zip(taken) {
+            *slot = *byte;
+        }
+        self.filled += taken.len();
+        let payload = self.payload.get(..self.length)?;
+        (self.filled == self.length).then_some(payload)
+    }
 }
 
 impl Session {
     /// A session of the export that the handshake ended with.
     #[must_use]
-    pub const fn new(info: ExportInfo) -> Self {
+    pub const fn new(info: ExportInfo, agreed: Agreed) -> Self {
         Self {
-            info,
+            rules: Rules { info, agreed },
             phase: Phase::Header,
         }
     }
@@ -124,7 +178,7 @@ impl Session {
         let mut rest = input;
         let event = match self.read_request(&mut rest)? {
             Some(event) => Some(event),
-            None => self.skip(&mut rest),
+            None => self.read_payload(&mut rest),
         };
         Ok((input.len() - rest.len(), event))
     }
@@ -152,38 +206,78 @@ impl Session {
         let Phase::Header = self.phase else {
             return Ok(None);
         };
-        let Some((bytes, rest)) = input.split_first_chunk() else {
+        let Some(header) = self.take_header(input) else {
             return Ok(None);
         };
-        *input = rest;
-        let read = self.understand(bytes);
+        let read = header.ok_or(Violation::RequestMagic);
+        let read = read.and_then(|header| self.understand(&header));
         if read.is_err() {
             self.phase = Phase::Ended;
         }
         read
     }
 
-    /// What the header in `bytes` says; nothing yet where a rejected request has a payload to be
-    /// skipped.
-    fn understand(&mut self, bytes: &[u8; REQUEST_HEADER]) -> Result<Option<Event>, Violation> {
-        let header = RequestHeader::from_bytes(bytes).ok_or(Violation::RequestMagic)?;
+    /// The header at the front of `input`, if all of it is there; none in it where it starts with
+    /// another magic number than what was agreed on: "the client MUST use the 32-byte extended
+    /// request header".
+    fn take_header(&self, input: &mut &[u8]) -> Option<Option<RequestHeader>> {
+        let header = if self.rules.agreed.headers == Headers::Extended {
+            let (bytes, rest) = input.split_first_chunk()?;
+            *input = rest;
+            RequestHeader::from_extended(bytes)
+        } else {
+            let (bytes, rest) = input.split_first_chunk()?;
+            *input = rest;
+            RequestHeader::from_bytes(bytes)
+        };
+        Some(header)
+    }
+
+    /// What a header says; nothing yet where it depends on a payload, or one must be skipped.
+    fn understand(&mut self, header: &RequestHeader) -> Result<Option<Event>, Violation> {
         if header.kind == RequestType::DISC {
             self.phase = Phase::Ended;
             return Ok(Some(Event::Disconnect));
         }
-        let left = payload_of(&header)?;
-        let cookie = header.cookie;
-        Ok(match validate(&header, &self.info) {
+        let left = payload_of(header, self.rules.agreed)?;
+        if let Some(request) = StatusRequest::begin(*header, self.rules.agreed) {
+            self.phase = Phase::Status(request);
+            return Ok(None);
+        }
+        let cookie = header.cookie();
+        Ok(match validate(header, &self.rules) {
             Ok(command) => {
                 self.phase = payload_phase(left);
                 Some(Event::Command(cookie, command))
             }
-            Err(errno) => {
-                let rejection = Event::Reject(cookie, errno);
+            Err(rejection) => {
+                let rejection = Event::Reject(cookie, rejection);
                 self.phase = Phase::Skip { left, rejection };
                 None
             }
         })
+    }
+
+    fn read_payload(&mut self, input: &mut &[u8]) -> Option<Event> {
+        match self.phase {
+            Phase::Status(_) => self.read_status(input),
+            _ => self.skip(input),
+        }
+    }
+
+    /// What a BLOCK_STATUS asks for, once its whole payload is there.
+    fn read_status(&mut self, input: &mut &[u8]) -> Option<Event> {
+        let Phase::Status(request) = &mut self.phase else {
+            return None;
+        };
+        let header = request.header;
+        let payload = request.fill(input)?;
+        let event = match block_status_of(&header, payload, &self.rules) {
+            Ok(command) => Event::Command(header.cookie(), command),
+            Err(rejection) => Event::Reject(header.cookie(), rejection),
+        };
+        self.phase = Phase::Header;
+        Some(event)
     }
 
     /// Drops what `input` holds of a rejected request's payload; the rejection, once all of it is
@@ -207,17 +301,28 @@ impl Session {
     }
 }
 
-/// How many bytes follow the header. Without extended headers only WRITE has a payload.
-fn payload_of(header: &RequestHeader) -> Result<u64, Violation> {
-    if header.kind != RequestType::WRITE {
+/// How many bytes follow the header.
+fn payload_of(header: &RequestHeader, agreed: Agreed) -> Result<u64, Violation> {
+    let has_payload = match agreed.headers {
+        // "the only command where *length* represents payload length instead of effect length is
+        // NBD_CMD_WRITE"
+        Headers::Simple | Headers::Structured => header.kind == RequestType::WRITE,
+        // "the meaning of the *length* field depends on whether *flags* contains
+        // NBD_CMD_FLAG_PAYLOAD_LEN"
+        Headers::Extended => header.flags.contains(CommandFlags::PAYLOAD_LEN),
+    };
+    if !has_payload {
         return Ok(0);
     }
     // "either the server or the client MAY initiate a hard disconnect if the payload of an
-    // NBD_CMD_WRITE request [...] would be large enough to be deemed a denial of service attack"
-    if header.length > NBD_PAYLOAD_MAX {
+    // NBD_CMD_WRITE request [...] would be large enough to be deemed a denial of service attack";
+    // "A server SHOULD initiate hard disconnect if a client sets the NBD_CMD_FLAG_PAYLOAD_LEN flag
+    // and uses a *length* larger than a server's advertised or default maximum payload length"; "in
+    // all other cases, a server SHOULD gracefully consume *length* bytes of payload".
+    if header.length > u64::from(NBD_PAYLOAD_MAX) {
         return Err(Violation::PayloadTooLarge(header.length));
     }
-    Ok(u64::from(header.length))
+    Ok(header.length)
 }
 
 const fn payload_phase(left: u64) -> Phase {

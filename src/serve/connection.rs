@@ -15,7 +15,7 @@ use super::host;
 use super::shard::Accepted;
 use super::who::Peer;
 use crate::limits::HANDSHAKE_TIME;
-use crate::nbd::handshake::{End, Event, Handshake};
+use crate::nbd::handshake::{End, Event, Handshake, Offer};
 use crate::nbd::{ExportInfo, Refusal};
 
 /// Bytes that one read of a handshake takes at most.
@@ -79,7 +79,7 @@ struct Guide<S> {
 
 impl<S: Stream> Guide<S> {
     fn new(herd: Arc<Herd>, stream: S, peer: Peer, label: String) -> Self {
-        let handshake = Handshake::new();
+        let handshake = Handshake::new(Offer::Simple);
         Self {
             herd,
             stream,
@@ -99,7 +99,7 @@ impl<S: Stream> Guide<S> {
                 self.stream.write_all(&bytes).await?;
             }
             match self.handshake.poll_event() {
-                Some(Event::Finished(info)) => return self.hand_over(info),
+                Some(Event::Finished(info, _)) => return self.hand_over(info),
                 Some(Event::Closed(end)) => return Err(self.close(end).await),
                 Some(event) => self.answer(event).await,
                 None => self.receive().await?,
@@ -132,7 +132,7 @@ impl<S: Stream> Guide<S> {
                 self.log_refusal(&name, opened.as_ref().err());
                 self.handshake.handle_opened(opened);
             }
-            Event::Finished(_) | Event::Closed(_) => {}
+            Event::Finished(..) | Event::Closed(_) => {}
         }
     }
 

@@ -16,6 +16,7 @@ use super::succession::Progress;
 use crate::export::{Piece, Volume, VolumeError};
 use crate::io::{self, Pool, ReceiveBuffer, Socket};
 use crate::nbd::ExportInfo;
+use crate::nbd::agreed::Agreed;
 use crate::nbd::session::{self, Command, Cookie, Event};
 use crate::nbd::wire::{Errno, SimpleReply};
 use crate::units::ByteRange;
@@ -100,7 +101,7 @@ impl Session {
     }
 
     async fn receive_all(&mut self, info: ExportInfo, mut buffer: ReceiveBuffer) -> End {
-        let mut session = session::Session::new(info);
+        let mut session = session::Session::new(info, Agreed::default());
         loop {
             let (used, event) = match session.handle_bytes(buffer.filled()) {
                 Ok(step) => step,
@@ -110,7 +111,9 @@ impl Session {
             let outcome = match event {
                 None => self.receive(&mut buffer).await,
                 Some(Event::Disconnect) => return End::Disconnected,
-                Some(Event::Reject(cookie, errno)) => self.reject(cookie, errno).await,
+                Some(Event::Reject(cookie, rejection)) => {
+                    self.reject(cookie, rejection.errno).await
+                }
                 Some(Event::Command(cookie, Command::Write { range, fua })) => {
                     let outcome = self.write(cookie, range, fua, &mut buffer).await;
                     session.payload_taken(range.len());
@@ -169,7 +172,7 @@ impl Session {
     async fn execute(&mut self, cookie: Cookie, command: Command) -> Result<(), End> {
         self.take_turn().await;
         match command {
-            Command::Read { range } => self.read(cookie, range).await,
+            Command::Read { range, .. } => self.read(cookie, range).await,
             Command::Flush => {
                 self.outbox.admit(0).await;
                 self.flush_then_reply(cookie);
@@ -195,7 +198,8 @@ impl Session {
                 self.volume.prefetch(range);
                 self.reply(cookie, Ok(()));
             }
-            Command::Write { .. } => {}
+            // No context was agreed on, so that none of the latter comes.
+            Command::Write { .. } | Command::BlockStatus { .. } => {}
         }
         Ok(())
     }

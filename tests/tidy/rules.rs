@@ -48,9 +48,11 @@ pub(crate) const LAYERS: &[Layer] = &[
     Layer {
         of: &[
             "*/wire",
+            "nbd/agreed",
             "nbd/handshake",
             "nbd/session",
             "nbd/validate",
+            "export/extents",
             "export/name",
             "export/plan",
             "overlay/commit",

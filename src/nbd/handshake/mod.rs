@@ -9,12 +9,26 @@
 //! option but EXPORT_NAME ends in one final reply; the reply to a question is in the transmit queue
 //! before [`Event::Finished`] or [`Event::Closed`] can be polled; nothing is taken after either.
 
+mod contexts;
 mod gather;
+mod output;
 mod states;
+mod terms;
 
+use super::agreed::Agreed;
 use super::wire::{GREETING, TextError};
 use super::{ExportInfo, Refusal};
-use states::{AwaitClientFlags, Output, State};
+use output::Output;
+use states::{AwaitClientFlags, State};
+
+/// What a client may agree on with us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Simple replies only.
+    Simple,
+    /// All that there is.
+    Everything,
+}
 
 /// An export in the answer to [`Event::List`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +44,7 @@ pub struct Listing {
 pub enum Event {
     /// Which exports are there? Answer with [`Handshake::handle_listing`].
     List,
-    /// What is this export like? Answer with [`Handshake::handle_described`].
+    /// What is this export like, and is there one? Answer with [`Handshake::handle_described`].
     Describe {
         /// As sent: UTF-8 of at most 4096 bytes without NUL, maybe empty.
         name: String,
@@ -42,7 +56,7 @@ pub enum Event {
     },
     /// The transmission phase begins, and with it a [`super::session::Session`]. All input that was
     /// not taken belongs to that.
-    Finished(ExportInfo),
+    Finished(ExportInfo, Agreed),
     /// Close the connection, after all of the transmit queue was sent.
     Closed(End),
 }
@@ -75,6 +89,9 @@ pub enum Violation {
     /// The name in EXPORT_NAME is no string of the protocol.
     #[error("EXPORT_NAME: {0}")]
     Name(TextError),
+    /// It used EXPORT_NAME after extended headers were agreed on.
+    #[error("EXPORT_NAME after EXTENDED_HEADERS, which needs GO")]
+    ExportName,
 }
 
 /// The server's side of one handshake.
@@ -84,19 +101,13 @@ pub struct Handshake {
     output: Output,
 }
 
-impl Default for Handshake {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Handshake {
     /// A new connection; the greeting is ready to be sent.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(offer: Offer) -> Self {
         Self {
             state: State::ClientFlags(AwaitClientFlags::new()),
-            output: Output::new(&GREETING),
+            output: Output::new(&GREETING, offer),
         }
     }
 
@@ -130,6 +141,7 @@ impl Handshake {
     pub fn handle_described(&mut self, answer: Result<ExportInfo, Refusal>) {
         self.answer(|state, output| match state {
             State::Describe(describe) => Ok(describe.answer(&answer, output)),
+            State::Contexts(contexts) => Ok(contexts.answer(&answer, output)),
             other => Err(other),
         });
     }

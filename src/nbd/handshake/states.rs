@@ -3,71 +3,25 @@
 //! ```text
 //! ClientFlags -> Header -+-> Skip --------------------> Header | Over (ABORT)
 //!                  ^     +-> List (asks) --------------> Header
+//!                  |     +-> ContextQuery -> Contexts (asks) -> Header
 //!                  |     +-> Query +-> Describe (asks) -> Header
 //!                  |     |         +-> Go (asks) -------> Header | Over (transmission)
 //!                  |     +-> Name ---> ExportName (asks) ---------> Over (transmission or refused)
 //!                  +---- every way back
 //! ```
 
+use super::contexts::{AnswerContexts, ReadContexts};
 use super::gather::{FixedBytes, Payload, Unwanted};
-use super::{End, Event, Listing, Violation};
+use super::output::Output;
+use super::terms::{Negotiated, Terms};
+use super::{End, Event, Listing, Offer, Violation};
 use crate::limits::{NBD_OPTION_MAX, NBD_OPTIONS_PER_HANDSHAKE, NBD_STRING_MAX};
+use crate::nbd::agreed::{Agreed, Headers};
 use crate::nbd::wire::{
     ClientFlags, InfoQuery, InfoType, OPTION_HEADER, OptionCode, OptionHeader, OptionReply,
     ReplyType, TextError, export_name_answer, text,
 };
 use crate::nbd::{BLOCK_SIZES, ExportInfo, Refusal};
-
-/// What is to be sent and told, and what all states have to know.
-#[derive(Debug)]
-pub(super) struct Output {
-    bytes: Vec<u8>,
-    event: Option<Event>,
-    pub(super) shutting_down: bool,
-}
-
-impl Output {
-    pub(super) fn new(first: &[u8]) -> Self {
-        Self {
-            bytes: first.to_vec(),
-            event: None,
-            shutting_down: false,
-        }
-    }
-
-    pub(super) fn take_bytes(&mut self) -> Option<Vec<u8>> {
-        (!self.bytes.is_empty()).then(|| std::mem::take(&mut self.bytes))
-    }
-
-    pub(super) const fn take_event(&mut self) -> Option<Event> {
-        self.event.take()
-    }
-
-    fn reply(&mut self, option: OptionCode, reply: OptionReply<'_>) {
-        reply.append_to(option, &mut self.bytes);
-    }
-
-    fn refuse(&mut self, option: OptionCode, kind: ReplyType, message: &str) {
-        self.reply(option, OptionReply::Error { kind, message });
-    }
-
-    fn ask(&mut self, event: Event, waiting: State) -> State {
-        self.event = Some(event);
-        waiting
-    }
-
-    fn end(&mut self, event: Event) -> State {
-        self.ask(event, State::Over)
-    }
-
-    fn close(&mut self, end: End) -> State {
-        self.end(Event::Closed(end))
-    }
-
-    fn violation(&mut self, violation: Violation) -> State {
-        self.close(End::Violation(violation))
-    }
-}
 
 /// Where a handshake is.
 #[derive(Debug)]
@@ -77,6 +31,8 @@ pub(super) enum State {
     Skip(SkipData),
     Name(ReadName),
     Query(ReadQuery),
+    ContextQuery(ReadContexts),
+    Contexts(AnswerContexts),
     List(AnswerList),
     Describe(AnswerDescribe),
     Go(AnswerGo),
@@ -85,7 +41,7 @@ pub(super) enum State {
 }
 
 /// A state that was fed: a new one, or itself because bytes are missing.
-type Fed = Result<State, State>;
+pub(super) type Fed = Result<State, State>;
 
 impl State {
     /// Takes bytes for one step; whether there was one. States that wait for the driver take none.
@@ -96,27 +52,12 @@ impl State {
             Self::Skip(state) => state.feed(input, output),
             Self::Name(state) => state.feed(input, output),
             Self::Query(state) => state.feed(input, output),
+            Self::ContextQuery(state) => state.feed(input, output),
             waiting => Err(waiting),
         };
         let moved = fed.is_ok();
         *self = fed.unwrap_or_else(|unmoved| unmoved);
         moved
-    }
-}
-
-/// What was agreed on, and how patient we still are.
-#[derive(Clone, Copy, Debug)]
-struct Terms {
-    no_zeroes: bool,
-    options_left: u32,
-}
-
-impl Terms {
-    const fn next_option(self) -> State {
-        State::Header(AwaitOption {
-            terms: self,
-            bytes: FixedBytes::new(),
-        })
     }
 }
 
@@ -147,6 +88,7 @@ impl AwaitClientFlags {
         let terms = Terms {
             no_zeroes: flags.no_zeroes,
             options_left: NBD_OPTIONS_PER_HANDSHAKE,
+            negotiated: Negotiated::default(),
         };
         Ok(terms.next_option())
     }
@@ -160,6 +102,11 @@ pub(super) struct AwaitOption {
 }
 
 impl AwaitOption {
+    pub(super) const fn new(terms: Terms) -> Self {
+        let bytes = FixedBytes::new();
+        Self { terms, bytes }
+    }
+
     fn feed(mut self, input: &mut &[u8], output: &mut Output) -> Fed {
         let Some(bytes) = self.bytes.fill(input) else {
             return Err(State::Header(self));
@@ -181,33 +128,60 @@ impl AwaitOption {
 }
 
 fn begin_option(terms: Terms, header: OptionHeader, output: &mut Output) -> State {
-    let skip = |then| SkipData::begin(terms, header, then);
+    let refuse = |terms, kind, why| SkipData::refuse(terms, header, kind, why);
+    let unknown = "this server does not know the option";
     match header.code {
-        OptionCode::ABORT => skip(AfterSkip::Abort),
+        OptionCode::ABORT => SkipData::begin(terms, header, AfterSkip::Abort),
         // "SHOULD error further options received (other than an NBD_OPT_ABORT) with
         // NBD_REP_ERR_SHUTDOWN"; EXPORT_NAME can't be answered with an error.
         OptionCode::EXPORT_NAME if output.shutting_down => output.close(End::Refused),
-        _ if output.shutting_down => skip(AfterSkip::Refuse(
+        _ if output.shutting_down => refuse(
+            terms,
             ReplyType::ERR_SHUTDOWN,
             "the server is shutting down",
-        )),
+        ),
         OptionCode::EXPORT_NAME => ReadName::begin(terms, header, output),
         OptionCode::INFO | OptionCode::GO => ReadQuery::begin(terms, header),
-        OptionCode::LIST if header.length == 0 => {
-            output.ask(Event::List, State::List(AnswerList { terms }))
-        }
         // "the server SHOULD reject a request that includes data with NBD_REP_ERR_INVALID"
-        OptionCode::LIST => skip(AfterSkip::Refuse(
-            ReplyType::ERR_INVALID,
-            "the option LIST takes no data",
-        )),
+        OptionCode::LIST | OptionCode::STRUCTURED_REPLY | OptionCode::EXTENDED_HEADERS
+            if header.length > 0 =>
+        {
+            refuse(terms, ReplyType::ERR_INVALID, "the option takes no data")
+        }
+        OptionCode::LIST => output.ask(Event::List, State::List(AnswerList { terms })),
         // NBD_REP_ERR_UNSUP: "The option sent by the client is unknown by this server
         // implementation".
-        _ => skip(AfterSkip::Refuse(
-            ReplyType::ERR_UNSUP,
-            "this server does not know the option",
-        )),
+        _ if output.offer == Offer::Simple => refuse(terms, ReplyType::ERR_UNSUP, unknown),
+        OptionCode::STRUCTURED_REPLY => use_structured(terms, output),
+        OptionCode::EXTENDED_HEADERS => use_extended(terms, output),
+        OptionCode::LIST_META_CONTEXT | OptionCode::SET_META_CONTEXT => {
+            ReadContexts::begin(terms, header)
+        }
+        _ => refuse(terms, ReplyType::ERR_UNSUP, unknown),
     }
+}
+
+/// "Structured replies have been negotiated"; to ask again changes nothing.
+fn use_structured(mut terms: Terms, output: &mut Output) -> State {
+    let option = OptionCode::STRUCTURED_REPLY;
+    if terms.negotiated.headers == Headers::Extended {
+        // NBD_REP_ERR_EXT_HEADER_REQD: "The client has already successfully negotiated extended
+        // headers, which takes precedence over this option."
+        let why = "extended headers were agreed on, and imply structured replies";
+        output.refuse(option, ReplyType::ERR_EXT_HEADER_REQD, why);
+    } else {
+        terms.negotiated.headers = Headers::Structured;
+        output.reply(option, OptionReply::Ack);
+    }
+    terms.next_option()
+}
+
+/// "A client MAY request structured replies first, although a server SHOULD support this option
+/// even if structured replies are not negotiated."
+fn use_extended(mut terms: Terms, output: &mut Output) -> State {
+    terms.negotiated.headers = Headers::Extended;
+    output.reply(OptionCode::EXTENDED_HEADERS, OptionReply::Ack);
+    terms.next_option()
 }
 
 /// An option whose data don't matter: the reply comes once they are gone.
@@ -236,6 +210,22 @@ impl SkipData {
         })
     }
 
+    /// Refuses the option once its data are gone.
+    pub(super) const fn refuse(
+        terms: Terms,
+        header: OptionHeader,
+        kind: ReplyType,
+        why: &'static str,
+    ) -> State {
+        Self::begin(terms, header, AfterSkip::Refuse(kind, why))
+    }
+
+    /// NBD_REP_ERR_TOO_BIG: "The request or the reply is too large to process."
+    pub(super) const fn too_big(terms: Terms, header: OptionHeader) -> State {
+        let why = "the option has more data than this server reads";
+        Self::refuse(terms, header, ReplyType::ERR_TOO_BIG, why)
+    }
+
     fn feed(mut self, input: &mut &[u8], output: &mut Output) -> Fed {
         if !self.data.drop_from(input) {
             return Err(State::Skip(self));
@@ -262,6 +252,11 @@ pub(super) struct ReadName {
 
 impl ReadName {
     fn begin(terms: Terms, header: OptionHeader, output: &mut Output) -> State {
+        // "any client opting in to extended headers will use NBD_OPT_GO instead of the weaker
+        // NBD_OPT_EXPORT_NAME", which has no error reply.
+        if terms.negotiated.headers == Headers::Extended {
+            return output.violation(Violation::ExportName);
+        }
         match usize::try_from(header.length) {
             Ok(length) if length <= NBD_STRING_MAX => State::Name(Self {
                 terms,
@@ -275,11 +270,13 @@ impl ReadName {
         let Some(data) = self.data.fill(input) else {
             return Err(State::Name(self));
         };
-        let no_zeroes = self.terms.no_zeroes;
         Ok(match text(&data) {
             Ok(name) => {
                 let name = name.to_owned();
-                let waiting = State::ExportName(AnswerExportName { no_zeroes });
+                let waiting = State::ExportName(AnswerExportName {
+                    no_zeroes: self.terms.no_zeroes,
+                    agreed: self.terms.agreed_for(&name),
+                });
                 output.ask(Event::Open { name }, waiting)
             }
             Err(error) => output.violation(Violation::Name(error)),
@@ -296,11 +293,6 @@ pub(super) struct ReadQuery {
 }
 
 impl ReadQuery {
-    const TOO_BIG: AfterSkip = AfterSkip::Refuse(
-        ReplyType::ERR_TOO_BIG,
-        "the option has more data than this server reads",
-    );
-
     fn begin(terms: Terms, header: OptionHeader) -> State {
         match usize::try_from(header.length) {
             Ok(length) if length <= NBD_OPTION_MAX => State::Query(Self {
@@ -308,8 +300,7 @@ impl ReadQuery {
                 option: header.code,
                 data: Payload::new(length),
             }),
-            // NBD_REP_ERR_TOO_BIG: "The request or the reply is too large to process."
-            _ => SkipData::begin(terms, header, Self::TOO_BIG),
+            _ => SkipData::too_big(terms, header),
         }
     }
 
@@ -363,7 +354,8 @@ pub(super) struct AnswerDescribe {
 
 impl AnswerDescribe {
     pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
-        describe(OptionCode::INFO, &self.query, answer, output);
+        let agreed = self.terms.agreed_for(&self.query.name);
+        describe(OptionCode::INFO, &self.query, agreed, answer, output);
         self.terms.next_option()
     }
 }
@@ -377,9 +369,10 @@ pub(super) struct AnswerGo {
 
 impl AnswerGo {
     pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
-        describe(OptionCode::GO, &self.query, answer, output);
+        let agreed = self.terms.agreed_for(&self.query.name);
+        describe(OptionCode::GO, &self.query, agreed, answer, output);
         match answer {
-            Ok(info) => output.end(Event::Finished(*info)),
+            Ok(info) => output.end(Event::Finished(*info, agreed)),
             Err(_) => self.terms.next_option(),
         }
     }
@@ -389,16 +382,17 @@ impl AnswerGo {
 #[derive(Debug)]
 pub(super) struct AnswerExportName {
     no_zeroes: bool,
+    agreed: Agreed,
 }
 
 impl AnswerExportName {
     pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
         match answer {
             Ok(info) => {
-                let flags = info.transmission_flags();
+                let flags = info.transmission_flags(self.agreed);
                 let bytes = export_name_answer(info.size, flags, self.no_zeroes);
                 output.bytes.extend_from_slice(&bytes);
-                output.end(Event::Finished(*info))
+                output.end(Event::Finished(*info, self.agreed))
             }
             // "If the server is unwilling to allow the export, it MUST terminate the session."
             Err(_) => output.close(End::Refused),
@@ -410,6 +404,7 @@ impl AnswerExportName {
 fn describe(
     option: OptionCode,
     query: &InfoQuery,
+    agreed: Agreed,
     answer: &Result<ExportInfo, Refusal>,
     output: &mut Output,
 ) {
@@ -420,7 +415,7 @@ fn describe(
     };
     // "the server MUST send at least one NBD_REP_INFO, with an NBD_INFO_EXPORT information type"
     let size = info.size;
-    let flags = info.transmission_flags();
+    let flags = info.transmission_flags(agreed);
     output.reply(option, OptionReply::Export { size, flags });
     if query.infos.contains(&InfoType::NAME) {
         output.reply(option, OptionReply::Name(&query.name));

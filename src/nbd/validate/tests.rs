@@ -1,7 +1,6 @@
 //! The rules about ranges, flags and error numbers, one by one.
 
 use super::*;
-use crate::nbd::wire::Cookie;
 
 const DISK: u64 = 10_000;
 const FUA: CommandFlags = CommandFlags::FUA;
@@ -31,20 +30,37 @@ fn info(read_only: bool) -> ExportInfo {
     }
 }
 
-fn header(kind: RequestType, flags: CommandFlags, offset: u64, length: u32) -> RequestHeader {
+fn header(kind: RequestType, flags: CommandFlags, offset: u64, length: u64) -> RequestHeader {
     RequestHeader {
         flags,
         kind,
-        cookie: Cookie(1),
+        mark: 1,
         offset,
         length,
     }
 }
 
 fn on(disk: &ExportInfo, header: &RequestHeader) -> String {
-    match validate(header, disk) {
-        Err(errno) => format!("{errno:?}"),
-        Ok(Command::Read { range }) => format!("read {range}"),
+    under(*disk, Agreed::default(), header)
+}
+
+fn under(info: ExportInfo, agreed: Agreed, header: &RequestHeader) -> String {
+    shown(validate(header, &Rules { info, agreed }))
+}
+
+fn shown(result: Result<Command, Rejection>) -> String {
+    match result {
+        Err(rejection) => format!("{:?}", rejection.errno),
+        Ok(Command::Read { range, in_one }) if in_one => format!("read {range} in one"),
+        Ok(Command::Read { range, .. }) => format!("read {range}"),
+        Ok(Command::BlockStatus {
+            range,
+            contexts,
+            only_one,
+        }) => {
+            let names: Vec<_> = contexts.iter().map(Context::name).collect();
+            format!("status {range} {} one={only_one}", names.join("+"))
+        }
         Ok(Command::Write { range, fua }) => format!("write {range} fua={fua}"),
         Ok(Command::Flush) => "flush".to_owned(),
         Ok(Command::Trim { range, fua }) => format!("trim {range} fua={fua}"),
@@ -59,12 +75,12 @@ fn on(disk: &ExportInfo, header: &RequestHeader) -> String {
 }
 
 /// What a writable disk of 10000 bytes makes of a request.
-fn rw(kind: RequestType, flags: CommandFlags, offset: u64, length: u32) -> String {
+fn rw(kind: RequestType, flags: CommandFlags, offset: u64, length: u64) -> String {
     on(&info(false), &header(kind, flags, offset, length))
 }
 
 /// What a read-only disk of 10000 bytes makes of a request.
-fn ro(kind: RequestType, flags: CommandFlags, offset: u64, length: u32) -> String {
+fn ro(kind: RequestType, flags: CommandFlags, offset: u64, length: u64) -> String {
     on(&info(true), &header(kind, flags, offset, length))
 }
 
@@ -173,8 +189,8 @@ fn a_read_longer_than_the_maximum_is_einval() {
         ..info(false)
     };
     let read = |length| on(&huge, &header(RequestType::READ, NONE, 0, length));
-    assert_eq!(read(NBD_PAYLOAD_MAX), "read 0+33554432");
-    assert_eq!(read(NBD_PAYLOAD_MAX + 1), "EINVAL");
+    assert_eq!(read(NBD_PAYLOAD_MAX.into()), "read 0+33554432");
+    assert_eq!(read(u64::from(NBD_PAYLOAD_MAX) + 1), "EINVAL");
 }
 
 #[test]
@@ -183,7 +199,7 @@ fn commands_without_payload_may_reach_further_than_the_maximum() {
         size: 1 << 40,
         ..info(false)
     };
-    let far = |kind| on(&huge, &header(kind, NONE, 4096, u32::MAX));
+    let far = |kind| on(&huge, &header(kind, NONE, 4096, u32::MAX.into()));
     assert_eq!(far(RequestType::TRIM), "trim 4096+4294967295 fua=false");
     assert_eq!(far(RequestType::CACHE), "cache 4096+4294967295");
     assert_eq!(
@@ -207,7 +223,135 @@ fn a_flush_of_a_range_is_einval() {
 
 #[test]
 fn an_unknown_command_is_einval() {
-    let block_status = RequestType::from_wire(7);
-    assert_eq!(rw(block_status, NONE, 0, 1), "EINVAL");
+    assert_eq!(rw(RequestType::RESIZE, NONE, 0, 1), "EINVAL");
     assert_eq!(ro(RequestType::from_wire(999), NONE, 0, 1), "EINVAL");
+}
+
+const STRUCTURED: Agreed = Agreed {
+    headers: Headers::Structured,
+    contexts: Contexts::NONE,
+};
+
+fn with_contexts(headers: Headers) -> Agreed {
+    let contexts = Contexts::all();
+    Agreed { headers, contexts }
+}
+
+fn status(agreed: Agreed, flags: CommandFlags, offset: u64, length: u64) -> String {
+    let header = header(RequestType::BLOCK_STATUS, flags, offset, length);
+    under(info(true), agreed, &header)
+}
+
+#[test]
+fn a_read_in_one_piece_is_for_replies_in_chunks() {
+    let read = header(RequestType::READ, CommandFlags::DF, 0, 8);
+    assert_eq!(under(info(true), STRUCTURED, &read), "read 0+8 in one");
+    assert_eq!(on(&info(true), &read), "EINVAL");
+}
+
+#[test]
+fn block_status_tells_of_all_contexts_that_were_agreed_on() {
+    let agreed = with_contexts(Headers::Structured);
+    assert_eq!(
+        status(agreed, NONE, 8, DISK - 8),
+        "status 8+9992 base:allocation+x-cowherd:overlay one=false"
+    );
+    assert_eq!(
+        status(agreed, CommandFlags::REQ_ONE.with(FUA), 0, 8),
+        "status 0+8 base:allocation+x-cowherd:overlay one=true"
+    );
+}
+
+#[test]
+fn block_status_without_a_context_or_bytes_or_past_the_end_is_einval() {
+    let agreed = with_contexts(Headers::Structured);
+    assert_eq!(status(STRUCTURED, NONE, 0, 8), "EINVAL");
+    assert_eq!(status(agreed, NONE, 0, 0), "EINVAL");
+    assert_eq!(status(agreed, NONE, 1, DISK), "EINVAL");
+    assert_eq!(status(agreed, NO_HOLE, 0, 8), "EINVAL");
+}
+
+/// What a BLOCK_STATUS of the bytes from 8 on is, with a payload.
+fn status_of(length: u64, ids: &[u32]) -> String {
+    let mut payload = length.to_be_bytes().to_vec();
+    payload.extend(ids.iter().flat_map(|id| id.to_be_bytes()));
+    status_with(&payload)
+}
+
+fn status_with(payload: &[u8]) -> String {
+    let flags = CommandFlags::PAYLOAD_LEN;
+    let header = header(RequestType::BLOCK_STATUS, flags, 8, payload.len() as u64);
+    let rules = Rules {
+        info: info(true),
+        agreed: with_contexts(Headers::Extended),
+    };
+    shown(block_status_of(&header, payload, &rules))
+}
+
+#[test]
+fn block_status_with_a_payload_tells_of_the_contexts_in_it() {
+    assert_eq!(
+        status_of(16, &[2]),
+        "status 8+16 x-cowherd:overlay one=false"
+    );
+    assert_eq!(
+        status_of(16, &[2, 1]),
+        "status 8+16 base:allocation+x-cowherd:overlay one=false"
+    );
+}
+
+#[test]
+fn unknown_and_repeated_contexts_and_odd_payloads_are_einval() {
+    assert_eq!(status_of(16, &[3]), "EINVAL");
+    assert_eq!(status_of(16, &[1, 1]), "EINVAL");
+    assert_eq!(status_of(16, &[]), "EINVAL");
+    assert_eq!(status_of(DISK, &[1]), "EINVAL");
+    assert_eq!(status_with(&[0; 7]), "EINVAL");
+    assert_eq!(status_with(&[0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 1]), "EINVAL");
+}
+
+#[test]
+fn a_write_with_extended_headers_says_that_it_has_a_payload() {
+    let agreed = with_contexts(Headers::Extended);
+    let write = |flags| {
+        under(
+            info(false),
+            agreed,
+            &header(RequestType::WRITE, flags, 0, 8),
+        )
+    };
+    assert_eq!(write(CommandFlags::PAYLOAD_LEN), "write 0+8 fua=false");
+    assert_eq!(write(NONE), "EINVAL");
+}
+
+#[test]
+fn a_range_past_32_bits_is_a_range_like_any_other() {
+    let huge = ExportInfo {
+        size: 1 << 40,
+        ..info(false)
+    };
+    let agreed = with_contexts(Headers::Extended);
+    let far = |kind| under(huge, agreed, &header(kind, NONE, 0, 1 << 40));
+    assert_eq!(far(RequestType::TRIM), "trim 0+1099511627776 fua=false");
+    assert_eq!(far(RequestType::CACHE), "cache 0+1099511627776");
+    assert!(far(RequestType::BLOCK_STATUS).starts_with("status 0+1099511627776 "));
+    assert_eq!(far(RequestType::READ), "EINVAL");
+}
+
+/// The byte that is at fault in a read of a disk of 10000 bytes.
+fn fault(offset: u64, length: u64) -> Option<u64> {
+    let header = header(RequestType::READ, NONE, offset, length);
+    let rules = Rules {
+        info: info(true),
+        agreed: STRUCTURED,
+    };
+    validate(&header, &rules).unwrap_err().at
+}
+
+#[test]
+fn a_request_past_the_end_is_told_the_first_byte_that_is_not_there() {
+    assert_eq!(fault(DISK - 1, 2), Some(DISK));
+    assert_eq!(fault(DISK + 5, 2), Some(DISK + 5));
+    assert_eq!(fault(u64::MAX, 2), Some(u64::MAX));
+    assert_eq!(fault(DISK + 5, 0), None);
 }

@@ -4,12 +4,19 @@
 //! known is kept as it was sent, because ignoring it is the business of the state machines.
 #![deny(clippy::indexing_slicing)]
 
+mod chunk;
+mod context_query;
 mod option;
 mod query;
 mod reply;
 mod text;
 mod transmission;
 
+pub use chunk::{
+    AllocationFlags, Chunk, ChunkFlags, ChunkType, EXTENDED_HEADER, Extent, OverlayFlags,
+    STRUCTURED_HEADER,
+};
+pub use context_query::ContextQuery;
 pub use option::{
     ClientFlags, GREETING, InfoType, OPTION_HEADER, OPTION_REPLY_HEADER, OptionCode, OptionHeader,
     OptionReplyHeader, ReplyType,
@@ -18,8 +25,8 @@ pub use query::{InfoQuery, QueryError};
 pub use reply::{BlockSizes, OptionReply, export_name_answer};
 pub use text::{TextError, clipped, text};
 pub use transmission::{
-    CommandFlags, Cookie, Errno, REQUEST_HEADER, RequestHeader, RequestType, SIMPLE_REPLY,
-    SimpleReply, TransmissionFlags,
+    CommandFlags, Cookie, EXTENDED_REQUEST_HEADER, Errno, REQUEST_HEADER, RequestHeader,
+    RequestType, SIMPLE_REPLY, SimpleReply, TransmissionFlags,
 };
 
 /// A number on the wire with names for the values the protocol defines; other values are kept.

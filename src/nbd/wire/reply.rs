@@ -39,6 +39,13 @@ pub enum OptionReply<'a> {
     Name(&'a str),
     /// Block sizes of an export.
     BlockSizes(BlockSizes),
+    /// One metadata context.
+    Context {
+        /// Its number; 0 in a list.
+        id: u32,
+        /// Its name.
+        name: &'a str,
+    },
     /// The option failed.
     Error {
         /// Why.
@@ -68,6 +75,7 @@ impl OptionReply<'_> {
             Self::Ack => ReplyType::ACK,
             Self::Server { .. } => ReplyType::SERVER,
             Self::Export { .. } | Self::Name(_) | Self::BlockSizes(_) => ReplyType::INFO,
+            Self::Context { .. } => ReplyType::META_CONTEXT,
             Self::Error { kind, .. } => *kind,
         }
     }
@@ -83,6 +91,9 @@ impl OptionReply<'_> {
             Self::BlockSizes(sizes) => {
                 let numbers = [sizes.minimum, sizes.preferred, sizes.maximum].map(u32::to_be_bytes);
                 info_data(InfoType::BLOCK_SIZE, &[numbers.as_flattened()])
+            }
+            Self::Context { id, name } => {
+                [&id.to_be_bytes()[..], clipped(name).as_bytes()].concat()
             }
             Self::Error { message, .. } => clipped(message).as_bytes().to_vec(),
         }

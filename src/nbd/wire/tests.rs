@@ -86,7 +86,11 @@ fn the_answer_to_export_name_is_padded_unless_the_client_said_no() {
 
 #[test]
 fn simple_reply_bytes() {
-    let reply = |result| hex(&SimpleReply::new(Cookie(0x1122), result).to_bytes());
+    let cookie = Cookie {
+        mark: 0x1122,
+        offset: 0,
+    };
+    let reply = |result| hex(&SimpleReply::new(cookie, result).to_bytes());
     assert_eq!(reply(Ok(())), "67446698000000000000000000001122");
     assert_eq!(
         reply(Err(Errno::ENOTSUP)),
@@ -99,14 +103,40 @@ fn request_bytes() {
     let request = RequestHeader {
         flags: CommandFlags::FUA.with(CommandFlags::FAST_ZERO),
         kind: RequestType::WRITE_ZEROES,
-        cookie: Cookie(1),
+        mark: 1,
         offset: 2,
         length: 3,
     };
     assert_eq!(
-        hex(&request.to_bytes()),
+        hex(&request.to_bytes().unwrap()),
         "2560951300110006000000000000000100000000000000 0200000003".replace(' ', "")
     );
+    assert_eq!(
+        hex(&request.to_extended()),
+        "21e41c71001100060000000000000001".to_owned() + "00000000000000020000000000000003"
+    );
+}
+
+#[test]
+fn a_length_past_32_bits_needs_an_extended_header() {
+    let request = RequestHeader {
+        flags: CommandFlags::NONE,
+        kind: RequestType::TRIM,
+        mark: 1,
+        offset: 0,
+        length: 1 << 32,
+    };
+    assert_eq!(request.to_bytes(), None);
+    assert_eq!(
+        RequestHeader::from_extended(&request.to_extended()),
+        Some(request)
+    );
+}
+
+#[test]
+fn context_bytes() {
+    let context = OptionReply::Context { id: 2, name: "x:y" };
+    golden(context, "0000000400000007", "00000002783a79");
 }
 
 #[test]
@@ -153,6 +183,10 @@ fn headers_with_another_magic_are_refused() {
         None
     );
     assert_eq!(RequestHeader::from_bytes(&[0; REQUEST_HEADER]), None);
+    assert_eq!(
+        RequestHeader::from_extended(&[0; EXTENDED_REQUEST_HEADER]),
+        None
+    );
     assert_eq!(SimpleReply::from_bytes(&[0; SIMPLE_REPLY]), None);
 }
 
@@ -205,16 +239,19 @@ fn a_query_with_bytes_left_over_is_refused() {
 proptest! {
     #[test]
     fn request_headers_come_back_as_sent(
-        flags: u16, kind: u16, cookie: u64, offset: u64, length: u32,
+        flags: u16, kind: u16, mark: u64, offset: u64, length: u32, wide: u64,
     ) {
         let header = RequestHeader {
             flags: CommandFlags::from_wire(flags),
             kind: RequestType::from_wire(kind),
-            cookie: Cookie(cookie),
+            mark,
             offset,
-            length,
+            length: length.into(),
         };
-        prop_assert_eq!(RequestHeader::from_bytes(&header.to_bytes()), Some(header));
+        let bytes = header.to_bytes().unwrap();
+        prop_assert_eq!(RequestHeader::from_bytes(&bytes), Some(header));
+        let header = RequestHeader { length: wide, ..header };
+        prop_assert_eq!(RequestHeader::from_extended(&header.to_extended()), Some(header));
     }
 
     #[test]
@@ -234,9 +271,9 @@ proptest! {
     }
 
     #[test]
-    fn simple_replies_come_back_as_sent(cookie: u64, error: u32) {
+    fn simple_replies_come_back_as_sent(mark: u64, error: u32) {
         let result = if error == 0 { Ok(()) } else { Err(Errno::from_wire(error)) };
-        let reply = SimpleReply::new(Cookie(cookie), result);
+        let reply = SimpleReply::new(Cookie { mark, offset: 0 }, result);
         prop_assert_eq!(SimpleReply::from_bytes(&reply.to_bytes()), Some(reply));
     }
 

@@ -1,4 +1,6 @@
 //! The transmission phase: request headers and simple replies.
+//!
+//! An extended request is a draft: branch extension-ext-header of the protocol document.
 
 use super::{wire_flags, wire_number};
 use std::io;
@@ -6,26 +8,36 @@ use zerocopy::network_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
 
 const REQUEST_MAGIC: u32 = 0x2560_9513;
+const EXTENDED_REQUEST_MAGIC: u32 = 0x21e4_1c71;
 const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
 
 /// Bytes of a request header.
 pub const REQUEST_HEADER: usize = size_of::<RequestLayout>();
 
+/// Bytes of an extended request header.
+pub const EXTENDED_REQUEST_HEADER: usize = size_of::<ExtendedRequestLayout>();
+
 /// Bytes of a simple reply, without the data of a read.
 pub const SIMPLE_REPLY: usize = size_of::<SimpleReplyLayout>();
 
 const _: () = assert!(REQUEST_HEADER == 28 && SIMPLE_REPLY == 16);
+const _: () = assert!(EXTENDED_REQUEST_HEADER == 32);
 
-/// The client's mark of a request; opaque, and echoed in the reply.
+/// What a reply echoes of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Cookie(pub u64);
+pub struct Cookie {
+    /// The client's mark of the request; opaque.
+    pub mark: u64,
+    /// The request's offset, which extended replies echo too.
+    pub offset: u64,
+}
 
 wire_number! {
     /// The kind of a request (`NBD_CMD_*`).
     RequestType: u16 {
         /// Send bytes of the disk.
         READ = 0,
-        /// Store the payload; the only request that has one.
+        /// Store the payload; with compact headers the only request that has one.
         WRITE = 1,
         /// Finish what is begun and close; has no reply.
         DISC = 2,
@@ -37,6 +49,10 @@ wire_number! {
         CACHE = 5,
         /// Make the bytes read as zero.
         WRITE_ZEROES = 6,
+        /// Describe the bytes.
+        BLOCK_STATUS = 7,
+        /// Change the size of the disk (a draft).
+        RESIZE = 8,
     }
 }
 
@@ -85,6 +101,8 @@ wire_flags! {
         SEND_CACHE = 10,
         /// The FAST_ZERO flag is understood.
         SEND_FAST_ZERO = 11,
+        /// BLOCK_STATUS may carry the contexts that are wanted (a draft).
+        BLOCK_STATUS_PAYLOAD = 12,
     }
 }
 
@@ -134,6 +152,17 @@ struct RequestLayout {
     length: U32,
 }
 
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct ExtendedRequestLayout {
+    magic: U32,
+    flags: U16,
+    kind: U16,
+    cookie: U64,
+    offset: U64,
+    length: U64,
+}
+
 /// One request as it was sent; only its magic number has been looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestHeader {
@@ -142,11 +171,11 @@ pub struct RequestHeader {
     /// What is wanted.
     pub kind: RequestType,
     /// The client's mark of it.
-    pub cookie: Cookie,
+    pub mark: u64,
     /// The first byte it is about.
     pub offset: u64,
-    /// How many bytes it is about.
-    pub length: u32,
+    /// How many bytes it is about, or how many follow.
+    pub length: u64,
 }
 
 impl RequestHeader {
@@ -157,20 +186,56 @@ impl RequestHeader {
         (layout.magic.get() == REQUEST_MAGIC).then(|| Self {
             flags: CommandFlags::from_wire(layout.flags.get()),
             kind: RequestType::from_wire(layout.kind.get()),
-            cookie: Cookie(layout.cookie.get()),
+            mark: layout.cookie.get(),
+            offset: layout.offset.get(),
+            length: layout.length.get().into(),
+        })
+    }
+
+    /// The extended request in `bytes`; `None` where they start with another magic number.
+    #[must_use]
+    pub fn from_extended(bytes: &[u8; EXTENDED_REQUEST_HEADER]) -> Option<Self> {
+        let layout: ExtendedRequestLayout = transmute!(*bytes);
+        (layout.magic.get() == EXTENDED_REQUEST_MAGIC).then(|| Self {
+            flags: CommandFlags::from_wire(layout.flags.get()),
+            kind: RequestType::from_wire(layout.kind.get()),
+            mark: layout.cookie.get(),
             offset: layout.offset.get(),
             length: layout.length.get(),
         })
     }
 
-    /// The bytes a client sends.
+    /// What the reply has to echo.
     #[must_use]
-    pub fn to_bytes(self) -> [u8; REQUEST_HEADER] {
-        transmute!(RequestLayout {
+    pub const fn cookie(&self) -> Cookie {
+        Cookie {
+            mark: self.mark,
+            offset: self.offset,
+        }
+    }
+
+    /// The bytes a client sends; `None` where the length needs an extended header.
+    #[must_use]
+    pub fn to_bytes(self) -> Option<[u8; REQUEST_HEADER]> {
+        let length: u32 = self.length.try_into().ok()?;
+        Some(transmute!(RequestLayout {
             magic: REQUEST_MAGIC.into(),
             flags: self.flags.to_wire().into(),
             kind: self.kind.to_wire().into(),
-            cookie: self.cookie.0.into(),
+            cookie: self.mark.into(),
+            offset: self.offset.into(),
+            length: length.into(),
+        }))
+    }
+
+    /// The bytes a client sends that has agreed on extended headers.
+    #[must_use]
+    pub fn to_extended(self) -> [u8; EXTENDED_REQUEST_HEADER] {
+        transmute!(ExtendedRequestLayout {
+            magic: EXTENDED_REQUEST_MAGIC.into(),
+            flags: self.flags.to_wire().into(),
+            kind: self.kind.to_wire().into(),
+            cookie: self.mark.into(),
             offset: self.offset.into(),
             length: self.length.into(),
         })
@@ -188,7 +253,7 @@ struct SimpleReplyLayout {
 /// The answer to one request; the data of a successful read follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SimpleReply {
-    cookie: Cookie,
+    mark: u64,
     result: Result<(), Errno>,
 }
 
@@ -196,13 +261,14 @@ impl SimpleReply {
     /// The answer to the request with this cookie.
     #[must_use]
     pub const fn new(cookie: Cookie, result: Result<(), Errno>) -> Self {
-        Self { cookie, result }
+        let mark = cookie.mark;
+        Self { mark, result }
     }
 
-    /// Which request it answers.
+    /// The mark of the request that it answers.
     #[must_use]
-    pub const fn cookie(self) -> Cookie {
-        self.cookie
+    pub const fn mark(self) -> u64 {
+        self.mark
     }
 
     /// How the request ended.
@@ -219,7 +285,7 @@ impl SimpleReply {
         transmute!(SimpleReplyLayout {
             magic: SIMPLE_REPLY_MAGIC.into(),
             error: self.result.err().map_or(0, Errno::to_wire).into(),
-            cookie: self.cookie.0.into(),
+            cookie: self.mark.into(),
         })
     }
 
@@ -231,7 +297,7 @@ impl SimpleReply {
             0 => Ok(()),
             error => Err(Errno::from_wire(error)),
         };
-        (layout.magic.get() == SIMPLE_REPLY_MAGIC)
-            .then(|| Self::new(Cookie(layout.cookie.get()), result))
+        let mark = layout.cookie.get();
+        (layout.magic.get() == SIMPLE_REPLY_MAGIC).then_some(Self { mark, result })
     }
 }

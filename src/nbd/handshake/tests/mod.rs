@@ -1,11 +1,13 @@
 //! Transcripts of handshakes: `?` is a question to the driver, `<` a reply, `!` the end.
 
+mod contexts;
 mod options;
 mod streams;
 
 use super::*;
+use crate::nbd::agreed::Context;
 use crate::nbd::wire::{
-    ClientFlags, InfoQuery, InfoType, OPTION_REPLY_HEADER, OptionCode, OptionHeader,
+    ClientFlags, ContextQuery, InfoQuery, InfoType, OPTION_REPLY_HEADER, OptionCode, OptionHeader,
     OptionReplyHeader, ReplyType, TransmissionFlags,
 };
 
@@ -45,7 +47,7 @@ struct Driver {
 
 fn open(name: &str) -> Result<ExportInfo, Refusal> {
     match name {
-        "disk" => Ok(DISK),
+        "disk" | "twin" => Ok(DISK),
         "locked" => Err(Refusal::Policy("not for you".to_owned())),
         "broken" => Err(Refusal::Failed("the disk failed".to_owned())),
         "leaving" => Err(Refusal::Shutdown("bye".to_owned())),
@@ -56,7 +58,7 @@ fn open(name: &str) -> Result<ExportInfo, Refusal> {
 impl Driver {
     fn new() -> Self {
         Self {
-            handshake: Handshake::new(),
+            handshake: Handshake::new(Offer::Everything),
             received: Vec::new(),
             transcript: Vec::new(),
         }
@@ -85,7 +87,9 @@ impl Driver {
     fn act(&mut self, event: Event) {
         let line = match &event {
             Event::List | Event::Describe { .. } | Event::Open { .. } => format!("? {event:?}"),
-            Event::Finished(info) => format!("! transmission of {} bytes", info.size),
+            Event::Finished(info, agreed) => {
+                format!("! transmission of {} bytes{}", info.size, shown(*agreed))
+            }
             Event::Closed(End::Violation(violation)) => format!("! {violation}"),
             Event::Closed(end) => format!("! {end:?}"),
         };
@@ -97,9 +101,19 @@ impl Driver {
             }]),
             Event::Describe { name } => self.handshake.handle_described(open(&name)),
             Event::Open { name } => self.handshake.handle_opened(open(&name)),
-            Event::Finished(_) | Event::Closed(_) => {}
+            Event::Finished(..) | Event::Closed(_) => {}
         }
     }
+}
+
+/// What was agreed on beyond the plain protocol.
+fn shown(agreed: Agreed) -> String {
+    if agreed == Agreed::default() {
+        return String::new();
+    }
+    let contexts: Vec<_> = agreed.contexts.iter().map(Context::name).collect();
+    let shown = format!(", {:?} {}", agreed.headers, contexts.join("+"));
+    shown.trim_end().to_owned()
 }
 
 /// The replies in `bytes`, a line each.
@@ -127,6 +141,11 @@ fn read_reply(header: &OptionReplyHeader, data: &[u8]) -> String {
         ReplyType::ACK => String::new(),
         ReplyType::SERVER => format!("{:?}", String::from_utf8_lossy(&data[4..])),
         ReplyType::INFO => read_info(data),
+        ReplyType::META_CONTEXT => {
+            let (id, name) = data.split_first_chunk().unwrap();
+            let id = u32::from_be_bytes(*id);
+            format!("{id} {}", std::str::from_utf8(name).unwrap())
+        }
         _ => format!("{:?}", std::str::from_utf8(data).unwrap()),
     };
     let line = format!("< {:?} {:?} {what}", header.option, header.kind);
@@ -154,9 +173,11 @@ fn read_info(data: &[u8]) -> String {
 fn read_export(data: &[u8]) -> String {
     let (size, flags) = data.split_at(8);
     let size = u64::from_be_bytes(size.try_into().unwrap());
-    let flags = TransmissionFlags::from_wire(u16::from_be_bytes(flags.try_into().unwrap()));
-    assert_eq!(flags, DISK.transmission_flags());
-    format!("EXPORT {size}")
+    let flags = u16::from_be_bytes(flags.try_into().unwrap());
+    let plain = DISK.transmission_flags(Agreed::default()).to_wire();
+    assert_eq!(flags & plain, plain);
+    let more = TransmissionFlags::from_wire(flags & !plain);
+    format!("EXPORT {size} {more:?}").trim_end().to_owned()
 }
 
 fn read_export_name_answer(bytes: &[u8]) -> String {

@@ -5,7 +5,7 @@ use crate::nbd::cut_stream::cut;
 use proptest::prelude::*;
 
 fn started() -> Handshake {
-    let mut handshake = Handshake::new();
+    let mut handshake = Handshake::new(Offer::Everything);
     assert_eq!(handshake.poll_transmit(), Some(GREETING.to_vec()));
     assert_eq!(handshake.handle_bytes(&hello(true)), 4);
     handshake
@@ -77,7 +77,10 @@ fn the_reply_is_in_the_queue_before_the_end_is_told() {
     let _ = handshake.poll_event();
     handshake.handle_opened(Ok(DISK));
     assert_eq!(sent(&mut handshake).last().unwrap(), "< GO ACK");
-    assert_eq!(handshake.poll_event(), Some(Event::Finished(DISK)));
+    assert_eq!(
+        handshake.poll_event(),
+        Some(Event::Finished(DISK, Agreed::default()))
+    );
 }
 
 #[test]
@@ -134,11 +137,26 @@ fn any_option() -> impl Strategy<Value = Vec<u8>> {
         let code = if go { OptionCode::GO } else { OptionCode::INFO };
         option(code, &query(name, &infos))
     });
+    let words = prop::sample::select(vec!["base:", "base:allocation", "x-cowherd:", "plain"]);
+    let contexts = (9..11_u32, prop::collection::vec(words, 0..3)).prop_map(|(code, words)| {
+        let query = ContextQuery {
+            name: "disk".to_owned(),
+            queries: words.into_iter().map(str::to_owned).collect(),
+        };
+        option(OptionCode::from_wire(code), &query.to_bytes())
+    });
+    let chunks = (any::<bool>(), any::<bool>()).prop_map(|(extended, data)| {
+        let code = match extended {
+            true => OptionCode::EXTENDED_HEADERS,
+            false => OptionCode::STRUCTURED_REPLY,
+        };
+        option(code, if data { b"x" } else { b"" })
+    });
     let data = prop::collection::vec(any::<u8>(), 0..60);
     let other =
         (0..12_u32, data).prop_map(|(code, data)| option(OptionCode::from_wire(code), &data));
     let list = Just(option(OptionCode::LIST, b""));
-    prop_oneof![4 => query, 4 => other, 1 => list]
+    prop_oneof![4 => query, 4 => other, 1 => list, 3 => contexts, 2 => chunks]
 }
 
 proptest! {
