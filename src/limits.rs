@@ -123,6 +123,12 @@ pub const WARM_GRANULES_MAX: u64 = 1 << 18;
 /// For how many ticks (one every [`IMAGE_CHECK_EVERY`]) a piece is believed to stay in memory.
 pub const WARM_FOR_TICKS: u64 = 4;
 
+/// For how many ticks no such belief is held once a page turned out to be gone.
+pub const DOUBT_TICKS: u64 = 10;
+
+/// Bytes of images in one send from which on their pages are looked up again before it.
+pub const LOOK_MIN: u64 = 64 * 1024;
+
 const _: () = assert!(WARM_GRANULE.is_power_of_two() && WARM_GRANULE >= crate::units::BLOCK_SIZE);
 
 /// Bytes of one request on the control socket: two paths in JSON's longest spelling, and a name.
