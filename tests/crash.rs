@@ -24,6 +24,8 @@ mod job;
 mod long;
 #[path = "crash/machine.rs"]
 mod machine;
+// Builds without debug assertions have no switches that break rules.
+#[cfg(debug_assertions)]
 #[path = "crash/mutations.rs"]
 mod mutations;
 #[path = "crash/oracle.rs"]

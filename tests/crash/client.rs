@@ -147,7 +147,7 @@ pub(crate) fn prepared(start: Start) -> (Moment, Content) {
         match start {
             Start::Nothing => {}
             Start::NearlyFull => {
-                for round in 0..3 * FLUSHES_TO_CHECKPOINT - 9 {
+                for round in 0..3 * FLUSHES_TO_CHECKPOINT - 3 {
                     client.toggle(round);
                     client.flush().expect("a flush");
                 }

@@ -85,14 +85,19 @@ impl History {
     /// The history of this seed.
     pub(crate) fn of_seed(seed: u64) -> Self {
         let mut random = Seeded::new(seed);
-        let start = match random.below(4) {
-            0 => Start::Nothing,
-            1 | 2 => Start::NearlyFull,
+        let start = match random.below(8) {
+            0 | 1 => Start::Nothing,
+            2..=6 => Start::NearlyFull,
             _ => Start::Owed,
         };
-        let len = 4 + random.below(24);
-        let steps = (0..len).map(|_| Step {
-            op: any_op(&mut random),
+        let ops = if random.once_in(2) {
+            let len = 4 + random.below(24);
+            (0..len).map(|_| any_op(&mut random)).collect()
+        } else {
+            quarrel(&mut random)
+        };
+        let steps = ops.into_iter().map(|op| Step {
+            op,
             seed: random.number(),
         });
         Self {
@@ -102,41 +107,127 @@ impl History {
     }
 }
 
+/// One or two blocks that are written, freed and flushed again and again, while flushes,
+/// checkpoints and punches are under way.
+fn quarrel(random: &mut Seeded) -> Vec<Op> {
+    let (first, end) = AREAS[random.index(2)];
+    let first = BlockIndex(first + random.below(end - first - 2));
+    let blocks = [1, 1, 2][random.index(3)];
+    let all = ByteRange::between(first.start(), BlockIndex(first.0 + blocks).start());
+    let mut ops = Vec::new();
+    while ops.len() < 12 {
+        for op in phrase(random, all) {
+            // Now and then one is missing, or does less.
+            match op {
+                _ if random.once_in(8) => {}
+                Op::Write { fua, .. } if random.once_in(4) => ops.push(Op::Write {
+                    range: part_of(random, all),
+                    fua,
+                }),
+                Op::Drain if random.once_in(4) => ops.push(advance(random)),
+                op => ops.push(op),
+            }
+        }
+    }
+    ops
+}
+
+fn part_of(random: &mut Seeded, all: ByteRange) -> ByteRange {
+    let start = all.start() + random.below(all.len()) / 512 * 512;
+    ByteRange::between(start, all.end() - random.below(600))
+}
+
+/// Operations that are more likely to meet a mistake in this order than in any other.
+fn phrase(random: &mut Seeded, all: ByteRange) -> Vec<Op> {
+    let fua = false;
+    let (write, trim) = (Op::Write { range: all, fua }, Op::Trim { range: all, fua });
+    let punch = Op::Punch { all: true };
+    let calls = |work, random: &mut Seeded| Op::Advance {
+        work,
+        calls: 1 + random.below(3),
+    };
+    let durable = [write, Op::Flush, Op::Drain];
+    let and_then = |rest: &[Op]| [&durable, rest].concat();
+    match random.below(6) {
+        // Freed, and written again before and while its space is given back.
+        0 => and_then(&[trim, Op::Flush, Op::Drain, punch, write, Op::Drain]),
+        1 => and_then(&[trim, Op::Flush, Op::Drain, write, punch, Op::Drain]),
+        // Freed, and written again while the record of that is on its way.
+        2 => {
+            let flush = calls(Work::Flush, random);
+            and_then(&[trim, punch, Op::Drain, Op::Flush, flush, write])
+        }
+        // Changed while a flush is on its way, and perhaps a checkpoint after it.
+        3 | 4 => {
+            let change = if random.once_in(3) { trim } else { write };
+            let flush = calls(Work::Flush, random);
+            vec![
+                write,
+                Op::Flush,
+                flush,
+                change,
+                Op::Drain,
+                Op::Flush,
+                Op::Drain,
+            ]
+        }
+        _ => vec![
+            write_some(random, all),
+            zero(random, all),
+            [Op::Kill, Op::PowerLoss, Op::Reopen][random.index(3)],
+        ],
+    }
+}
+
 fn any_op(random: &mut Seeded) -> Op {
-    let fua = random.once_in(6);
+    let range = any_range(random);
     match random.below(40) {
-        0..=11 => Op::Write {
-            range: any_range(random),
-            fua,
-        },
-        12..=14 => Op::Zero {
-            range: any_range(random),
-            reserve: random.once_in(3),
-            fua,
-        },
-        15..=18 => Op::Trim {
-            range: if random.once_in(12) {
-                ByteRange::between(0, SIZE)
-            } else {
-                any_range(random)
-            },
-            fua,
-        },
+        0..=11 => write_some(random, range),
+        12..=14 => zero(random, range),
+        15..=17 => trim(random, range),
+        18 => trim(random, ByteRange::between(0, SIZE)),
         19..=24 => Op::Flush,
         25 => Op::Scatter {
             blocks: [2, 60, 700][random.index(3)],
         },
-        26 | 27 => Op::Punch {
-            all: !random.once_in(4),
-        },
-        28..=33 => Op::Advance {
-            work: [Work::Flush, Work::Flush, Work::Checkpoint, Work::Punch][random.index(4)],
-            calls: 1 + random.below(4),
-        },
+        26 | 27 => punch(random),
+        28..=33 => advance(random),
         34 | 35 => Op::Drain,
         36 | 37 => Op::Kill,
         38 => Op::PowerLoss,
         _ => Op::Reopen,
+    }
+}
+
+fn write_some(random: &mut Seeded, range: ByteRange) -> Op {
+    let fua = random.once_in(6);
+    Op::Write { range, fua }
+}
+
+fn zero(random: &mut Seeded, range: ByteRange) -> Op {
+    Op::Zero {
+        range,
+        reserve: random.once_in(3),
+        fua: random.once_in(6),
+    }
+}
+
+fn trim(random: &mut Seeded, range: ByteRange) -> Op {
+    let fua = random.once_in(6);
+    Op::Trim { range, fua }
+}
+
+fn punch(random: &mut Seeded) -> Op {
+    Op::Punch {
+        all: !random.once_in(4),
+    }
+}
+
+fn advance(random: &mut Seeded) -> Op {
+    let work = [Work::Flush, Work::Flush, Work::Checkpoint, Work::Punch];
+    Op::Advance {
+        work: work[random.index(4)],
+        calls: 1 + random.below(4),
     }
 }
 

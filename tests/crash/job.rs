@@ -7,6 +7,8 @@ use std::cell::RefCell;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+use cowherd::overlay::sabotage;
+
 struct Gate {
     /// Tells that a call is about to be made.
     arrived: Box<dyn Fn()>,
@@ -51,11 +53,13 @@ impl<T: Send + 'static> Job<T> {
     pub(crate) fn start(work: impl FnOnce() -> T + Send + 'static) -> Progress<T> {
         let (go, gate) = channel();
         let (arrive, at) = channel();
+        let sabotage = sabotage::chosen();
         let thread = std::thread::spawn(move || {
             let arrived = arrive.clone();
             let arrived = Box::new(move || {
                 let _ = arrived.send(At::Call);
             });
+            sabotage::choose(sabotage);
             GATE.set(Some(Gate { arrived, go: gate }));
             let _ = arrive.send(At::End(work()));
         });

@@ -8,6 +8,7 @@ use cowherd::overlay::Overlay;
 use cowherd::overlay::commit::GroupCommit;
 use cowherd::overlay::cycle::{CheckpointJob, CycleError};
 use cowherd::overlay::flush::Begin;
+use cowherd::overlay::sabotage;
 use cowherd::overlay::store::{BaseBlocks, WriteError, Zeroing};
 use cowherd::units::{BlockIndex, ByteRange};
 
@@ -382,7 +383,11 @@ fn begin(start: Start) -> &'static (Moment, Content) {
             // Nothing is there yet: the client sees the image.
             return (super::client::empty_disk().moment(), image_content());
         }
-        prepared(start)
+        let sabotage = sabotage::chosen();
+        sabotage::choose(None);
+        let begin = prepared(start);
+        sabotage::choose(sabotage);
+        begin
     })
 }
 

@@ -1,5 +1,7 @@
 //! Each rule of the order of writes, broken on purpose: the explorer must notice.
 
+use cowherd::overlay::sabotage::Sabotage;
+
 use super::disk::Leak;
 use super::explore::Effort;
 use super::machine::Haste;
@@ -11,10 +13,10 @@ const HISTORIES: u64 = 150;
 /// The explorer finds a history that fails with `broken` and not without it.
 #[track_caller]
 fn bites(broken: Setting) {
-    let Some((history, failure)) = first_failure(1, HISTORIES, broken) else {
+    let Some((seed, history, failure)) = first_failure(1, HISTORIES, broken) else {
         panic!("{HISTORIES} histories did not notice {broken:?}");
     };
-    println!("{}\n{history}", failure.what);
+    println!("noticed by seed {seed}: {}\n{history}", failure.what);
     let sound = Setting::sound(broken.effort);
     assert!(run(&history, sound).is_ok(), "it fails anyway:\n{history}");
 }
@@ -33,6 +35,19 @@ fn haste_is_noticed(haste: Haste) {
         haste: Some(haste),
         ..Setting::sound(Effort::QUICK)
     });
+}
+
+#[track_caller]
+fn sabotage_is_noticed(sabotage: Sabotage) {
+    bites(Setting {
+        sabotage: Some(sabotage),
+        ..Setting::sound(Effort::QUICK)
+    });
+}
+
+#[test]
+fn r2_records_that_are_written_before_the_data_are_noticed() {
+    sabotage_is_noticed(Sabotage::JournalBeforeData);
 }
 
 #[test]
@@ -56,6 +71,31 @@ fn r4_a_flush_that_shares_the_sync_of_an_earlier_one_is_noticed() {
 }
 
 #[test]
+fn r5_a_punch_before_the_record_is_durable_is_noticed() {
+    sabotage_is_noticed(Sabotage::PunchBeforeRecord);
+}
+
+#[test]
+fn r5_a_punch_of_a_block_that_was_written_again_is_noticed() {
+    sabotage_is_noticed(Sabotage::PunchRewritten);
+}
+
+#[test]
+fn r5_a_write_to_a_block_that_is_being_punched_is_noticed() {
+    sabotage_is_noticed(Sabotage::WriteWhilePunching);
+}
+
+#[test]
+fn r6_a_checkpoint_of_what_came_after_its_flush_is_noticed() {
+    sabotage_is_noticed(Sabotage::LateFreeze);
+}
+
+#[test]
+fn r6_a_journal_that_is_used_again_before_the_checkpoint_is_there_is_noticed() {
+    sabotage_is_noticed(Sabotage::EarlyReuse);
+}
+
+#[test]
 fn r6_a_checkpoint_that_is_named_before_it_is_durable_is_noticed() {
     leak_is_noticed(Leak::Checkpoint);
 }
@@ -68,6 +108,11 @@ fn r6_a_checkpoint_whose_name_is_not_synced_is_noticed() {
 #[test]
 fn r8_recovery_that_believes_the_page_cache_is_noticed() {
     leak_is_noticed(Leak::Opening);
+}
+
+#[test]
+fn r8_a_journal_that_goes_on_into_an_older_one_is_noticed() {
+    sabotage_is_noticed(Sabotage::AnyFrame);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use cowherd::overlay::sabotage::{self, Sabotage};
+
 use super::disk::Leak;
 use super::explore::{Effort, Explorer};
 use super::history::{History, Step};
@@ -14,6 +16,7 @@ pub(crate) struct Setting {
     pub(crate) effort: Effort,
     pub(crate) leak: Option<Leak>,
     pub(crate) haste: Option<Haste>,
+    pub(crate) sabotage: Option<Sabotage>,
 }
 
 impl Setting {
@@ -23,6 +26,7 @@ impl Setting {
             effort,
             leak: None,
             haste: None,
+            sabotage: None,
         }
     }
 }
@@ -38,6 +42,7 @@ pub(crate) struct Failure {
 /// How many crashes of `history` were looked at, all of them fine.
 pub(crate) fn run(history: &History, setting: Setting) -> Result<u64, Failure> {
     let mut step = 0;
+    sabotage::choose(setting.sabotage);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let explorer = Explorer::new(setting.effort, setting.leak);
         let mut machine = Machine::start(history.start, explorer, setting.haste)?;
@@ -48,6 +53,7 @@ pub(crate) fn run(history: &History, setting: Setting) -> Result<u64, Failure> {
         machine.drain()?;
         Ok(machine.explorer.states)
     }));
+    sabotage::choose(None);
     let result = outcome.unwrap_or_else(|_| Err("panic, see above".to_owned()));
     result.map_err(|what| Failure { step, what })
 }
@@ -112,11 +118,11 @@ pub(crate) fn first_failure(
     first: u64,
     count: u64,
     setting: Setting,
-) -> Option<(History, Failure)> {
+) -> Option<(u64, History, Failure)> {
     (first..first + count).find_map(|seed| {
         let history = History::of_seed(seed);
         let failure = run(&history, setting).err()?;
-        Some((history, failure))
+        Some((seed, history, failure))
     })
 }
 
