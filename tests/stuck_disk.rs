@@ -1,5 +1,5 @@
-//! A disk that does not answer: the file system of the overlays is frozen, so that writes to it wait
-//! until it is thawed. One shard serves all clients, and none but the one that writes may notice.
+//! A disk that does not answer: the file system of the overlays is frozen, so that writes to it
+//! wait until it is thawed. One shard serves all clients, and none but the one that writes may notice.
 
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
@@ -102,7 +102,8 @@ fn a_neighbour_is_served_while_space_is_being_reserved() {
     a_neighbour_is_served_beside(&zeroes.flagged(flag::NO_HOLE));
 }
 
-/// The old connection's write has its turn before those of its successor, whenever the disk answers.
+/// The old connection's write has its turn before those of its successor, whenever the disk
+/// answers.
 #[test]
 fn a_write_that_was_stuck_never_lands_after_those_of_a_successor() {
     let Some(bench) = Bench::new() else {
