@@ -1,7 +1,7 @@
 //! What a handshake sends and tells, in the order in which it comes about.
 
 use super::states::State;
-use super::{End, Event, Offer, Violation};
+use super::{End, Event, Offer, TlsMode, Violation};
 use crate::nbd::wire::{OptionCode, OptionReply, ReplyType};
 
 /// What is to be sent and told, and what all states have to know.
@@ -11,6 +11,7 @@ pub(super) struct Output {
     event: Option<Event>,
     pub(super) shutting_down: bool,
     pub(super) offer: Offer,
+    pub(super) tls: TlsMode,
 }
 
 impl Output {
@@ -20,6 +21,7 @@ impl Output {
             event: None,
             shutting_down: false,
             offer,
+            tls: TlsMode::Off,
         }
     }
 
