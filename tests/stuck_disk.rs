@@ -1,5 +1,6 @@
 //! A disk that does not answer: the file system of the overlays is frozen, so that writes to it
-//! wait until it is thawed. One shard serves all clients, and none but the one that writes may notice.
+//! wait until it is thawed. One shard serves all clients, and none but the one that writes may
+//! notice.
 
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
