@@ -65,6 +65,7 @@ pub(crate) const LAYERS: &[Layer] = &[
             "overlay/map",
             "overlay/quota",
             "overlay/space",
+            "overlay/underway",
             "units",
             "limits",
         ],
