@@ -49,8 +49,8 @@ pub const DIRECT_PAYLOAD_MIN: usize = 16 * 1024;
 /// A larger WRITE is received and applied in pieces of this size: neighbours get their turn.
 pub const WRITE_PIECE: usize = 1024 * 1024;
 
-/// TRIM and WRITE_ZEROES go through the map in pieces of this many bytes of disk.
-pub const FREE_PIECE: u64 = 16 * 1024 * 1024;
+/// TRIM and WRITE_ZEROES go through the map in pieces of this many bytes of disk: whole leaves.
+pub const FREE_PIECE: u64 = 64 * 1024 * 1024;
 
 /// After about so many runs of blocks that changed their state, and pieces, neighbours get a turn.
 pub const FREE_RUNS: usize = 1024;
