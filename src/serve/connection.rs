@@ -15,7 +15,8 @@ use super::host;
 use super::shard::Accepted;
 use super::who::Peer;
 use crate::limits::HANDSHAKE_TIME;
-use crate::nbd::handshake::{End, Event, Handshake, Offer};
+use crate::nbd::agreed::Agreed;
+use crate::nbd::handshake::{End, Event, Handshake};
 use crate::nbd::{ExportInfo, Refusal};
 
 /// Bytes that one read of a handshake takes at most.
@@ -79,7 +80,7 @@ struct Guide<S> {
 
 impl<S: Stream> Guide<S> {
     fn new(herd: Arc<Herd>, stream: S, peer: Peer, label: String) -> Self {
-        let handshake = Handshake::new(Offer::Simple);
+        let handshake = Handshake::new();
         Self {
             herd,
             stream,
@@ -99,7 +100,7 @@ impl<S: Stream> Guide<S> {
                 self.stream.write_all(&bytes).await?;
             }
             match self.handshake.poll_event() {
-                Some(Event::Finished(info, _)) => return self.hand_over(info),
+                Some(Event::Finished(info, agreed)) => return self.hand_over(info, agreed),
                 Some(Event::Closed(end)) => return Err(self.close(end).await),
                 Some(event) => self.answer(event).await,
                 None => self.receive().await?,
@@ -154,7 +155,7 @@ impl<S: Stream> Guide<S> {
         }
     }
 
-    fn hand_over(self, info: ExportInfo) -> Result<(), Failed> {
+    fn hand_over(self, info: ExportInfo, agreed: Agreed) -> Result<(), Failed> {
         let Some(opened) = self.opened else {
             return Err(Failed::Left);
         };
@@ -174,6 +175,7 @@ impl<S: Stream> Guide<S> {
                 socket,
                 leftover,
                 info,
+                agreed,
                 peer,
             },
         );

@@ -21,15 +21,6 @@ use super::{ExportInfo, Refusal};
 use output::Output;
 use states::{AwaitClientFlags, State};
 
-/// What a client may agree on with us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offer {
-    /// Simple replies only.
-    Simple,
-    /// All that there is.
-    Everything,
-}
-
 /// An export in the answer to [`Event::List`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
@@ -101,13 +92,19 @@ pub struct Handshake {
     output: Output,
 }
 
+impl Default for Handshake {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Handshake {
     /// A new connection; the greeting is ready to be sent.
     #[must_use]
-    pub fn new(offer: Offer) -> Self {
+    pub fn new() -> Self {
         Self {
             state: State::ClientFlags(AwaitClientFlags::new()),
-            output: Output::new(&GREETING, offer),
+            output: Output::new(&GREETING),
         }
     }
 

@@ -14,7 +14,7 @@ use super::contexts::{AnswerContexts, ReadContexts};
 use super::gather::{FixedBytes, Payload, Unwanted};
 use super::output::Output;
 use super::terms::{Negotiated, Terms};
-use super::{End, Event, Listing, Offer, Violation};
+use super::{End, Event, Listing, Violation};
 use crate::limits::{NBD_OPTION_MAX, NBD_OPTIONS_PER_HANDSHAKE, NBD_STRING_MAX};
 use crate::nbd::agreed::{Agreed, Headers};
 use crate::nbd::wire::{
@@ -129,7 +129,6 @@ impl AwaitOption {
 
 fn begin_option(terms: Terms, header: OptionHeader, output: &mut Output) -> State {
     let refuse = |terms, kind, why| SkipData::refuse(terms, header, kind, why);
-    let unknown = "this server does not know the option";
     match header.code {
         OptionCode::ABORT => SkipData::begin(terms, header, AfterSkip::Abort),
         // "SHOULD error further options received (other than an NBD_OPT_ABORT) with
@@ -149,15 +148,18 @@ fn begin_option(terms: Terms, header: OptionHeader, output: &mut Output) -> Stat
             refuse(terms, ReplyType::ERR_INVALID, "the option takes no data")
         }
         OptionCode::LIST => output.ask(Event::List, State::List(AnswerList { terms })),
-        // NBD_REP_ERR_UNSUP: "The option sent by the client is unknown by this server
-        // implementation".
-        _ if output.offer == Offer::Simple => refuse(terms, ReplyType::ERR_UNSUP, unknown),
         OptionCode::STRUCTURED_REPLY => use_structured(terms, output),
         OptionCode::EXTENDED_HEADERS => use_extended(terms, output),
         OptionCode::LIST_META_CONTEXT | OptionCode::SET_META_CONTEXT => {
             ReadContexts::begin(terms, header)
         }
-        _ => refuse(terms, ReplyType::ERR_UNSUP, unknown),
+        // NBD_REP_ERR_UNSUP: "The option sent by the client is unknown by this server
+        // implementation".
+        _ => refuse(
+            terms,
+            ReplyType::ERR_UNSUP,
+            "this server does not know the option",
+        ),
     }
 }
 
