@@ -137,7 +137,7 @@ fn after_any_history_zero_means_zero_and_own_means_changed() {
     let blocks = 2 * MIB / BLOCK;
     let mut beliefs = vec![Belief::Untouched; usize::try_from(blocks).expect("few blocks")];
     let mut seeded = Seeded(41);
-    for _ in 0..120 {
+    for _ in 0..50 {
         let first = seeded.below(blocks);
         let count = (1 + seeded.below(24)).min(blocks - first);
         let (at, len) = (first * BLOCK, count * BLOCK);
