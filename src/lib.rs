@@ -3,6 +3,7 @@
 //! The layers, in the order a byte from the network meets them:
 //!
 //! - [`serve`] owns sockets, threads and signals; it joins protocol and storage, deciding neither.
+//! - [`access`] decides who may open what.
 //! - [`config`] makes checked values of the config file.
 //! - [`nbd`] turns bytes into commands and results into bytes. It does no I/O and knows no storage.
 //! - [`export`] makes one disk of an image generation and a client's overlay.
@@ -13,6 +14,7 @@
 //!
 //! `ARCHITECTURE.md` draws the whole, with the invariants.
 
+pub mod access;
 pub mod cli;
 pub mod config;
 pub mod disk;

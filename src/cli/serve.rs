@@ -4,6 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use super::size;
+use crate::access::Entry;
 use crate::limits::SHARDS_MAX;
 use crate::serve::Options;
 use crate::serve::listen::ListenAddress;
@@ -43,10 +44,24 @@ pub(super) struct Arguments {
     /// Where to listen: HOST:PORT, [V6]:PORT or unix:/PATH; may be repeated
     ///
     /// Without it, and without sockets handed over by systemd (LISTEN_FDS), that is
-    /// 127.0.0.1:10809. Everybody who reaches the address can open any export: there is no
-    /// encryption and no login yet. Port 0 takes a free port and prints which.
+    /// 127.0.0.1:10809. Everybody who reaches the address can open any export, but for what
+    /// --allow, --deny and the file of --config say: there is no encryption and no login yet.
+    /// Port 0 takes a free port and prints which.
     #[arg(long, value_name = "ADDR")]
     listen: Vec<ListenAddress>,
+
+    /// Who may open anything: ADDRESS, NETWORK/BITS or unix; may be repeated
+    ///
+    /// Without it everybody may who is not denied. Clients of Unix sockets are `unix`, and `@NAME`
+    /// is the client of that name in the file of --config. Everybody else is refused with an error
+    /// of the protocol, and the log says why. With --allow or --deny, those of [nbd] in the file
+    /// don't count.
+    #[arg(long, value_name = "WHO")]
+    allow: Vec<Entry>,
+
+    /// Who may not open anything, even if --allow has it; may be repeated
+    #[arg(long, value_name = "WHO")]
+    deny: Vec<Entry>,
 
     /// Directory that keeps the overlays
     ///
@@ -89,6 +104,8 @@ impl From<Arguments> for Options {
             config: arguments.config,
             demo: arguments.demo,
             listen: arguments.listen,
+            allow: arguments.allow,
+            deny: arguments.deny,
             state: arguments.state,
             shards: arguments.shards,
             overlay_limit: arguments.overlay_limit,

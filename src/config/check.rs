@@ -5,9 +5,10 @@ use std::fmt::Display;
 use std::hash::Hash;
 
 use super::error::Mistake;
-use super::file::{Client, File, Image};
+use super::file::{Client, File, Image, Nbd, Tables};
 use super::value::{Located, Unserved};
 use super::{ClientConfig, Config, HerdConfig, ImageSource};
+use crate::access::{ClientRule, Entry, ImageRule, List, Rules, is_of_a_peer};
 use crate::name::Name;
 
 pub(super) fn check(file: File) -> Result<Config, Mistake> {
@@ -15,12 +16,14 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
     refuse_unserved("[dhcp]", file.dhcp.as_ref())?;
     refuse_unserved("[tftp]", file.tftp.as_ref())?;
     refuse_unserved("[http]", file.http.as_ref())?;
+    let access = check_access(&file.nbd, &file.image, &file.client)?;
     let images = check_images(file.image)?;
     let default_image = default_image(&images, file.defaults.image)?;
     let herd = HerdConfig {
         default_image: Some(default_image),
         default_overlay: file.defaults.overlay,
         clients: check_clients(file.client, &images)?,
+        access,
     };
     let listen = file.nbd.listen.into_iter();
     Ok(Config {
@@ -36,6 +39,57 @@ fn refuse_unserved(what: &str, found: Option<&Unserved>) -> Result<(), Mistake> 
         let what = format!("{what} is not in this version of cowherd: take it out");
         Err(Mistake::new(found.at, what))
     })
+}
+
+fn check_access(
+    nbd: &Nbd,
+    images: &Tables<Image>,
+    clients: &Tables<Client>,
+) -> Result<Rules, Mistake> {
+    let everywhere = list(&nbd.allow, &nbd.deny);
+    let images = images.iter().map(|(name, image)| {
+        let list = list(&image.allow, &image.deny);
+        (name.value.clone(), ImageRule { list, tls: false })
+    });
+    let clients = clients
+        .iter()
+        .map(|(name, client)| Ok((own_name(name)?, client_rule(client))));
+    Ok(Rules {
+        everywhere,
+        images: images.collect(),
+        clients: clients.collect::<Result<_, Mistake>>()?,
+    })
+}
+
+fn list(allow: &[Located<Entry>], deny: &[Located<Entry>]) -> List {
+    let (allow, deny) = (entries(allow), entries(deny));
+    List { allow, deny }
+}
+
+fn entries(entries: &[Located<Entry>]) -> Vec<Entry> {
+    entries.iter().map(|entry| entry.value.clone()).collect()
+}
+
+fn client_rule(client: &Client) -> ClientRule {
+    ClientRule {
+        address: client.address.as_ref().map(|address| address.value),
+        allow: entries(&client.allow),
+        certificate: false,
+    }
+}
+
+/// A name that is nobody else's: what an address spells belongs to whoever has it.
+fn own_name(name: &Located<Name>) -> Result<Name, Mistake> {
+    match is_of_a_peer(&name.value) {
+        false => Ok(name.value.clone()),
+        true => Err(Mistake::new(
+            name.at,
+            format!(
+                "{} is what clients without a name are called by their address: choose another",
+                name.value
+            ),
+        )),
+    }
 }
 
 fn check_images(

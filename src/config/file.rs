@@ -9,11 +9,12 @@ use serde::Deserialize;
 
 use super::Keep;
 use super::value::{Located, Unserved};
+use crate::access::Entry;
 use crate::mac::MacAddress;
 use crate::name::Name;
 use crate::serve::listen::ListenAddress;
 
-type Tables<T> = BTreeMap<Located<Name>, T>;
+pub(super) type Tables<T> = BTreeMap<Located<Name>, T>;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,12 +39,20 @@ pub(super) struct File {
 pub(super) struct Nbd {
     #[serde(default)]
     pub(super) listen: Vec<Located<ListenAddress>>,
+    #[serde(default)]
+    pub(super) allow: Vec<Located<Entry>>,
+    #[serde(default)]
+    pub(super) deny: Vec<Located<Entry>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Image {
     pub(super) file: PathBuf,
+    #[serde(default)]
+    pub(super) allow: Vec<Located<Entry>>,
+    #[serde(default)]
+    pub(super) deny: Vec<Located<Entry>>,
     pub(super) initramfs: Option<Unserved>,
     pub(super) cmdline: Option<Unserved>,
 }
@@ -58,6 +67,8 @@ pub(super) struct Defaults {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Client {
+    #[serde(default)]
+    pub(super) allow: Vec<Located<Entry>>,
     pub(super) mac: Option<Located<MacAddress>>,
     pub(super) address: Option<Located<Ipv4Addr>>,
     pub(super) image: Option<Located<Name>>,

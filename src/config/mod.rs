@@ -20,6 +20,7 @@ mod tests;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use crate::access::Rules;
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::mac::MacAddress;
 use crate::name::Name;
@@ -58,6 +59,8 @@ pub struct HerdConfig {
     pub default_overlay: Option<Keep>,
     /// The machines that are known by name.
     pub clients: Vec<ClientConfig>,
+    /// Who may open what.
+    pub access: Rules,
 }
 
 /// One `[client.NAME]`.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::access::Entry;
 
 const ONE_IMAGE: &str = "[image.disk]\nfile = \"/srv/disk.img\"\n";
 
@@ -96,6 +97,42 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn every_list_of_who_may_is_read() {
+    let config = config(
+        r#"
+        [nbd]
+        allow = ["10.0.0.0/8", "unix"]
+        deny = ["@b"]
+        [image.disk]
+        file = "/srv/disk.img"
+        allow = ["10.0.0.0/24"]
+        deny = ["10.0.0.9"]
+        [client.a]
+        address = "10.0.0.1"
+        allow = ["::1"]
+    "#,
+    );
+    let shown = |entries: &[Entry]| entries.iter().map(Entry::to_string).collect::<Vec<_>>();
+    let rules = config.herd.access;
+    assert_eq!(shown(&rules.everywhere.allow), ["10.0.0.0/8", "unix"]);
+    assert_eq!(shown(&rules.everywhere.deny), ["@b"]);
+    let image = &rules.images[&name("disk")];
+    assert_eq!(shown(&image.list.allow), ["10.0.0.0/24"]);
+    assert_eq!(shown(&image.list.deny), ["10.0.0.9"]);
+    let client = &rules.clients[&name("a")];
+    assert_eq!(client.address, Some([10, 0, 0, 1].into()));
+    assert_eq!(shown(&client.allow), ["::1"]);
+}
+
+#[test]
+fn a_client_is_not_called_what_an_address_is_called() {
+    for name in ["10-0-0-1", "0--1", "local"] {
+        let text = format!("{ONE_IMAGE}[client.{name}]\n");
+        check(&text, 3, &[name, "by their address"]);
+    }
+}
+
+#[test]
 fn an_unknown_key_is_an_error_at_its_line() {
     check("stat = \"/a\"\n", 1, &["unknown field `stat`", "`state`"]);
     check(
@@ -129,6 +166,11 @@ fn a_bad_value_is_an_error_that_shows_it() {
         &format!("{ONE_IMAGE}[client.a]\naddress = \"10.0.0\"\n"),
         4,
         &["10.0.0"],
+    );
+    check(
+        &format!("{ONE_IMAGE}deny = [\"10.0.0.1/8\"]\n"),
+        3,
+        &["10.0.0.1/8", "bits"],
     );
     check(
         &format!("{ONE_IMAGE}[client.a]\noverlay = \"kept\"\n"),

@@ -107,7 +107,8 @@ pub(super) const fn block_count(size: u64) -> u64 {
     size.div_ceil(BLOCK_SIZE)
 }
 
-fn parent(dir: &Path) -> &Path {
+/// The directory that holds the overlay's name.
+pub(super) fn parent(dir: &Path) -> &Path {
     dir.parent().unwrap_or(dir)
 }
 

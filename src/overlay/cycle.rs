@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use super::checkpoint::{self, Snapshot};
 use super::journal::Frames;
+use super::sabotage::{self, Sabotage};
 use crate::disk::{Disk, DiskFile};
 use crate::units::ByteRange;
 
@@ -74,7 +75,10 @@ impl<D: Disk> Cycle<D> {
     ///
     /// # Errors
     /// [`CycleError`] of the first step that failed; the ones after it were not begun.
-    pub fn run(self) -> Result<(), CycleError> {
+    pub fn run(mut self) -> Result<(), CycleError> {
+        if sabotage::breaks(Sabotage::JournalBeforeData) {
+            self.steps.reverse();
+        }
         self.steps.iter().try_for_each(|step| self.files.run(step))
     }
 }

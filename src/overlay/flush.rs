@@ -11,6 +11,7 @@ use super::checkpoint::Snapshot;
 use super::cycle::{CheckpointJob, Cycle, CycleError, PunchJob, Step};
 use super::epoch::Epoch;
 use super::journal::{self, Cursor, Frames, JOURNAL_BYTES};
+use super::sabotage::{self, Sabotage};
 use super::store::{Overlay, WriteError};
 use crate::disk::Disk;
 
@@ -98,7 +99,8 @@ impl<D: Disk> Overlay<D> {
         };
         let after = frames.after;
         steps.push(Step::Append(frames));
-        let idle = matches!(self.checkpointing, Checkpointing::Idle);
+        let idle = matches!(self.checkpointing, Checkpointing::Idle)
+            || sabotage::breaks(Sabotage::EarlyReuse);
         if after.offset < CHECKPOINT_AT || !idle {
             return (steps, after, None);
         }
@@ -150,6 +152,9 @@ impl<D: Disk> Overlay<D> {
                 self.dirty = true;
                 Err(WriteError::NoSpace)
             }
+            Err(CycleError::Failed { .. }) if sabotage::breaks(Sabotage::NoPoison) => {
+                Err(WriteError::Poisoned("for this once".into()))
+            }
             Err(CycleError::Failed { step, source }) => Err(WriteError::Poisoned(
                 self.set_poison(&format!("{step}: {source}")),
             )),
@@ -171,6 +176,12 @@ impl<D: Disk> Overlay<D> {
             (Checkpointing::Owed(owed), _) => Some(owed),
             (Checkpointing::Idle, new) => new,
         }?;
+        let snapshot = if sabotage::breaks(Sabotage::LateFreeze) {
+            let map = self.map.clone();
+            Snapshot { map, ..snapshot }
+        } else {
+            snapshot
+        };
         self.checkpointing = Checkpointing::Running;
         Some(CheckpointJob {
             files: self.files.clone(),

@@ -17,6 +17,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::map::BlockState;
+use super::sabotage::{self, Sabotage};
 use crate::units::{BlockIndex, BlockRange};
 
 /// What a disk writes as a whole or not at all.
@@ -295,6 +296,9 @@ impl Frame {
     }
 
     fn continues(&self, cursor: &Cursor) -> bool {
+        if sabotage::breaks(Sabotage::AnyFrame) {
+            return true;
+        }
         self.header.generation.get() == cursor.generation
             && self.header.previous.get() == cursor.chain.checksum
             && self.header.seq.get() == cursor.chain.seq + 1
@@ -379,7 +383,9 @@ fn next_epoch(uuid: &[u8; 16], journal: &[u8], cursor: Cursor) -> Option<(Vec<Ch
     let mut changes = Vec::new();
     loop {
         let frame = Frame::parse(uuid, journal, at.offset)?;
-        if !frame.continues(&at) || frame.header.epoch.get() != epoch || frame.kind == Kind::Start {
+        let is_next = frame.continues(&at)
+            && (frame.header.epoch.get() == epoch || sabotage::breaks(Sabotage::AnyFrame));
+        if !is_next || frame.kind == Kind::Start {
             return None;
         }
         at = step(at, &frame);
@@ -414,6 +420,9 @@ const fn next_epoch_number(chain: ChainEnd) -> ChainEnd {
 /// The first whole frame behind `cursor` that belongs to this use of the file and to an epoch after
 /// the cursor's.
 fn later_epoch(uuid: &[u8; 16], journal: &[u8], cursor: &Cursor) -> Option<usize> {
+    if sabotage::breaks(Sabotage::HoleIsEnd) {
+        return None;
+    }
     (cursor.offset..journal.len())
         .step_by(SECTOR)
         .find(|&offset| {

@@ -6,6 +6,7 @@
 //!   waits for it, [`space`] what is given back to the file system.
 //! - `create` and [`recover`] are its beginning and its return, [`inspect`] a look at it from
 //!   outside that changes nothing, [`quota`] the limit on what it may hold.
+//! - [`sabotage`] breaks rules for tests, in debug builds only.
 //!
 //! All of it is synchronous and knows neither protocol nor runtime; the disk is a parameter.
 
@@ -22,6 +23,7 @@ pub mod map;
 mod mode;
 pub mod quota;
 pub mod recover;
+pub mod sabotage;
 pub mod space;
 pub mod store;
 

@@ -3,8 +3,9 @@
 //! Invariants (rule R8):
 //! - What was acknowledged is in the map that comes out, or the overlay is refused: damage in the
 //!   middle of the chain is never taken for its end.
-//! - Before a record is believed that only the page cache may hold, data and journals are synced: a
-//!   later power loss must not take the data and leave a checkpoint that names it.
+//! - Before a record or a name is believed that only the page cache may hold, data, journals and
+//!   directories are synced: a later power loss must not take the data and leave a checkpoint that
+//!   names it, nor take the newest checkpoint when the one before is gone.
 //! - Recovery goes on in the live journal and writes no checkpoint: it needs no space, so a full
 //!   disk keeps nobody's overlay closed. A checkpoint that was under way is owed, and made behind
 //!   the next flush. So recovery can be interrupted anywhere and done again.
@@ -155,13 +156,8 @@ fn recover<D: Disk>(
         return Err(OpenError::OtherMode(header.mode));
     }
     let files = open_files(disk, dir, &header)?;
+    sync_all(&files)?;
     let snapshot = newest_checkpoint(disk, dir, &header)?;
-    // The page cache may hold what the disk does not: a killed server's last, unacknowledged
-    // writes.
-    files.sync(&files.data, "sync of the data file")?;
-    for journal in &files.journals {
-        files.sync(journal, "sync of the journal")?;
-    }
     let (generation, chain) = (snapshot.generation, snapshot.chain);
     remove_leftovers(disk, dir, generation);
     let Found { map, cursor, owed } = replay_journals(&files, snapshot)?;
@@ -170,6 +166,23 @@ fn recover<D: Disk>(
         None => begin_journal(&files, generation, chain)?,
     };
     Ok(Overlay::new(files, header, map, cursor, owed))
+}
+
+/// The page cache may hold what the disk does not: a killed server's last, unacknowledged writes,
+/// and the names that it was about to sync, of a checkpoint or of the overlay itself.
+fn sync_all<D: Disk>(files: &Files<D>) -> Result<(), OpenError> {
+    if !files.durable {
+        return Ok(());
+    }
+    for dir in [create::parent(&files.dir), &files.dir] {
+        let synced = files.disk.sync_dir(dir);
+        synced.map_err(during("sync of a directory"))?;
+    }
+    files.sync(&files.data, "sync of the data file")?;
+    for journal in &files.journals {
+        files.sync(journal, "sync of the journal")?;
+    }
+    Ok(())
 }
 
 fn open_files<D: Disk>(disk: &D, dir: &Path, header: &Header) -> Result<Files<D>, OpenError> {

@@ -9,6 +9,7 @@
 
 use rangemap::RangeSet;
 
+use super::sabotage::{self, Sabotage};
 use crate::units::{BlockIndex, BlockRange, ByteRange};
 
 /// Shortest run that is worth a call: punching 4 KiB costs as much as punching 64.
@@ -32,11 +33,17 @@ pub struct FreedSpace {
 impl FreedSpace {
     /// Blocks that were in the data file and read as zeros from now on.
     pub fn freed(&mut self, blocks: BlockRange) {
+        if sabotage::breaks(Sabotage::PunchBeforeRecord) {
+            self.ready.insert(blocks.indices());
+        }
         self.open.insert(blocks.indices());
     }
 
     /// Blocks that are about to be written, or whose space is to stay.
     pub fn keep(&mut self, blocks: BlockRange) {
+        if sabotage::breaks(Sabotage::PunchRewritten) {
+            return;
+        }
         for set in [&mut self.open, &mut self.sealed, &mut self.ready] {
             if !set.is_empty() && !blocks.is_empty() {
                 set.remove(blocks.indices());
@@ -48,6 +55,7 @@ impl FreedSpace {
     #[must_use]
     pub fn is_punching(&self, blocks: BlockRange) -> bool {
         self.punching.iter().any(|run| run.overlaps(blocks))
+            && !sabotage::breaks(Sabotage::WriteWhilePunching)
     }
 
     /// Whether anything is being punched.

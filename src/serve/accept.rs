@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::connection::{self, Stream};
 use super::herd::Herd;
 use super::listen::{Bound, Listener, SocketFile};
-use super::who::Peer;
+use crate::access::{Caller, Peer};
 use crate::limits::HANDSHAKES_MAX;
 
 /// Pause after an accept failed for want of descriptors or memory, which only time can mend.
@@ -98,7 +98,7 @@ impl Door {
         };
         let herd = Arc::clone(&self.herd);
         guests.spawn(async move {
-            connection::run(herd, stream, peer, label).await;
+            connection::run(herd, stream, Caller::plain(peer), label).await;
             drop(permit);
         });
     }

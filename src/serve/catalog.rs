@@ -1,7 +1,8 @@
 //! What is served: images by name, and what an export name stands for.
 //!
-//! Invariant: promise 5, "one client's bytes are reachable only as that client": the overlay of a
-//! target is named after the client that [`Directory::client_of`] answers, and after nothing else.
+//! Invariants: promise 5, "one client's bytes are reachable only as that client": the overlay of a
+//! target is named after the client that [`Known::client_of`](super::who::Known::client_of)
+//! answers, and after nothing else; nothing is found for a caller that `access` did not let in.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -10,7 +11,8 @@ use std::sync::Arc;
 
 use super::host;
 use super::state_dir::StateDir;
-use super::who::{Client, Directory, Peer};
+use super::who::{Client, Directory};
+use crate::access::{Caller, Denial};
 use crate::config::Keep;
 use crate::export::merge::base_of;
 use crate::export::name::ExportName;
@@ -39,6 +41,31 @@ impl fmt::Display for VolumeKey {
         self.client
             .as_ref()
             .map_or(Ok(()), |client| write!(f, "@{client}"))
+    }
+}
+
+/// A refusal, and why in words for the log.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) reason: String,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let reason = refusal.message().to_owned();
+        Self { refusal, reason }
+    }
+}
+
+/// The client is told that it may not, and the log by which rule: rules are not for everybody.
+fn refused(denial: Denial, caller: &Caller, what: &str) -> Refused {
+    let message = format!("{what} is not for you, who come from {}", caller.peer);
+    Refused {
+        reason: denial.rule().to_owned(),
+        refusal: match denial {
+            Denial::Policy(_) | Denial::TlsRequired(_) => Refusal::Policy(message),
+        },
     }
 }
 
@@ -92,28 +119,40 @@ impl Catalog {
         self.boot_id
     }
 
-    /// The exports that can be opened by anybody.
-    pub(super) fn listing(&self) -> Vec<Listing> {
-        let listing = |image: &Arc<Image>| Listing {
-            name: image.name().to_string(),
+    /// The images that `caller` may open.
+    pub(super) fn listing(&self, caller: &Caller) -> Result<Vec<Listing>, Refused> {
+        let known = self.directory.now();
+        let denied = |denial| refused(denial, caller, "the server");
+        known.may_connect(caller).map_err(denied)?;
+        let images = self.images.iter().map(|image| image.name());
+        let seen = images.filter(|name| known.may_see(caller, name).is_ok());
+        let listing = |name: &Name| Listing {
+            name: name.to_string(),
             description: String::new(),
         };
-        self.images.iter().map(listing).collect()
+        Ok(seen.map(listing).collect())
     }
 
-    /// What `peer` gets under `name`.
-    pub(super) fn find(&self, name: &str, peer: &Peer) -> Result<Target, Refusal> {
+    /// What `caller` gets under `name`.
+    pub(super) fn find(&self, name: &str, caller: &Caller) -> Result<Target, Refused> {
+        let known = self.directory.now();
+        let denied = |denial| refused(denial, caller, "the server");
+        known.may_connect(caller).map_err(denied)?;
         let name: ExportName = name
             .parse()
             .map_err(|error| Refusal::Unknown(format!("not a name of an export: {error}")))?;
-        let client = self.directory.client_of(peer, name.client.as_ref());
+        let client = known.client_of(caller, name.client.as_ref());
         let image = self.image(name.image.as_ref().or(client.image.as_ref()))?;
+        let denied = |denial| refused(denial, caller, &format!("{}@{}", image.name(), client.name));
+        known
+            .may_open(caller, image.name(), &client.name)
+            .map_err(denied)?;
         let generation = name.generation.unwrap_or(ONLY_GENERATION);
         if generation != ONLY_GENERATION {
             let image = image.name();
-            return Err(Refusal::Unknown(format!(
-                "image {image} has no generation {generation}, only {ONLY_GENERATION}"
-            )));
+            let what =
+                format!("image {image} has no generation {generation}, only {ONLY_GENERATION}");
+            return Err(Refusal::Unknown(what).into());
         }
         image
             .check()

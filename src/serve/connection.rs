@@ -9,11 +9,12 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::catalog::Refused;
 use super::control::note_client;
 use super::herd::{Herd, Opened};
 use super::host;
 use super::shard::Accepted;
-use super::who::Peer;
+use crate::access::Caller;
 use crate::limits::HANDSHAKE_TIME;
 use crate::nbd::agreed::Agreed;
 use crate::nbd::handshake::{End, Event, Handshake};
@@ -55,8 +56,8 @@ enum Failed {
 }
 
 /// Leads one connection through its handshake and hands it to the shard of its volume.
-pub(super) async fn run(herd: Arc<Herd>, stream: impl Stream, peer: Peer, label: String) {
-    let guided = Guide::new(herd, stream, peer, label.clone());
+pub(super) async fn run(herd: Arc<Herd>, stream: impl Stream, caller: Caller, label: String) {
+    let guided = Guide::new(herd, stream, caller, label.clone());
     let outcome = match tokio::time::timeout(HANDSHAKE_TIME, guided.run()).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Failed::Slow),
@@ -71,7 +72,7 @@ pub(super) async fn run(herd: Arc<Herd>, stream: impl Stream, peer: Peer, label:
 struct Guide<S> {
     herd: Arc<Herd>,
     stream: S,
-    peer: Peer,
+    caller: Caller,
     label: String,
     handshake: Handshake,
     received: Vec<u8>,
@@ -79,12 +80,12 @@ struct Guide<S> {
 }
 
 impl<S: Stream> Guide<S> {
-    fn new(herd: Arc<Herd>, stream: S, peer: Peer, label: String) -> Self {
+    fn new(herd: Arc<Herd>, stream: S, caller: Caller, label: String) -> Self {
         let handshake = Handshake::new();
         Self {
             herd,
             stream,
-            peer,
+            caller,
             label,
             handshake,
             received: Vec::new(),
@@ -122,37 +123,40 @@ impl<S: Stream> Guide<S> {
 
     async fn answer(&mut self, event: Event) {
         match event {
-            Event::List => self.handshake.handle_listing(&self.herd.listing()),
+            Event::List => {
+                let listing = self.herd.listing(&self.caller);
+                let listing = listing.map_err(|refused| self.refuse("the list", refused));
+                self.handshake.handle_listing(&listing);
+            }
             Event::Describe { name } => {
-                let described = self.herd.describe(&name, &self.peer);
-                self.log_refusal(&name, described.as_ref().err());
+                let described = self.herd.describe(&name, &self.caller);
+                let described = described.map_err(|refused| self.refuse_export(&name, refused));
                 self.handshake.handle_described(described);
             }
             Event::Open { name } => {
                 let opened = self.open(&name).await;
-                self.log_refusal(&name, opened.as_ref().err());
+                let opened = opened.map_err(|refused| self.refuse_export(&name, refused));
                 self.handshake.handle_opened(opened);
             }
             Event::Finished(..) | Event::Closed(_) => {}
         }
     }
 
-    async fn open(&mut self, name: &str) -> Result<ExportInfo, Refusal> {
-        let opened = self.herd.open(name, &self.peer).await?;
+    async fn open(&mut self, name: &str) -> Result<ExportInfo, Refused> {
+        let opened = self.herd.open(name, &self.caller).await?;
         let info = opened.info;
         self.opened = Some(opened);
         Ok(info)
     }
 
-    fn log_refusal(&self, name: &str, refusal: Option<&Refusal>) {
-        if let Some(refusal) = refusal {
-            // The name is the client's: shown with escapes, so that it can't forge a line.
-            tracing::warn!(
-                "{}: export {name:?} refused: {}",
-                self.label,
-                refusal.message()
-            );
-        }
+    fn refuse_export(&self, name: &str, refused: Refused) -> Refusal {
+        // The name is the client's: shown with escapes, so that it can't forge a line.
+        self.refuse(&format!("export {name:?}"), refused)
+    }
+
+    fn refuse(&self, what: &str, refused: Refused) -> Refusal {
+        tracing::warn!("{}: {what} refused: {}", self.label, refused.reason);
+        refused.refusal
     }
 
     fn hand_over(self, info: ExportInfo, agreed: Agreed) -> Result<(), Failed> {

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::catalog::{Catalog, VolumeKey};
+use super::catalog::{Catalog, Refused, VolumeKey};
 use super::placement::Placement;
 use super::shard::{Held, Lease, ShardHandle};
 use super::state_dir::StateDir;
-use super::who::Peer;
+use crate::access::Caller;
 use crate::nbd::handshake::Listing;
 use crate::nbd::{ExportInfo, Refusal};
 
@@ -59,16 +59,16 @@ impl Herd {
         shard.hold(key.clone()).await
     }
 
-    pub(super) fn listing(&self) -> Vec<Listing> {
-        self.catalog.listing()
+    pub(super) fn listing(&self, caller: &Caller) -> Result<Vec<Listing>, Refused> {
+        self.catalog.listing(caller)
     }
 
-    pub(super) fn describe(&self, name: &str, peer: &Peer) -> Result<ExportInfo, Refusal> {
-        self.catalog.find(name, peer).map(|target| target.info)
+    pub(super) fn describe(&self, name: &str, caller: &Caller) -> Result<ExportInfo, Refused> {
+        self.catalog.find(name, caller).map(|target| target.info)
     }
 
-    pub(super) async fn open(&self, name: &str, peer: &Peer) -> Result<Opened, Refusal> {
-        let target = Arc::new(self.catalog.find(name, peer)?);
+    pub(super) async fn open(&self, name: &str, caller: &Caller) -> Result<Opened, Refused> {
+        let target = Arc::new(self.catalog.find(name, caller)?);
         let gone = || Refusal::Shutdown("the server is going down".into());
         let shard = self
             .shards
@@ -86,9 +86,8 @@ impl Herd {
             }),
             Err(error) => {
                 tracing::error!("overlay {key} can't be opened: {error}");
-                Err(Refusal::Failed(format!(
-                    "the overlay can't be opened: {error}"
-                )))
+                let message = format!("the overlay can't be opened: {error}");
+                Err(Refusal::Failed(message).into())
             }
         }
     }

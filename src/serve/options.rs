@@ -4,6 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use super::listen::ListenAddress;
+use crate::access::Entry;
 
 /// What `serve` is asked to do, checked as far as that goes without a file or a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,10 @@ pub struct Options {
     pub demo: bool,
     /// Where to listen; empty means "nothing was said".
     pub listen: Vec<ListenAddress>,
+    /// Who may open anything; with `deny` in place of what a config says.
+    pub allow: Vec<Entry>,
+    /// Who may not.
+    pub deny: Vec<Entry>,
     /// The state directory; `None` means "nothing was said".
     pub state: Option<PathBuf>,
     /// Data-plane threads, at most [`SHARDS_MAX`]; `None` means "nothing was said".

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::options::{Failure, Options};
 use super::who::Directory;
-use crate::config::{Config, ImageSource};
+use crate::access::List;
+use crate::config::{Config, HerdConfig, ImageSource};
 
 /// The config that the server runs with.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(super) struct Running {
     /// Where it was read; `None` where there is no file.
     path: Option<PathBuf>,
     config: Config,
+    /// Of the command line; empty where it says nothing.
+    access: List,
     directory: Arc<Directory>,
 }
 
@@ -25,10 +28,16 @@ impl Running {
             Some(path) => Config::read(path).map_err(|wrong| Failure::usage(wrong.to_string()))?,
             None => Config::default(),
         };
+        let access = List {
+            allow: options.allow.clone(),
+            deny: options.deny.clone(),
+        };
+        let herd = with_access(config.herd.clone(), &access);
         Ok(Self {
             path: options.config.clone(),
-            directory: Arc::new(Directory::new(config.herd.clone())),
+            directory: Arc::new(Directory::new(herd)),
             config,
+            access,
         })
     }
 
@@ -67,11 +76,20 @@ impl Running {
         for what in needs_restart(&self.config, &config) {
             tracing::warn!("the change of {what} takes effect when the server is started again");
         }
-        self.directory.replace(config.herd.clone());
+        let herd = with_access(config.herd.clone(), &self.access);
+        self.directory.replace(herd);
         // The rest stays what the server was started with, so that the next comparison is right.
         self.config.herd = config.herd;
         tracing::info!("config reloaded");
     }
+}
+
+/// The command line goes before the file.
+fn with_access(mut herd: HerdConfig, access: &List) -> HerdConfig {
+    if !access.is_empty() {
+        herd.access.everywhere.clone_from(access);
+    }
+    herd
 }
 
 /// What differs of the parts that a running server can't change.

@@ -1,24 +1,14 @@
 //! The one place that decides which client a peer is, and who has which address.
 //!
-//! Invariants:
-//! - Two addresses never give one name, except an IPv4 address and its IPv4-mapped IPv6 form.
-//! - A name made from an address is a valid [`Name`].
+//! Invariant: one question is answered by one config, also while that is exchanged.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::access::{Caller, Denial, Peer, Rules, Who, name_of};
 use crate::config::{ClientConfig, HerdConfig, Keep};
 use crate::name::Name;
-
-/// Where a connection comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Peer {
-    /// Over TCP, from this address.
-    Ip(IpAddr),
-    /// Over a unix socket.
-    Local,
-}
 
 /// A machine, and what it gets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,45 +41,22 @@ impl Directory {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
-    fn known(&self) -> Arc<Known> {
+    /// What is known now. It stays as it is; a later question is to be asked of a later one.
+    #[must_use]
+    pub fn now(&self) -> Arc<Known> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&known)
-    }
-
-    /// The name of the client whose address this is; `None` where nobody is known to have it.
-    #[must_use]
-    pub fn holder_of(&self, address: IpAddr) -> Option<Name> {
-        let known = self.known();
-        known.by_address(address).map(|client| client.name.clone())
-    }
-
-    /// Who `peer` is, which `asked` to be this client in its export name.
-    ///
-    /// DESIGN section 3: "Without `@client` the client is the lease holder of the peer's address,
-    /// else the address itself, with an ephemeral overlay. Where no config says otherwise,
-    /// `@client` gives a persistent overlay."
-    #[must_use]
-    pub fn client_of(&self, peer: &Peer, asked: Option<&Name>) -> Client {
-        let known = self.known();
-        let name = match (asked, peer) {
-            (Some(name), _) => Some(name.clone()),
-            (None, Peer::Ip(address)) => self.holder_of(*address),
-            (None, Peer::Local) => None,
-        };
-        match name {
-            Some(name) => known.named(name),
-            None => known.nameless(name_of(peer)),
-        }
     }
 }
 
 /// What the config says of clients, by what is asked for.
 #[derive(Debug, Default)]
-struct Known {
+pub struct Known {
     clients: HashMap<Name, ClientConfig>,
     addresses: HashMap<Ipv4Addr, Name>,
     default_image: Option<Name>,
     default_overlay: Option<Keep>,
+    access: Rules,
 }
 
 impl Known {
@@ -99,6 +66,7 @@ impl Known {
             addresses: herd.clients.iter().filter_map(address).collect(),
             default_image: herd.default_image,
             default_overlay: herd.default_overlay,
+            access: herd.access,
             clients: herd
                 .clients
                 .into_iter()
@@ -107,10 +75,63 @@ impl Known {
         }
     }
 
-    fn by_address(&self, address: IpAddr) -> Option<&ClientConfig> {
+    /// The name of the client whose address this is; `None` where nobody is known to have it.
+    #[must_use]
+    pub fn holder_of(&self, address: IpAddr) -> Option<&Name> {
         match address.to_canonical() {
-            IpAddr::V4(address) => self.clients.get(self.addresses.get(&address)?),
+            IpAddr::V4(address) => self.addresses.get(&address),
             IpAddr::V6(_) => None,
+        }
+    }
+
+    /// Who `caller` is, which `asked` to be this client in its export name.
+    ///
+    /// DESIGN section 3: "Without `@client` the client is the lease holder of the peer's address,
+    /// else the address itself, with an ephemeral overlay. Where no config says otherwise,
+    /// `@client` gives a persistent overlay." A certificate goes before an address.
+    #[must_use]
+    pub fn client_of(&self, caller: &Caller, asked: Option<&Name>) -> Client {
+        let certified = || Name::new(caller.certificate()?).ok();
+        let holder = || self.holder(caller).cloned();
+        match asked.cloned().or_else(certified).or_else(holder) {
+            Some(name) => self.named(name),
+            None => self.nameless(name_of(&caller.peer)),
+        }
+    }
+
+    /// Whether `caller` may open anything at all.
+    ///
+    /// # Errors
+    /// The rule that says no.
+    pub fn may_connect(&self, caller: &Caller) -> Result<(), Denial> {
+        self.access.may_connect(self.who(caller))
+    }
+
+    /// Whether `caller` may know of an image.
+    ///
+    /// # Errors
+    /// The rule that says no.
+    pub fn may_see(&self, caller: &Caller, image: &Name) -> Result<(), Denial> {
+        self.access.may_see(self.who(caller), image)
+    }
+
+    /// Whether `caller` may open an image as `client`.
+    ///
+    /// # Errors
+    /// The rule that says no.
+    pub fn may_open(&self, caller: &Caller, image: &Name, client: &Name) -> Result<(), Denial> {
+        self.access.may_open(self.who(caller), image, client)
+    }
+
+    fn who<'a>(&'a self, caller: &'a Caller) -> Who<'a> {
+        let holder = self.holder(caller);
+        Who { caller, holder }
+    }
+
+    fn holder(&self, caller: &Caller) -> Option<&Name> {
+        match caller.peer {
+            Peer::Ip(address) => self.holder_of(address),
+            Peer::Local => None,
         }
     }
 
@@ -140,45 +161,21 @@ impl Known {
     }
 }
 
-fn name_of(peer: &Peer) -> Name {
-    let text = match peer {
-        Peer::Local => "local".to_owned(),
-        Peer::Ip(address) => match address.to_canonical() {
-            IpAddr::V4(address) => address.to_string().replace('.', "-"),
-            IpAddr::V6(address) => spell_v6(address),
-        },
-    };
-    Name::new(&text).expect("an address has hex digits and dashes only, and at least one dash")
-}
-
-/// The usual short form with `-` for `:`, and a 0 where it would start or end with a dash:
-/// `fe80::1` is `fe80--1`, `::1` is `0--1`.
-///
-/// The 0 takes nothing from uniqueness, since the short form never has a lone 0 beside `::`. An
-/// IPv4 name has three single dashes, this one seven dashes or a double one.
-fn spell_v6(address: Ipv6Addr) -> String {
-    let text = address.to_string().replace(':', "-");
-    let before = if text.starts_with('-') { "0" } else { "" };
-    let after = if text.ends_with('-') { "0" } else { "" };
-    format!("{before}{text}{after}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    fn named(address: &str) -> String {
-        let peer = Peer::Ip(address.parse().unwrap());
-        Directory::default().client_of(&peer, None).name.to_string()
-    }
+    use crate::access::Peer;
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
     }
 
-    fn peer(address: &str) -> Peer {
-        Peer::Ip(address.parse().unwrap())
+    fn peer(address: &str) -> Caller {
+        Caller::plain(Peer::Ip(address.parse().unwrap()))
+    }
+
+    fn local() -> Caller {
+        Caller::plain(Peer::Local)
     }
 
     /// One client `a` at 10.0.0.1 that says this of its changes.
@@ -186,6 +183,7 @@ mod tests {
         Directory::new(HerdConfig {
             default_image: Some(name("usual")),
             default_overlay,
+            access: Rules::default(),
             clients: vec![ClientConfig {
                 name: name("a"),
                 mac: None,
@@ -199,14 +197,16 @@ mod tests {
     #[test]
     fn a_client_that_names_itself_keeps_its_changes() {
         let asked = name("studio-3");
-        let client = Directory::default().client_of(&Peer::Local, Some(&asked));
+        let client = Directory::default().now().client_of(&local(), Some(&asked));
         assert_eq!(client.name, asked);
         assert_eq!(client.keep, Keep::Persistent);
     }
 
     #[test]
     fn a_client_without_a_name_is_its_address_for_a_while() {
-        let client = Directory::default().client_of(&peer("10.77.0.12"), None);
+        let client = Directory::default()
+            .now()
+            .client_of(&peer("10.77.0.12"), None);
         assert_eq!(client.name.as_str(), "10-77-0-12");
         assert_eq!(client.keep, Keep::Ephemeral);
     }
@@ -215,19 +215,19 @@ mod tests {
     fn a_peer_is_the_client_whose_address_it_has() {
         let directory = herd(Some(Keep::ReadOnly), None);
         for address in ["10.0.0.1", "::ffff:10.0.0.1"] {
-            let client = directory.client_of(&peer(address), None);
+            let client = directory.now().client_of(&peer(address), None);
             assert_eq!(client.name.as_str(), "a");
             assert_eq!(client.keep, Keep::ReadOnly);
             assert_eq!(client.image, Some(name("own")));
         }
-        assert_eq!(directory.holder_of([10, 0, 0, 2].into()), None);
+        assert_eq!(directory.now().holder_of([10, 0, 0, 2].into()), None);
     }
 
     #[test]
     fn what_a_client_says_goes_before_what_the_defaults_say() {
         let ephemeral = Some(Keep::Ephemeral);
         let keep = |directory: Directory, asked: &str| {
-            let client = directory.client_of(&Peer::Local, Some(&name(asked)));
+            let client = directory.now().client_of(&local(), Some(&name(asked)));
             client.keep
         };
         assert_eq!(
@@ -241,7 +241,10 @@ mod tests {
 
     #[test]
     fn changes_of_an_address_are_never_kept_for_good() {
-        let keep = |said| herd(None, said).client_of(&peer("10.0.0.9"), None).keep;
+        let keep = |said| {
+            let known = herd(None, said).now();
+            known.client_of(&peer("10.0.0.9"), None).keep
+        };
         assert_eq!(keep(Some(Keep::Persistent)), Keep::Ephemeral);
         assert_eq!(keep(Some(Keep::ReadOnly)), Keep::ReadOnly);
     }
@@ -250,56 +253,28 @@ mod tests {
     fn what_is_replaced_counts_no_more() {
         let directory = herd(None, None);
         directory.replace(HerdConfig::default());
-        assert_eq!(directory.holder_of([10, 0, 0, 1].into()), None);
+        assert_eq!(directory.now().holder_of([10, 0, 0, 1].into()), None);
     }
 
     #[test]
-    fn a_unix_socket_peer_is_local() {
-        let client = Directory::default().client_of(&Peer::Local, None);
-        assert_eq!(client.name.as_str(), "local");
-    }
-
-    #[test]
-    fn v6_addresses_keep_their_short_form() {
-        assert_eq!(named("fe80::5054:ff:fe12:3456"), "fe80--5054-ff-fe12-3456");
-        assert_eq!(named("::1"), "0--1");
-        assert_eq!(named("2001:db8::"), "2001-db8--0");
-        assert_eq!(named("::"), "0--0");
-        assert_eq!(named("1:2:3:4:5:6:7:8"), "1-2-3-4-5-6-7-8");
-    }
-
-    #[test]
-    fn an_ipv4_mapped_address_is_the_ipv4_address() {
-        assert_eq!(named("::ffff:10.77.0.12"), "10-77-0-12");
-    }
-
-    /// The inverse, which shows that no two addresses share a name.
-    fn address_of(name: &str) -> IpAddr {
-        if !name.contains("--") && name.matches('-').count() == 3 {
-            return name.replace('-', ".").parse().unwrap();
-        }
-        name.replace('-', ":").parse().unwrap()
-    }
-
-    /// Groups of zero are where short forms differ, so they come often.
-    fn v6() -> impl Strategy<Value = Ipv6Addr> {
-        proptest::array::uniform8(prop_oneof![Just(0u16), Just(0xffff), any::<u16>()])
-            .prop_map(Ipv6Addr::from)
-    }
-
-    proptest! {
-        #[test]
-        fn every_v6_address_can_be_told_from_its_name(address in v6()) {
-            let address = IpAddr::V6(address);
-            let name = Directory::default().client_of(&Peer::Ip(address), None).name;
-            prop_assert_eq!(address_of(name.as_str()), address.to_canonical());
-        }
-
-        #[test]
-        fn every_v4_address_can_be_told_from_its_name(address in any::<[u8; 4]>()) {
-            let address = IpAddr::from(address);
-            let name = Directory::default().client_of(&Peer::Ip(address), None).name;
-            prop_assert_eq!(address_of(name.as_str()), address);
-        }
+    fn a_certificate_says_who_it_is_before_an_address_does() {
+        let certificate = |text: &str| Caller {
+            tls: Some(crate::access::Secured {
+                certificate: Some(text.to_owned()),
+            }),
+            ..peer("10.0.0.1")
+        };
+        let named = |text| {
+            herd(None, None)
+                .now()
+                .client_of(&certificate(text), None)
+                .name
+        };
+        assert_eq!(named("studio-3").as_str(), "studio-3");
+        // No name of a client: it opens nothing, whoever it is taken for.
+        let known = herd(None, None).now();
+        let caller = certificate("Studio 3");
+        let client = known.client_of(&caller, None).name;
+        assert!(known.may_open(&caller, &name("disk"), &client).is_err());
     }
 }

@@ -48,6 +48,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     Layer {
         of: &[
             "*/wire",
+            "access",
             "nbd/agreed",
             "nbd/handshake",
             "nbd/session",

@@ -127,9 +127,9 @@ impl Handshake {
     }
 
     /// Answers [`Event::List`].
-    pub fn handle_listing(&mut self, exports: &[Listing]) {
+    pub fn handle_listing(&mut self, answer: &Result<Vec<Listing>, Refusal>) {
         self.answer(|state, output| match state {
-            State::List(list) => Ok(list.answer(exports, output)),
+            State::List(list) => Ok(list.answer(answer, output)),
             other => Err(other),
         });
     }

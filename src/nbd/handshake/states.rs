@@ -338,7 +338,20 @@ pub(super) struct AnswerList {
 }
 
 impl AnswerList {
-    pub(super) fn answer(self, exports: &[Listing], output: &mut Output) -> State {
+    pub(super) fn answer(
+        self,
+        answer: &Result<Vec<Listing>, Refusal>,
+        output: &mut Output,
+    ) -> State {
+        let exports = match answer {
+            Ok(exports) => exports,
+            // "server policy forbids the server to allow the option (e.g. the client sent
+            // `NBD_OPT_LIST` but server configuration has that disabled)"
+            Err(refusal) => {
+                output.refuse(OptionCode::LIST, refusal.reply_type(), refusal.message());
+                return self.terms.next_option();
+            }
+        };
         for Listing { name, description } in exports {
             output.reply(OptionCode::LIST, OptionReply::Server { name, description });
         }

@@ -95,10 +95,10 @@ impl Driver {
         };
         self.transcript.push(line);
         match event {
-            Event::List => self.handshake.handle_listing(&[Listing {
+            Event::List => self.handshake.handle_listing(&Ok(vec![Listing {
                 name: "disk".to_owned(),
                 description: "the disk".to_owned(),
-            }]),
+            }])),
             Event::Describe { name } => self.handshake.handle_described(open(&name)),
             Event::Open { name } => self.handshake.handle_opened(open(&name)),
             Event::Finished(..) | Event::Closed(_) => {}

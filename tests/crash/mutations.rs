@@ -1,0 +1,131 @@
+//! Each rule of the order of writes, broken on purpose: the explorer must notice.
+
+use cowherd::overlay::sabotage::Sabotage;
+
+use super::disk::Leak;
+use super::explore::Effort;
+use super::machine::Haste;
+use super::run::{Setting, first_failure, run};
+
+/// Histories that are tried before a broken rule counts as unnoticed.
+const HISTORIES: u64 = 150;
+
+/// The explorer finds a history that fails with `broken` and not without it.
+#[track_caller]
+fn bites(broken: Setting) {
+    let Some((seed, history, failure)) = first_failure(1, HISTORIES, broken) else {
+        panic!("{HISTORIES} histories did not notice {broken:?}");
+    };
+    println!("noticed by seed {seed}: {}\n{history}", failure.what);
+    let sound = Setting::sound(broken.effort);
+    assert!(run(&history, sound).is_ok(), "it fails anyway:\n{history}");
+}
+
+#[track_caller]
+fn leak_is_noticed(leak: Leak) {
+    bites(Setting {
+        leak: Some(leak),
+        ..Setting::sound(Effort::QUICK)
+    });
+}
+
+#[track_caller]
+fn haste_is_noticed(haste: Haste) {
+    bites(Setting {
+        haste: Some(haste),
+        ..Setting::sound(Effort::QUICK)
+    });
+}
+
+#[track_caller]
+fn sabotage_is_noticed(sabotage: Sabotage) {
+    bites(Setting {
+        sabotage: Some(sabotage),
+        ..Setting::sound(Effort::QUICK)
+    });
+}
+
+#[test]
+fn r2_records_that_are_written_before_the_data_are_noticed() {
+    sabotage_is_noticed(Sabotage::JournalBeforeData);
+}
+
+#[test]
+fn r2_a_flush_that_does_not_sync_the_data_is_noticed() {
+    leak_is_noticed(Leak::Data);
+}
+
+#[test]
+fn r2_a_flush_that_does_not_sync_the_journal_is_noticed() {
+    leak_is_noticed(Leak::Journal);
+}
+
+#[test]
+fn r3_fua_that_is_answered_without_a_flush_is_noticed() {
+    haste_is_noticed(Haste::Fua);
+}
+
+#[test]
+fn r4_a_flush_that_shares_the_sync_of_an_earlier_one_is_noticed() {
+    haste_is_noticed(Haste::Join);
+}
+
+#[test]
+fn r5_a_punch_before_the_record_is_durable_is_noticed() {
+    sabotage_is_noticed(Sabotage::PunchBeforeRecord);
+}
+
+#[test]
+fn r5_a_punch_of_a_block_that_was_written_again_is_noticed() {
+    sabotage_is_noticed(Sabotage::PunchRewritten);
+}
+
+#[test]
+fn r5_a_write_to_a_block_that_is_being_punched_is_noticed() {
+    sabotage_is_noticed(Sabotage::WriteWhilePunching);
+}
+
+#[test]
+fn r6_a_checkpoint_of_what_came_after_its_flush_is_noticed() {
+    sabotage_is_noticed(Sabotage::LateFreeze);
+}
+
+#[test]
+fn r6_a_journal_that_is_used_again_before_the_checkpoint_is_there_is_noticed() {
+    sabotage_is_noticed(Sabotage::EarlyReuse);
+}
+
+#[test]
+fn r6_a_checkpoint_that_is_named_before_it_is_durable_is_noticed() {
+    leak_is_noticed(Leak::Checkpoint);
+}
+
+#[test]
+fn r6_a_checkpoint_whose_name_is_not_synced_is_noticed() {
+    leak_is_noticed(Leak::CheckpointName);
+}
+
+#[test]
+fn r8_recovery_that_believes_the_page_cache_is_noticed() {
+    leak_is_noticed(Leak::Opening);
+}
+
+#[test]
+fn r8_a_journal_that_goes_on_into_an_older_one_is_noticed() {
+    sabotage_is_noticed(Sabotage::AnyFrame);
+}
+
+#[test]
+fn r10_a_new_overlay_whose_files_are_not_synced_is_noticed() {
+    leak_is_noticed(Leak::NewFiles);
+}
+
+#[test]
+fn r10_a_new_overlay_whose_names_are_not_synced_is_noticed() {
+    leak_is_noticed(Leak::NewNames);
+}
+
+#[test]
+fn r10_a_new_overlay_whose_own_name_is_not_synced_is_noticed() {
+    leak_is_noticed(Leak::NewOverlay);
+}
