@@ -247,17 +247,15 @@ impl Session {
         let (volume, outbox) = (Rc::clone(&self.volume), Rc::clone(&self.outbox));
         let replies = self.replies;
         let answer = async move {
-            let told = volume.with_holes().await.and_then(|()| {
-                let mut told = Vec::new();
-                for context in contexts.iter() {
-                    let reach = describe::within_reach(range);
-                    let tell = |layers: Layers<'_>| {
-                        describe::extents(context, layers.stretches(reach), only_one)
-                    };
-                    told.push((context, volume.describe(tell)?));
-                }
-                Ok(told)
-            });
+            volume.with_holes().await;
+            let reach = describe::within_reach(range);
+            let tell = |context| {
+                let stretches = |layers: Layers<'_>| {
+                    describe::extents(context, layers.stretches(reach), only_one)
+                };
+                Ok((context, volume.describe(stretches)?))
+            };
+            let told: Result<Vec<_>, VolumeError> = contexts.iter().map(tell).collect();
             let reply = match told {
                 Ok(told) => replies.status(cookie, &told),
                 Err(error) => replies.of(cookie, Err((&error).into())),

@@ -14,17 +14,13 @@ impl Volume {
         if self.image.known_holes().is_none() {
             let volume = Rc::clone(self);
             drop(io::spawn(async move {
-                // Whoever needs them asks again.
-                let _ = volume.with_holes().await;
+                volume.with_holes().await;
             }));
         }
     }
 
     /// Waits until the holes of the image are known.
-    ///
-    /// # Errors
-    /// [`VolumeError::ImageChanged`].
-    pub async fn with_holes(&self) -> Result<(), VolumeError> {
+    pub async fn with_holes(&self) {
         if self.image.known_holes().is_none() {
             let image = Arc::clone(&self.image);
             io::offload(move || {
@@ -32,7 +28,6 @@ impl Volume {
             })
             .await;
         }
-        self.check_image()
     }
 
     /// Lets `tell` look at the layers of the disk, as of now.
