@@ -151,13 +151,13 @@ pub const CONFIG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub const IMAGE_DATA_RANGES_MAX: usize = 1 << 18;
 
 /// Extents in one chunk of an answer to BLOCK_STATUS.
-pub const STATUS_EXTENTS_MAX: usize = 32 * 1024;
+pub const STATUS_EXTENTS_MAX: usize = 8 * 1024;
 
 /// Stretches of a disk that are looked at for one such chunk: many may be alike to a context.
 pub const STATUS_STRETCHES_MAX: usize = 2 * STATUS_EXTENTS_MAX;
 
 /// Bytes of a disk that one answer to BLOCK_STATUS tells of.
-pub const STATUS_BYTES_MAX: u64 = 256 << 30;
+pub const STATUS_BYTES_MAX: u64 = 64 << 30;
 
 const _: () = assert!(
     STATUS_EXTENTS_MAX <= 1 << 20,

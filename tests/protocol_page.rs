@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use cowherd::limits;
 use cowherd::nbd::ExportInfo;
 use cowherd::nbd::agreed::{Agreed, Contexts, Headers};
 use cowherd::nbd::handshake::{Event, Handshake};
@@ -113,6 +114,15 @@ fn the_page_names_all_of_the_document_once_with_its_number_and_a_reason() {
     for (name, row) in &page {
         assert!(row.reason.ends_with('.'), "{name}: no reason");
     }
+}
+
+#[test]
+fn the_page_states_the_limits_of_an_answer_to_block_status() {
+    let told = &page()["NBD_CMD_BLOCK_STATUS"].reason;
+    let gib = limits::STATUS_BYTES_MAX >> 30;
+    let extents = limits::STATUS_EXTENTS_MAX;
+    let bounds = format!("of {gib} GiB, or {extents} extents, at most");
+    assert!(told.contains(&bounds), "{bounds:?} is not in {told:?}");
 }
 
 /// Whether a handshake knows the option.

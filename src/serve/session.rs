@@ -266,6 +266,8 @@ impl Session {
         };
         if self.volume.image().known_holes().is_some() {
             answer.await;
+            // That was much work, perhaps: the neighbours have their turn.
+            io::yield_now().await;
         } else {
             drop(io::spawn(answer));
         }
