@@ -79,6 +79,8 @@ pub enum Refusal {
     Unknown(String),
     /// There is, but not for this client, or not now.
     Policy(String),
+    /// There is, but only over TLS.
+    TlsRequired(String),
     /// The server is going down.
     Shutdown(String),
     /// Our own disk or overlay failed.
@@ -95,6 +97,7 @@ impl Refusal {
             // option.
             Self::Unknown(_) | Self::Failed(_) => ReplyType::ERR_UNKNOWN,
             Self::Policy(_) => ReplyType::ERR_POLICY,
+            Self::TlsRequired(_) => ReplyType::ERR_TLS_REQD,
             Self::Shutdown(_) => ReplyType::ERR_SHUTDOWN,
         }
     }
@@ -105,6 +108,7 @@ impl Refusal {
         match self {
             Self::Unknown(text)
             | Self::Policy(text)
+            | Self::TlsRequired(text)
             | Self::Shutdown(text)
             | Self::Failed(text) => text,
         }

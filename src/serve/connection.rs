@@ -138,7 +138,7 @@ impl<S: Stream> Guide<S> {
                 let opened = opened.map_err(|refused| self.refuse_export(&name, refused));
                 self.handshake.handle_opened(opened);
             }
-            Event::Finished(..) | Event::Closed(_) => {}
+            Event::Finished(..) | Event::Closed(_) | Event::StartTls => {}
         }
     }
 

@@ -105,7 +105,11 @@ impl AnswerContexts {
         output: &mut Output,
     ) -> State {
         if let Err(refusal) = answer {
-            output.refuse(self.option, refusal.reply_type(), refusal.message());
+            output.refuse(
+                self.option,
+                self.terms.tls.kind_of(refusal),
+                refusal.message(),
+            );
             return self.terms.next_option();
         }
         let contexts = self.matching();

@@ -14,12 +14,27 @@ mod gather;
 mod output;
 mod states;
 mod terms;
+mod upgrade;
 
 use super::agreed::Agreed;
 use super::wire::{GREETING, TextError};
 use super::{ExportInfo, Refusal};
 use output::Output;
 use states::{AwaitClientFlags, State};
+
+/// How a server goes about TLS: "it MUST be consistent in its mode of operation across the lifespan
+/// of a single TCP connection".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// "The server operates entirely without TLS ('NOTLS')".
+    #[default]
+    Off,
+    /// TLS for those who ask, and for exports that are refused with [`Refusal::TlsRequired`]
+    /// ('SELECTIVETLS').
+    Selective,
+    /// "The server insists upon TLS" ('FORCEDTLS').
+    Required,
+}
 
 /// An export in the answer to [`Event::List`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +60,9 @@ pub enum Event {
         /// As sent: UTF-8 of at most 4096 bytes without NUL, maybe empty.
         name: String,
     },
+    /// The ACK is to be sent, and all that comes after, both ways, is TLS. Go on with
+    /// [`Handshake::handle_tls_started`], or "terminate the session".
+    StartTls,
     /// The transmission phase begins, and with it a [`super::session::Session`]. All input that was
     /// not taken belongs to that.
     Finished(ExportInfo, Agreed),
@@ -77,6 +95,9 @@ pub enum Violation {
     /// It goes on with options and never chooses.
     #[error("the client sent more options than a handshake may have")]
     TooManyOptions,
+    /// Bytes came with STARTTLS that may be of a third party, and are nothing TLS protects.
+    #[error("the client sent more behind STARTTLS before it was answered")]
+    BehindStartTls,
     /// The name in EXPORT_NAME is no string of the protocol.
     #[error("EXPORT_NAME: {0}")]
     Name(TextError),
@@ -106,6 +127,13 @@ impl Handshake {
             state: State::ClientFlags(AwaitClientFlags::new()),
             output: Output::new(&GREETING),
         }
+    }
+
+    /// Uses TLS in this way.
+    #[must_use]
+    pub const fn with_tls(mut self, mode: TlsMode) -> Self {
+        self.output.tls = mode;
+        self
     }
 
     /// Takes bytes of the stream and returns how many; the driver keeps the others and gives them
@@ -148,6 +176,14 @@ impl Handshake {
         self.answer(|state, output| match state {
             State::Go(go) => Ok(go.answer(&answer, output)),
             State::ExportName(name) => Ok(name.answer(&answer, output)),
+            other => Err(other),
+        });
+    }
+
+    /// TLS is there: all bytes from now on, both ways, are those inside of it.
+    pub fn handle_tls_started(&mut self) {
+        self.answer(|state, _| match state {
+            State::Upgrade(upgrade) => Ok(upgrade.done()),
             other => Err(other),
         });
     }

@@ -14,6 +14,7 @@ use super::contexts::{AnswerContexts, ReadContexts};
 use super::gather::{FixedBytes, Payload, Unwanted};
 use super::output::Output;
 use super::terms::{Negotiated, Terms};
+use super::upgrade::{self, Tls, Upgrade};
 use super::{End, Event, Listing, Violation};
 use crate::limits::{NBD_OPTION_MAX, NBD_OPTIONS_PER_HANDSHAKE, NBD_STRING_MAX};
 use crate::nbd::agreed::{Agreed, Headers};
@@ -37,6 +38,7 @@ pub(super) enum State {
     Describe(AnswerDescribe),
     Go(AnswerGo),
     ExportName(AnswerExportName),
+    Upgrade(Upgrade),
     Over,
 }
 
@@ -88,6 +90,7 @@ impl AwaitClientFlags {
         let terms = Terms {
             no_zeroes: flags.no_zeroes,
             options_left: NBD_OPTIONS_PER_HANDSHAKE,
+            tls: Tls::new(output.tls, flags.fixed_newstyle),
             negotiated: Negotiated::default(),
         };
         Ok(terms.next_option())
@@ -123,7 +126,11 @@ impl AwaitOption {
             options_left,
             ..self.terms
         };
-        Ok(begin_option(terms, header, output))
+        let nothing_behind = input.is_empty();
+        Ok(match header.code {
+            OptionCode::STARTTLS => upgrade::begin(terms, header, nothing_behind, output),
+            _ => begin_option(terms, header, output),
+        })
     }
 }
 
@@ -139,6 +146,11 @@ fn begin_option(terms: Terms, header: OptionHeader, output: &mut Output) -> Stat
             ReplyType::ERR_SHUTDOWN,
             "the server is shutting down",
         ),
+        OptionCode::EXPORT_NAME if terms.tls.is_missing() => output.close(End::Refused),
+        _ if terms.tls.is_missing() => {
+            let (kind, why) = terms.tls.refusal();
+            refuse(terms, kind, why)
+        }
         OptionCode::EXPORT_NAME => ReadName::begin(terms, header, output),
         OptionCode::INFO | OptionCode::GO => ReadQuery::begin(terms, header),
         // "the server SHOULD reject a request that includes data with NBD_REP_ERR_INVALID"
@@ -348,7 +360,11 @@ impl AnswerList {
             // "server policy forbids the server to allow the option (e.g. the client sent
             // `NBD_OPT_LIST` but server configuration has that disabled)"
             Err(refusal) => {
-                output.refuse(OptionCode::LIST, refusal.reply_type(), refusal.message());
+                output.refuse(
+                    OptionCode::LIST,
+                    self.terms.tls.kind_of(refusal),
+                    refusal.message(),
+                );
                 return self.terms.next_option();
             }
         };
@@ -370,7 +386,8 @@ pub(super) struct AnswerDescribe {
 impl AnswerDescribe {
     pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
         let agreed = self.terms.agreed_for(&self.query.name);
-        describe(OptionCode::INFO, &self.query, agreed, answer, output);
+        let tls = self.terms.tls;
+        describe(OptionCode::INFO, &self.query, (agreed, tls), answer, output);
         self.terms.next_option()
     }
 }
@@ -385,7 +402,8 @@ pub(super) struct AnswerGo {
 impl AnswerGo {
     pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
         let agreed = self.terms.agreed_for(&self.query.name);
-        describe(OptionCode::GO, &self.query, agreed, answer, output);
+        let tls = self.terms.tls;
+        describe(OptionCode::GO, &self.query, (agreed, tls), answer, output);
         match answer {
             Ok(info) => output.end(Event::Finished(*info, agreed)),
             Err(_) => self.terms.next_option(),
@@ -419,14 +437,14 @@ impl AnswerExportName {
 fn describe(
     option: OptionCode,
     query: &InfoQuery,
-    agreed: Agreed,
+    (agreed, tls): (Agreed, Tls),
     answer: &Result<ExportInfo, Refusal>,
     output: &mut Output,
 ) {
     let info = match answer {
         Ok(info) => info,
         // NBD_REP_ERR_UNKNOWN: "In this case, the server SHOULD NOT send NBD_REP_INFO replies."
-        Err(refusal) => return output.refuse(option, refusal.reply_type(), refusal.message()),
+        Err(refusal) => return output.refuse(option, tls.kind_of(refusal), refusal.message()),
     };
     // "the server MUST send at least one NBD_REP_INFO, with an NBD_INFO_EXPORT information type"
     let size = info.size;

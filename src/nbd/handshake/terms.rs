@@ -2,6 +2,7 @@
 
 use super::contexts::Selection;
 use super::states::{AwaitOption, State};
+use super::upgrade::Tls;
 use crate::nbd::agreed::{Agreed, Contexts, Headers};
 
 /// What was agreed on, and how patient we still are.
@@ -9,6 +10,7 @@ use crate::nbd::agreed::{Agreed, Contexts, Headers};
 pub(super) struct Terms {
     pub(super) no_zeroes: bool,
     pub(super) options_left: u32,
+    pub(super) tls: Tls,
     pub(super) negotiated: Negotiated,
 }
 

@@ -3,6 +3,7 @@
 mod contexts;
 mod options;
 mod streams;
+mod tls;
 
 use super::*;
 use crate::nbd::agreed::Context;
@@ -49,6 +50,7 @@ fn open(name: &str) -> Result<ExportInfo, Refusal> {
     match name {
         "disk" | "twin" => Ok(DISK),
         "locked" => Err(Refusal::Policy("not for you".to_owned())),
+        "secret" => Err(Refusal::TlsRequired("only over TLS".to_owned())),
         "broken" => Err(Refusal::Failed("the disk failed".to_owned())),
         "leaving" => Err(Refusal::Shutdown("bye".to_owned())),
         other => Err(Refusal::Unknown(format!("no export '{other}'"))),
@@ -86,6 +88,7 @@ impl Driver {
 
     fn act(&mut self, event: Event) {
         let line = match &event {
+            Event::StartTls => "! TLS".to_owned(),
             Event::List | Event::Describe { .. } | Event::Open { .. } => format!("? {event:?}"),
             Event::Finished(info, agreed) => {
                 format!("! transmission of {} bytes{}", info.size, shown(*agreed))
@@ -101,7 +104,7 @@ impl Driver {
             }])),
             Event::Describe { name } => self.handshake.handle_described(open(&name)),
             Event::Open { name } => self.handshake.handle_opened(open(&name)),
-            Event::Finished(..) | Event::Closed(_) => {}
+            Event::Finished(..) | Event::Closed(_) | Event::StartTls => {}
         }
     }
 }

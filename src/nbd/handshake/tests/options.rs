@@ -79,7 +79,7 @@ fn options_of_later_issues_and_unknown_ones_are_unsupported() {
             option(OptionCode::from_wire(4), b"peek"),
             option(OptionCode::from_wire(u32::MAX), &[0; 300]),
         ],
-        "< STARTTLS ERR_UNSUP \"this server does not know the option\"
+        "< STARTTLS ERR_UNSUP \"this server does not use TLS with this client\"
          < OptionCode(4) ERR_UNSUP \"this server does not know the option\"
          < OptionCode(4294967295) ERR_UNSUP \"this server does not know the option\"",
     );
