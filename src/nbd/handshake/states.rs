@@ -362,7 +362,7 @@ impl AnswerList {
             Err(refusal) => {
                 output.refuse(
                     OptionCode::LIST,
-                    self.terms.tls.kind_of(refusal),
+                    self.terms.tls.kind_of(refusal, OptionCode::LIST),
                     refusal.message(),
                 );
                 return self.terms.next_option();
@@ -444,7 +444,9 @@ fn describe(
     let info = match answer {
         Ok(info) => info,
         // NBD_REP_ERR_UNKNOWN: "In this case, the server SHOULD NOT send NBD_REP_INFO replies."
-        Err(refusal) => return output.refuse(option, tls.kind_of(refusal), refusal.message()),
+        Err(refusal) => {
+            return output.refuse(option, tls.kind_of(refusal, option), refusal.message());
+        }
     };
     // "the server MUST send at least one NBD_REP_INFO, with an NBD_INFO_EXPORT information type"
     let size = info.size;
