@@ -49,6 +49,12 @@ pub const DIRECT_PAYLOAD_MIN: usize = 16 * 1024;
 /// A larger WRITE is received and applied in pieces of this size: neighbours get their turn.
 pub const WRITE_PIECE: usize = 1024 * 1024;
 
+/// TRIM and WRITE_ZEROES go through the map in pieces of this many bytes of disk.
+pub const FREE_PIECE: u64 = 16 * 1024 * 1024;
+
+/// After about so many runs of blocks that changed their state, and pieces, neighbours get a turn.
+pub const FREE_RUNS: usize = 1024;
+
 /// An overlay read up to this size is tried in place; a larger one always goes through the ring.
 pub const INLINE_READ_MAX: u64 = 256 * 1024;
 
@@ -86,6 +92,7 @@ const _: () = assert!(
 const _: () = assert!(SHARD_BYTES_MAX >= SESSION_BYTES_MAX);
 const _: () = assert!(NBD_OPTION_MAX > NBD_STRING_MAX + 6 + 2 * 1024);
 const _: () = assert!(DIRECT_PAYLOAD_MIN < RECEIVE_BUFFER && WRITE_PIECE > RECEIVE_BUFFER);
+const _: () = assert!(FREE_PIECE.is_multiple_of(crate::units::BLOCK_SIZE) && FREE_RUNS > 0);
 const _: () = assert!(DISK_SIZE_MAX / crate::units::BLOCK_SIZE <= 1 << 48);
 
 /// Submissions that the ring of a shard holds before they must go to the kernel.
@@ -115,6 +122,12 @@ pub const WARM_GRANULES_MAX: u64 = 1 << 18;
 
 /// For how many ticks (one every [`IMAGE_CHECK_EVERY`]) a piece is believed to stay in memory.
 pub const WARM_FOR_TICKS: u64 = 4;
+
+/// For how many ticks no such belief is held once a page turned out to be gone.
+pub const DOUBT_TICKS: u64 = 10;
+
+/// Bytes of images in one send from which on their pages are looked up again before it.
+pub const LOOK_MIN: u64 = 64 * 1024;
 
 const _: () = assert!(WARM_GRANULE.is_power_of_two() && WARM_GRANULE >= crate::units::BLOCK_SIZE);
 

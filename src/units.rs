@@ -118,6 +118,16 @@ impl ByteRange {
         self.start < other.end && other.start < self.end
     }
 
+    /// Where its bytes are among those of `blocks`, which it must not begin before.
+    ///
+    /// # Panics
+    /// Never on the 64-bit machines cowherd is built for.
+    #[must_use]
+    pub fn place_in(self, blocks: BlockRange) -> Range<usize> {
+        let start = Self::between(blocks.bytes().start(), self.start).len_usize();
+        start..start + self.len_usize()
+    }
+
     /// Every block the range touches, be it with one byte only.
     #[must_use]
     pub const fn blocks_touched(self) -> BlockRange {
@@ -240,6 +250,12 @@ mod tests {
         let range = ByteRange::between(1, 3 * BLOCK_SIZE - 1);
         assert_eq!(range.blocks_inside().indices(), 1..2);
         assert_eq!(range.blocks_touched().indices(), 0..3);
+    }
+
+    #[test]
+    fn a_range_has_its_place_among_the_blocks_it_touches() {
+        let range = ByteRange::between(BLOCK_SIZE + 7, 2 * BLOCK_SIZE + 9);
+        assert_eq!(range.place_in(range.blocks_touched()), 7..BLOCK_BYTES + 9);
     }
 
     #[test]

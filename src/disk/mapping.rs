@@ -11,7 +11,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::mm::{Advice, madvise};
@@ -23,6 +23,8 @@ use crate::units::ByteRange;
 pub struct ImageMapping {
     map: MmapRaw,
     disowned: AtomicBool,
+    /// For how many ticks more its pages may be gone any moment.
+    doubt: AtomicU64,
 }
 
 impl ImageMapping {
@@ -37,6 +39,7 @@ impl ImageMapping {
         Ok(Self {
             map,
             disowned: AtomicBool::new(false),
+            doubt: AtomicU64::new(0),
         })
     }
 
@@ -49,6 +52,27 @@ impl ImageMapping {
     #[must_use]
     pub fn is_disowned(&self) -> bool {
         self.disowned.load(Ordering::Relaxed)
+    }
+
+    /// Says that pages of it which were in memory a moment ago are not: the kernel is short of
+    /// memory, and will take more. To be believed for `ticks` calls of [`ImageMapping::calm`].
+    pub fn doubt(&self, ticks: u64) {
+        self.doubt.store(ticks, Ordering::Relaxed);
+    }
+
+    /// Whether its pages may be gone at any moment.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.doubt.load(Ordering::Relaxed) > 0
+    }
+
+    /// Lets a doubt fade by one tick.
+    pub fn calm(&self) {
+        let fade = |left: u64| left.checked_sub(1);
+        // None is left to fade: as well.
+        let _ = self
+            .doubt
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fade);
     }
 
     /// The address of `range` for an iovec, or `None` where it leaves the mapping.
@@ -101,16 +125,24 @@ impl ImageMapping {
     /// # Errors
     /// Whatever `madvise` answers; `InvalidInput` where the range leaves the mapping.
     pub fn will_need(&self, range: ByteRange) -> io::Result<()> {
+        self.advise(range, Advice::WillNeed)
+    }
+
+    /// Waits until `range` is in memory: not for a thread that others wait for.
+    ///
+    /// # Errors
+    /// Whatever `madvise` answers, EFAULT where the file is shorter by now; `InvalidInput` where
+    /// the range leaves the mapping.
+    pub fn populate(&self, range: ByteRange) -> io::Result<()> {
+        self.advise(range, Advice::LinuxPopulateRead)
+    }
+
+    /// `advice` is one that changes no byte.
+    fn advise(&self, range: ByteRange, advice: Advice) -> io::Result<()> {
         let aligned = ByteRange::between(range.start() / 4096 * 4096, range.end());
         let address = self.address(aligned).ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: MADV_WILLNEED changes no byte, and the range lies inside the mapping.
-        unsafe {
-            madvise(
-                address.cast_mut().cast(),
-                aligned.len_usize(),
-                Advice::WillNeed,
-            )?
-        };
+        // SAFETY: the two kinds of advice change no byte, and the range lies inside the mapping.
+        unsafe { madvise(address.cast_mut().cast(), aligned.len_usize(), advice)? };
         Ok(())
     }
 }

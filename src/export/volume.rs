@@ -1,11 +1,12 @@
 //! An image generation and a client's overlay as one disk, on the thread of its shard.
 //!
+//! Reads are here, changes in `change`, flushes and the work behind them in `flush`.
+//!
 //! Invariants:
 //! - All requests of one overlay run on one thread, and an overlay is borrowed only between two
 //!   awaits: no lock, and no request sees another's half-done change.
-//! - Nothing here waits for a disk on the shard's thread: what is not in memory goes by the ring,
-//!   syncs and checkpoints go to their own threads. Exceptions: the kernel's limit on dirty pages,
-//!   the reserving of space, and sends of pages evicted since they were last seen in memory.
+//! - Nothing here waits for a disk on the shard's thread: reads of what is not in memory and all
+//!   writes go by the ring; syncs, checkpoints, reservations and punches to their own threads.
 //! - The image is read by the kernel only, from its mapping or its file.
 
 use std::cell::{Cell, RefCell};
@@ -20,11 +21,12 @@ use crate::image::Image;
 use crate::io::{self, Buffer, Pool};
 use crate::limits::INLINE_READ_MAX;
 use crate::overlay::commit::GroupCommit;
-use crate::overlay::cycle::{CheckpointJob, Cycle, CycleError};
-use crate::overlay::flush::Begin;
-use crate::overlay::store::{BaseBlocks, Block, WriteError, Zeroing};
-use crate::overlay::{Overlay, inspect::View, map::BlockState};
-use crate::units::{BLOCK_BYTES, BlockIndex, ByteRange};
+use crate::overlay::store::WriteError;
+use crate::overlay::{Overlay, inspect::View};
+use crate::units::ByteRange;
+
+mod change;
+mod flush;
 
 mod sparse;
 
@@ -112,8 +114,8 @@ pub struct Volume {
     image: Arc<Image>,
     overlay: Option<RefCell<Overlay<RealDisk>>>,
     commit: RefCell<GroupCommit<Waiter>>,
-    /// Told whenever a background job of the overlay has ended.
-    job_ended: Notify,
+    /// Told whenever a change or a background job of the overlay has ended.
+    ended: Notify,
     /// Checkpoint jobs under way.
     checkpoints: Cell<usize>,
     /// A hint is being followed.
@@ -129,7 +131,7 @@ impl Volume {
             image,
             overlay: overlay.map(RefCell::new),
             commit: RefCell::default(),
-            job_ended: Notify::new(),
+            ended: Notify::new(),
             checkpoints: Cell::new(0),
             prefetching: Cell::new(false),
             pool,
@@ -275,95 +277,6 @@ impl Volume {
         self.image.check().map_err(|_| VolumeError::ImageChanged)
     }
 
-    fn overlay(&self) -> Result<&RefCell<Overlay<RealDisk>>, VolumeError> {
-        self.check_image()?;
-        self.overlay.as_ref().ok_or(VolumeError::ReadOnly)
-    }
-
-    /// Writes `data` at `range`, which has its length.
-    ///
-    /// # Errors
-    /// [`VolumeError`].
-    pub async fn write(&self, range: ByteRange, data: &[u8]) -> Result<(), VolumeError> {
-        self.change(range, |overlay, base| overlay.write(range, data, base))
-            .await
-    }
-
-    /// Makes `range` read as zeros; its space may go, or is reserved if `keep_space`.
-    ///
-    /// # Errors
-    /// [`VolumeError`].
-    pub async fn zero(&self, range: ByteRange, keep_space: bool) -> Result<(), VolumeError> {
-        let how = if keep_space {
-            Zeroing::Reserve
-        } else {
-            Zeroing::Free
-        };
-        self.change(range, |overlay, base| overlay.zero(range, how, base))
-            .await
-    }
-
-    /// Forgets what the whole blocks inside `range` hold.
-    ///
-    /// # Errors
-    /// [`VolumeError`].
-    pub fn trim(&self, range: ByteRange) -> Result<(), VolumeError> {
-        Ok(self.overlay()?.borrow_mut().trim(range)?)
-    }
-
-    /// Tries `act` until neither a block of the image nor the end of a punch is missing.
-    async fn change(
-        &self,
-        range: ByteRange,
-        act: impl Fn(&mut Overlay<RealDisk>, &BaseBlocks) -> Outcome,
-    ) -> Result<(), VolumeError> {
-        let overlay = self.overlay()?;
-        let mut base = BaseBlocks::default();
-        loop {
-            self.warm_present_edges(range).await?;
-            let ended = self.job_ended.notified();
-            let outcome = act(&mut overlay.borrow_mut(), &base);
-            match outcome {
-                Ok(()) => return Ok(()),
-                Err(WriteError::NeedsBase(block)) => base.add(block, self.base(block).await?),
-                Err(WriteError::Busy) => ended.await,
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// A partial write to a block of the data file that is not in memory would make the kernel read
-    /// it while the whole shard waits; so it is read by the ring first.
-    async fn warm_present_edges(&self, range: ByteRange) -> Result<(), VolumeError> {
-        let overlay = self.overlay()?;
-        let (edges, data) = {
-            let overlay = overlay.borrow();
-            let edges: [_; 2] = overlay.edges(range, BlockState::Present);
-            (edges, overlay.data().clone())
-        };
-        for block in edges.into_iter().flatten() {
-            let mut probe = [0];
-            if !data.read_cached(&mut probe, block.start())? {
-                self.read_file(data.clone(), block.bytes()).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn base(&self, block: BlockIndex) -> Result<Box<Block>, VolumeError> {
-        let mut content = Box::new([0; BLOCK_BYTES]);
-        if !self
-            .image
-            .read_cached(content.as_mut_slice(), block.start())?
-        {
-            let buffer = self.read_image(block.bytes()).await?;
-            content.copy_from_slice(buffer.as_slice());
-        }
-        // Merged into the overlay for good, so it must not be of an image that is being rewritten.
-        self.check_image()?;
-        Ok(content)
-    }
-
     /// Asks the kernel to have `range` of the image in memory soon. A hint: nothing can fail, and
     /// while one is being followed others are dropped.
     pub fn prefetch(self: &Rc<Self>, range: ByteRange) {
@@ -380,129 +293,7 @@ impl Volume {
             volume.prefetching.set(false);
         }));
     }
-
-    /// Waits until all that was answered before is durable.
-    ///
-    /// # Errors
-    /// [`VolumeError`]; a poisoned overlay never flushes again.
-    pub async fn flush(self: &Rc<Self>) -> Result<(), VolumeError> {
-        if self.overlay.is_none() {
-            return Ok(());
-        }
-        let (waiter, ended) = oneshot::channel();
-        self.commit.borrow_mut().join(waiter);
-        self.start_cycle_if_due();
-        // A cycle answers all who wait for it, unless the shard itself has ended.
-        let abandoned = |_| Err(std::io::Error::other("the flush was abandoned").into());
-        ended.await.unwrap_or_else(abandoned)
-    }
-
-    fn start_cycle_if_due(self: &Rc<Self>) {
-        let Some(overlay) = &self.overlay else { return };
-        if !self.commit.borrow().is_due() {
-            return;
-        }
-        let begun = overlay.borrow_mut().begin_cycle();
-        match begun {
-            Ok(Begin::WaitForCheckpoint) => {}
-            Ok(Begin::Clean) => self.release(&Ok(())),
-            Ok(Begin::Run(cycle)) => {
-                self.commit.borrow_mut().begin();
-                drop(io::spawn(Rc::clone(self).run_cycle(cycle)));
-            }
-            Err(error) => self.release(&Err(error.into())),
-        }
-    }
-
-    /// Answers all who wait without a cycle.
-    fn release(&self, result: &Result<(), VolumeError>) {
-        self.commit.borrow_mut().begin();
-        self.answer(result);
-    }
-
-    fn answer(&self, result: &Result<(), VolumeError>) {
-        let waiters = self.commit.borrow_mut().finish();
-        for waiter in waiters {
-            // Who waited may be gone with its connection.
-            let _ = waiter.send(result.clone());
-        }
-    }
-
-    async fn run_cycle(self: Rc<Self>, cycle: Cycle<RealDisk>) {
-        let result = io::offload(move || cycle.run()).await;
-        self.finish_cycle(result);
-        self.start_cycle_if_due();
-    }
-
-    fn finish_cycle(self: &Rc<Self>, result: Result<(), CycleError>) {
-        let Some(overlay) = &self.overlay else { return };
-        let finished = overlay.borrow_mut().finish_cycle(result);
-        self.answer(&finished.as_ref().map(|_| ()).map_err(VolumeError::from));
-        if let Ok(Some(job)) = finished {
-            self.checkpoints.set(self.checkpoints.get() + 1);
-            drop(io::spawn(Rc::clone(self).run_checkpoint(job)));
-        }
-        self.start_punch(false);
-    }
-
-    async fn run_checkpoint(self: Rc<Self>, job: CheckpointJob<RealDisk>) {
-        let (job, result) = io::offload(move || {
-            let result = job.run();
-            (job, result)
-        })
-        .await;
-        if let Some(overlay) = &self.overlay {
-            overlay.borrow_mut().finish_checkpoint(job, result);
-        }
-        self.checkpoints.set(self.checkpoints.get() - 1);
-        self.job_ended.notify_waiters();
-        self.start_cycle_if_due();
-    }
-
-    fn start_punch(self: &Rc<Self>, all: bool) -> bool {
-        let Some(overlay) = &self.overlay else {
-            return false;
-        };
-        let Some(job) = overlay.borrow_mut().begin_punch(all) else {
-            return false;
-        };
-        let volume = Rc::clone(self);
-        drop(io::spawn(async move {
-            let result = io::offload(move || job.run()).await;
-            if let Some(overlay) = &volume.overlay {
-                overlay.borrow_mut().finish_punch(result);
-            }
-            volume.job_ended.notify_waiters();
-            volume.start_punch(false);
-        }));
-        true
-    }
-
-    /// Makes all durable and gives back what space there is to give back. No request may be under
-    /// way.
-    ///
-    /// # Errors
-    /// [`VolumeError`] of the last flush.
-    pub async fn close(self: Rc<Self>) -> Result<(), VolumeError> {
-        let flushed = self.flush().await;
-        loop {
-            let ended = self.job_ended.notified();
-            let is_punching = self.start_punch(true) || self.is_punching();
-            if self.checkpoints.get() == 0 && !is_punching {
-                return flushed;
-            }
-            ended.await;
-        }
-    }
-
-    fn is_punching(&self) -> bool {
-        self.overlay
-            .as_ref()
-            .is_some_and(|overlay| overlay.borrow().is_punching())
-    }
 }
-
-type Outcome = Result<(), WriteError>;
 
 impl From<WriteError> for VolumeError {
     fn from(error: WriteError) -> Self {

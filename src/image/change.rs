@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::identity::Seconds;
 use super::{Image, Stamp};
+use crate::disk::FileKind;
 use crate::name::Name;
 
 /// What was seen to change.
@@ -125,6 +126,18 @@ impl Image {
         }
     }
 
+    /// A device has no modification time that lasts: only a sample of its content tells it from
+    /// another.
+    fn fate_of_overlays(&self) -> &'static str {
+        match self.file.kind() {
+            FileKind::BlockDevice => {
+                "overlays made over the old content are refused only if the change lies in the \
+                 sample of the device: reset them all"
+            }
+            _ => "overlays made over the old content will be refused",
+        }
+    }
+
     fn fail(&self, change: Change) {
         if self.change.set(change).is_ok() {
             // Replies that a slow client has not taken yet name bytes that are others now.
@@ -133,10 +146,10 @@ impl Image {
             }
             tracing::error!(
                 "image {} ({}) changed while it was served: {change}; its clients get I/O errors \
-                 from now on; restart cowherd to serve the new content; overlays made over the old \
-                 content will be refused",
+                 from now on; restart cowherd to serve the new content; {}",
                 self.name,
-                self.path.display()
+                self.path.display(),
+                self.fate_of_overlays()
             );
         }
     }

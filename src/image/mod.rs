@@ -137,6 +137,14 @@ impl Image {
         range.end() <= self.size() && self.warmth.covers(range, mapping)
     }
 
+    /// Lets what was seen of its pages grow older by one tick.
+    fn tick(&self) {
+        self.warmth.advance();
+        if let Some(mapping) = &self.mapping {
+            mapping.calm();
+        }
+    }
+
     /// Where it has holes, once that was found out.
     #[must_use]
     pub fn known_holes(&self) -> Option<&Holes> {

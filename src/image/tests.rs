@@ -190,6 +190,23 @@ fn a_warm_mark_is_believed_until_it_expires() {
 }
 
 #[test]
+fn no_mark_is_believed_while_the_mapping_is_doubted() {
+    let (_dir, image) = with_image(32 * MIB);
+    let granule = ByteRange::new(20 * MIB, crate::limits::WARM_GRANULE).unwrap();
+    image
+        .read(&mut vec![0; granule.len_usize()], granule.start())
+        .unwrap();
+    assert!(image.warm(granule));
+    if !chill(&image) {
+        return;
+    }
+    image.mapping().unwrap().doubt(2);
+    assert!(!image.warm(granule));
+    (0..2).for_each(|_| image.tick());
+    assert!(image.warm(granule), "the doubt has faded before the mark");
+}
+
+#[test]
 fn nothing_is_warm_past_the_end() {
     let (_dir, image) = with_image(5000);
     assert!(image.warm(ByteRange::between(0, 5000)));

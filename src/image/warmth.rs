@@ -5,6 +5,7 @@
 //! - The table has a bound whatever the size of the image: granules that share a slot forget each
 //!   other.
 //! - A wrong yes costs one slow send, a wrong no costs one copy: neither can give wrong bytes.
+//! - While the mapping is doubted no mark is believed.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -57,7 +58,7 @@ impl Warmth {
 
     fn covers_piece(&self, piece: ByteRange, mapping: &ImageMapping) -> bool {
         let granule = piece.start() / WARM_GRANULE;
-        if self.is_fresh(granule) {
+        if self.is_fresh(granule) && !mapping.is_doubted() {
             return true;
         }
         let start = granule * WARM_GRANULE;

@@ -97,7 +97,7 @@ impl Watcher {
             self.take_notices();
             if Instant::now() >= next {
                 self.look();
-                self.images.iter().for_each(|w| w.image.warmth.advance());
+                self.images.iter().for_each(|w| w.image.tick());
                 next = Instant::now() + IMAGE_CHECK_EVERY;
             }
         }

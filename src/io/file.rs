@@ -1,4 +1,4 @@
-//! Reads of files that may have to wait for a disk.
+//! Reads and writes of files that may have to wait for a disk.
 //!
 //! Invariants: the operation shares the file, so that its descriptor stays open, and owns the
 //! buffer until its completion, also where the future is dropped.
@@ -66,8 +66,65 @@ where
     unsafe { ring::submit(entry, (file, buffer)) }.await
 }
 
+/// Writes `range` of `buffer` from byte `offset` of `file` on, which is an `Rc` or `Arc` of it.
+///
+/// The kernel tries at once where the file system can say that it would have to wait, and else (and
+/// for those that can't) has a thread of its own do it: the shard goes on.
+///
+/// # Errors
+/// `InvalidInput` where `range` leaves the buffer or the end of the write does not fit in 63 bits,
+/// `WriteZero` where nothing more is taken, else what the kernel says. Any part may have been
+/// written then.
+pub async fn write_at<F>(
+    mut file: F,
+    mut buffer: Buffer,
+    range: Range<usize>,
+    offset: u64,
+) -> (io::Result<()>, Buffer)
+where
+    F: AsFd + Unpin + 'static,
+{
+    if !is_valid(&buffer, &range, offset) {
+        return (Err(ErrorKind::InvalidInput.into()), buffer);
+    }
+    let mut done = 0;
+    while done < range.len() {
+        let rest = range.start + done..range.end;
+        let (result, back) = write_some(file, buffer, rest, offset + done as u64).await;
+        (file, buffer) = back;
+        match result {
+            Err(error) if is_transient(&error) => {}
+            Err(error) => return (Err(error), buffer),
+            Ok(0) => return (Err(ErrorKind::WriteZero.into()), buffer),
+            Ok(count) => done += count,
+        }
+    }
+    (Ok(()), buffer)
+}
+
+/// One WRITE; `range` lies inside the buffer.
+async fn write_some<F>(
+    file: F,
+    buffer: Buffer,
+    range: Range<usize>,
+    offset: u64,
+) -> (io::Result<usize>, (F, Buffer))
+where
+    F: AsFd + Unpin + 'static,
+{
+    let part = buffer.as_slice().get(range).unwrap_or_default();
+    let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
+    let target = types::Fd(file.as_fd().as_raw_fd());
+    let entry = opcode::Write::new(target, part.as_ptr(), len)
+        .offset(offset)
+        .build();
+    // SAFETY: WRITE completes once; it reads a part of the buffer, which has a fixed address and
+    // belongs to the operation until then, as does the file.
+    unsafe { ring::submit(entry, (file, buffer)) }.await
+}
+
 fn is_valid(buffer: &Buffer, range: &Range<usize>, offset: u64) -> bool {
-    // An offset of -1 would make the kernel read at the position of the file.
+    // An offset of -1 would mean the position of the file to the kernel.
     let end = offset.checked_add(range.len() as u64);
     end.is_some_and(|end| i64::try_from(end).is_ok())
         && buffer.as_slice().get(range.clone()).is_some()
@@ -150,6 +207,40 @@ mod tests {
         let (file, _) = file(1000);
         assert_eq!(error_kind(&file, 0..1, u64::MAX), ErrorKind::InvalidInput);
         assert_eq!(error_kind(&file, 0..0, u64::MAX), ErrorKind::InvalidInput);
+    }
+
+    fn write(file: &Arc<File>, bytes: &[u8], range: Range<usize>, offset: u64) -> io::Result<()> {
+        let mut buffer = Pool::new().take(bytes.len()).unwrap();
+        buffer.as_mut_slice().copy_from_slice(bytes);
+        run(write_at(file.clone(), buffer, range, offset))
+            .unwrap()
+            .0
+    }
+
+    #[test]
+    fn it_writes_the_given_part_only() {
+        let (file, mut bytes) = file(3_000_000);
+        write(&file, &[9; 2_500_000], 7..2_400_000, 12_345).unwrap();
+        bytes[12_345..12_345 + 2_399_993].fill(9);
+        let (result, buffer) = read(&file, bytes.len(), 0..bytes.len(), 0);
+        result.unwrap();
+        assert!(buffer.as_slice() == bytes);
+    }
+
+    #[test]
+    fn a_write_that_the_disk_refuses_is_an_error() {
+        let full = Arc::new(File::options().write(true).open("/dev/full").unwrap());
+        let error = write(&full, &[1; 10], 0..10, 0).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_part_outside_the_buffer_is_not_written() {
+        let (file, _) = file(10);
+        for (range, offset) in [(0..101, 0), (0..100, u64::MAX)] {
+            let error = write(&file, &[1; 100], range, offset).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        }
     }
 
     #[test]

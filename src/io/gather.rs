@@ -100,7 +100,7 @@ impl Gather {
         self.push(Segment::Memory {
             address,
             len: range.len(),
-            owner: Owner::Mapping(mapping),
+            owner: Owner::Mapping(mapping, range.start()),
         });
         Ok(())
     }
@@ -180,6 +180,25 @@ impl Gather {
         self.message.first().map_or(std::ptr::null(), |first| first)
     }
 
+    /// The parts of images in the message that [`Self::prepare`] made.
+    pub(super) fn image_parts(&self) -> impl Iterator<Item = (&Arc<ImageMapping>, ByteRange)> {
+        let mut left = self
+            .iovecs
+            .iter()
+            .map(|piece| piece.iov_len as u64)
+            .sum::<u64>();
+        let mut skip = self.front_sent;
+        self.segments
+            .iter()
+            .map_while(move |segment| {
+                let len = (segment.len() - skip).min(left);
+                let part = segment.image_part(skip, len);
+                (left, skip) = (left - len, 0);
+                (len > 0).then_some(part)
+            })
+            .flatten()
+    }
+
     /// Fills `iovecs` up to the limits of one call.
     fn list_batch(&mut self) -> u64 {
         self.iovecs.clear();
@@ -219,7 +238,8 @@ enum Segment {
 /// What keeps the memory of a segment alive.
 #[derive(Debug)]
 enum Owner {
-    Mapping(Arc<ImageMapping>),
+    /// And where in it the segment starts.
+    Mapping(Arc<ImageMapping>, u64),
     #[expect(dead_code, reason = "owned for its lifetime only")]
     Buffer(Rc<Buffer>),
 }
@@ -236,15 +256,27 @@ impl Segment {
     fn images(&self) -> Images {
         match self {
             Self::Memory {
-                owner: Owner::Mapping(mapping),
+                owner: Owner::Mapping(mapping, _),
                 ..
             } if mapping.is_disowned() => Images::Disowned,
             Self::Memory {
-                owner: Owner::Mapping(_),
+                owner: Owner::Mapping(..),
                 ..
             } => Images::Good,
             _ => Images::None,
         }
+    }
+
+    /// `len` bytes from byte `at` on as a part of an image, if they are that.
+    fn image_part(&self, at: u64, len: u64) -> Option<(&Arc<ImageMapping>, ByteRange)> {
+        let Self::Memory {
+            owner: Owner::Mapping(mapping, start),
+            ..
+        } = self
+        else {
+            return None;
+        };
+        Some((mapping, ByteRange::new(start + at, len)?))
     }
 
     /// The memory from byte `at`, which lies inside, for at most `most` bytes.

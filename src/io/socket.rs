@@ -26,6 +26,9 @@ use super::buffer::Buffer;
 use super::gather::{Gather, Images};
 use super::receive::ReceiveBuffer;
 use super::ring;
+use residency::Pages;
+
+mod residency;
 
 /// Keep-alive probes that may go unanswered.
 const KEEPALIVE_PROBES: u32 = 3;
@@ -167,15 +170,16 @@ impl Socket {
 
     /// Sends all of `gather`, which is empty afterwards: at once as far as the socket takes it, the
     /// rest through the ring. Bytes of an image are only sent at once, again and again: an
-    /// operation that waits would go on after the image has changed.
+    /// operation that waits would go on after the image has changed. Pages of it that are no longer
+    /// in memory are brought in first, beside the shard.
     ///
     /// Dropping a pending send ends the connection and empties `gather`.
     ///
     /// # Errors
     /// [`SendError`]; `gather` keeps what was not sent.
     pub async fn send(&self, gather: &mut Gather) -> Result<(), SendError> {
-        let mut sent = 0;
-        let mut wait = false;
+        let (mut sent, mut wait) = (0, false);
+        let mut pages = Pages::default();
         while !gather.is_empty() {
             let batch = gather.prepare();
             let result = match (gather.images(), wait) {
@@ -183,15 +187,19 @@ impl Socket {
                 (Images::None, true) => self.send_by_ring(gather).await,
                 (Images::Good, true) => {
                     self.writable().await;
+                    pages.may_be_gone();
                     wait = false;
                     // The image may have changed meanwhile.
                     continue;
                 }
+                // It may have changed meanwhile, here too.
+                (Images::Good, false) if pages.bring_in(gather, sent).await => continue,
                 (_, false) => self.send_now(gather),
             };
             match result {
                 Ok(0) => return Err(SendError::new(sent, ErrorKind::WriteZero.into())),
                 Ok(count) => {
+                    Pages::look_back(gather);
                     gather.advance(count);
                     sent += count;
                     wait = count < batch;

@@ -2,8 +2,9 @@
 //!
 //! - [`map`] says which blocks are the client's own; [`epoch`] what changed since the last flush.
 //! - [`journal`] and [`checkpoint`] are the map on disk, [`header`] says what the overlay is.
-//! - [`store`] is one open overlay, [`cycle`] the order in which a flush writes, [`commit`] who
-//!   waits for it, [`space`] what is given back to the file system.
+//! - [`store`] is one open overlay, `underway` the order of its changes, [`cycle`] the order in
+//!   which a flush writes, [`commit`] who waits for it, [`space`] what is given back to the file
+//!   system.
 //! - `create` and [`recover`] are its beginning and its return, [`inspect`] a look at it from
 //!   outside that changes nothing, [`quota`] the limit on what it may hold.
 //! - [`sabotage`] breaks rules for tests, in debug builds only.
@@ -26,6 +27,7 @@ pub mod recover;
 pub mod sabotage;
 pub mod space;
 pub mod store;
+mod underway;
 
 pub use create::remove;
 pub use mode::OverlayMode;

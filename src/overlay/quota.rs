@@ -60,18 +60,20 @@ impl Quota {
         }
     }
 
-    /// Whether all of `blocks` may be present.
+    /// How many of `blocks` a write of them would add; `None` where that, with `underway` that
+    /// other writes are adding, would pass the limit.
     #[must_use]
-    pub fn allows(&self, map: &BlockMap, blocks: BlockRange) -> bool {
+    pub fn admit(&self, map: &BlockMap, blocks: BlockRange, underway: u64) -> Option<u64> {
         let Some(limit) = self.limit else {
-            return true;
+            return Some(0);
         };
         let missing = map
             .runs(blocks)
             .filter(|(_, state)| *state != BlockState::Present)
             .map(|(run, _)| run.len())
             .sum::<u64>();
-        missing == 0 || self.counts.present + missing <= limit
+        let fits = missing == 0 || self.counts.present + underway + missing <= limit;
+        fits.then_some(missing)
     }
 
     /// Whether this is the first time that the limit is met: worth a line in the log.
@@ -112,31 +114,38 @@ mod tests {
     #[test]
     fn the_last_block_within_the_limit_is_allowed() {
         let (map, quota) = map_and_quota(12);
-        assert!(quota.allows(&map, range(10, 12)));
-        assert!(!quota.allows(&map, range(10, 13)));
+        assert_eq!(quota.admit(&map, range(10, 12), 0), Some(2));
+        assert_eq!(quota.admit(&map, range(10, 13), 0), None);
+    }
+
+    #[test]
+    fn what_is_being_added_counts_against_the_limit() {
+        let (map, quota) = map_and_quota(12);
+        assert_eq!(quota.admit(&map, range(9, 11), 1), Some(1));
+        assert_eq!(quota.admit(&map, range(9, 11), 2), None);
     }
 
     #[test]
     fn present_blocks_can_be_rewritten_past_the_limit() {
         let (map, mut quota) = map_and_quota(12);
         quota.set_limit(Some(3));
-        assert!(quota.allows(&map, range(0, 10)));
-        assert!(!quota.allows(&map, range(9, 11)));
+        assert_eq!(quota.admit(&map, range(0, 10), 5), Some(0));
+        assert_eq!(quota.admit(&map, range(9, 11), 0), None);
     }
 
     #[test]
     fn zeroed_blocks_make_room() {
         let (mut map, mut quota) = map_and_quota(10);
-        assert!(!quota.allows(&map, range(20, 21)));
+        assert_eq!(quota.admit(&map, range(20, 21), 0), None);
         set(&mut map, &mut quota, range(0, 1), BlockState::Zero);
-        assert!(quota.allows(&map, range(20, 21)));
+        assert_eq!(quota.admit(&map, range(20, 21), 0), Some(1));
     }
 
     #[test]
     fn without_a_limit_everything_is_allowed() {
         let (map, mut quota) = map_and_quota(0);
         quota.set_limit(None);
-        assert!(quota.allows(&map, range(0, BLOCKS)));
+        assert_eq!(quota.admit(&map, range(0, BLOCKS), BLOCKS), Some(0));
     }
 
     #[test]

@@ -1,4 +1,8 @@
-//! One open overlay and the changes of its blocks. Synchronous, for one thread.
+//! One open overlay and the changes of its blocks. For one thread; nothing here waits for a disk.
+//!
+//! A write is begun, its data written by whoever began it (a shard by its ring, `waiting` by a
+//! call), and finished. Changes that share a block are made one after the other, see
+//! [`underway`](super::underway).
 //!
 //! Invariants:
 //! - Rule R1: a block's state changes in memory only after the write of its data has returned.
@@ -18,38 +22,22 @@ use super::journal::Cursor;
 use super::map::{BlockCounts, BlockMap, BlockState};
 use super::quota::Quota;
 use super::space::FreedSpace;
-use crate::disk::{Disk, DiskFile};
+use super::underway::Underway;
+pub use super::underway::{BaseBlocks, PendingWrite, Turn};
+use crate::disk::Disk;
 use crate::units::{BLOCK_BYTES, BlockIndex, BlockRange, ByteRange};
 
 /// The content of one block.
 pub type Block = [u8; BLOCK_BYTES];
 
-/// The image's content of the blocks at the edges of a change: two at most.
-#[derive(Debug, Default)]
-pub struct BaseBlocks(Vec<(BlockIndex, Box<Block>)>);
-
-impl BaseBlocks {
-    /// Adds the content of one block.
-    pub fn add(&mut self, block: BlockIndex, content: Box<Block>) {
-        self.0.push((block, content));
-    }
-
-    fn get(&self, block: BlockIndex) -> Option<&Block> {
-        self.0
-            .iter()
-            .find(|(at, _)| *at == block)
-            .map(|(_, content)| &**content)
-    }
-}
-
 /// Why a write was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// The rest of this block must come from the image first; try again with it.
+    /// The rest of this block must come from the image first.
     #[error("block {} must be merged with the image", .0.0)]
     NeedsBase(BlockIndex),
-    /// Space of these blocks is just being given back; try again when that job has ended.
-    #[error("the blocks are being punched")]
+    /// It is not the turn of this change yet: try again when another one or a punch has ended.
+    #[error("other changes of these blocks come first")]
     Busy,
     /// The file system is full. Nothing changed.
     #[error("no space left on the file system of the overlays")]
@@ -77,6 +65,7 @@ pub struct Overlay<D: Disk> {
     pub(super) epoch: Epoch,
     pub(super) space: FreedSpace,
     quota: Quota,
+    underway: Underway,
     pub(super) cursor: Cursor,
     pub(super) flight: Option<Flight>,
     pub(super) checkpointing: Checkpointing,
@@ -98,6 +87,7 @@ impl<D: Disk> Overlay<D> {
             header,
             quota: Quota::new(map.counts()),
             map,
+            underway: Underway::default(),
             epoch: Epoch::default(),
             space: FreedSpace::default(),
             cursor,
@@ -149,58 +139,81 @@ impl<D: Disk> Overlay<D> {
         self.poison.as_ref()
     }
 
-    /// The first and the last block of a change that it covers in part only, where they are in
-    /// `state`.
-    #[must_use]
-    pub fn edges(&self, range: ByteRange, state: BlockState) -> [Option<BlockIndex>; 2] {
-        self.partial_blocks(range)
-            .map(|edge| edge.filter(|&block| self.map.state(block) == state))
-    }
-
     /// Whether space is being given back just now.
     #[must_use]
     pub fn is_punching(&self) -> bool {
         self.space.is_punching_any()
     }
 
-    /// Writes `data` at `range`, which must lie on the disk and have the length of `data`. `base`
-    /// has the image's content of blocks that are written in part.
+    /// Takes a change of `blocks` in, behind all that came before. It ends with
+    /// [`Overlay::leave`].
+    pub fn join(&mut self, blocks: BlockRange) -> Turn {
+        self.underway.join(blocks)
+    }
+
+    /// Whether a change may be made now: those before it that share a block with it have ended, and
+    /// no space of its blocks is just being given back.
+    #[must_use]
+    pub fn is_due(&self, turn: &Turn) -> bool {
+        self.underway.is_due(turn) && !self.space.is_punching(turn.blocks())
+    }
+
+    /// A change has ended, whether it was made or not.
+    pub fn leave(&mut self, turn: Turn) {
+        self.underway.leave(turn);
+    }
+
+    /// Begins a write of `range`, which must lie on the disk. It is to be filled, written to
+    /// [`Overlay::data`], and told of to [`Overlay::finish_write`]; or dropped.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn begin_write(
+        &mut self,
+        turn: &Turn,
+        range: ByteRange,
+    ) -> Result<PendingWrite, WriteError> {
+        self.check_not_poisoned()?;
+        self.check_due(turn)?;
+        self.admit(turn, range.blocks_touched())?;
+        let mut pending = PendingWrite::new(range);
+        for (end, block) in self.partial_blocks(range).into_iter().enumerate() {
+            let Some(block) = block else { continue };
+            match self.map.state(block) {
+                // Its other bytes are in the data file already.
+                BlockState::Present => {}
+                BlockState::Absent => pending.complete(end, block, true),
+                BlockState::Zero => pending.complete(end, block, false),
+            }
+        }
+        // Before the first byte: what is written must not be taken for space to give back.
+        self.space.keep(range.blocks_touched());
+        Ok(pending)
+    }
+
+    /// The data of a write is in the data file, or could not be written there.
     ///
     /// # Errors
     /// [`WriteError`]; the blocks are then in the state they were in.
-    pub fn write(
+    pub fn finish_write(
         &mut self,
-        range: ByteRange,
-        data: &[u8],
-        base: &BaseBlocks,
+        turn: &Turn,
+        pending: &PendingWrite,
+        written: io::Result<()>,
     ) -> Result<(), WriteError> {
-        if range.is_empty() {
-            return Ok(());
-        }
-        self.check_writable(range.blocks_touched())?;
-        self.check_quota(range.blocks_touched())?;
-        for piece in self.pieces(range) {
-            let start = usize::try_from(piece.start() - range.start()).unwrap_or(usize::MAX);
-            let bytes = data
-                .get(start..start + piece.len_usize())
-                .unwrap_or_default();
-            self.write_piece(piece, bytes, base)?;
-        }
-        self.space.keep(range.blocks_touched());
-        self.set(range.blocks_touched(), BlockState::Present);
+        // A part of it may have been written, so there is something to sync.
+        self.dirty = true;
+        written.map_err(|error| self.failed("write to the data file", &error))?;
+        self.check_not_poisoned()?;
+        // Rule R1: the data was written, so the map may say so.
+        self.set(pending.extent().blocks_touched(), BlockState::Present);
+        self.underway.set_added(turn, 0);
         Ok(())
     }
 
-    /// Makes `range` read as zeros. `base` as for [`Overlay::write`], for its partial blocks.
-    ///
-    /// # Errors
-    /// [`WriteError`]; an edge of the range may have been zeroed then.
-    pub fn zero(
-        &mut self,
-        range: ByteRange,
-        how: Zeroing,
-        base: &BaseBlocks,
-    ) -> Result<(), WriteError> {
+    /// What zeroing `range` comes to: zeros to be written at its ends, and whole blocks.
+    #[must_use]
+    pub fn zero_parts(&self, range: ByteRange) -> ([ByteRange; 2], BlockRange) {
         let whole = self.whole_blocks(range);
         let middle = whole.bytes();
         let edges = if whole.is_empty() {
@@ -211,43 +224,59 @@ impl<D: Disk> Overlay<D> {
                 ByteRange::between(middle.end(), range.end()),
             ]
         };
-        for edge in edges {
-            let zeros = [0; 2 * BLOCK_BYTES];
-            self.write(
-                edge,
-                zeros.get(..edge.len_usize()).unwrap_or_default(),
-                base,
-            )?;
-        }
-        self.zero_blocks(whole, how)
+        (edges, whole)
     }
 
-    /// Forgets the content of the whole blocks inside `range`: they read as zeros.
+    /// Makes whole blocks of a change read as zeros. Their space may go. How many runs changed
+    /// their state.
     ///
     /// # Errors
     /// [`WriteError`].
-    pub fn trim(&mut self, range: ByteRange) -> Result<(), WriteError> {
-        self.zero_blocks(self.whole_blocks(range), Zeroing::Free)
+    pub fn free(&mut self, turn: &Turn, blocks: BlockRange) -> Result<usize, WriteError> {
+        self.check_due(turn)?;
+        self.zero_blocks(blocks, Zeroing::Free)
     }
 
-    fn zero_blocks(&mut self, blocks: BlockRange, how: Zeroing) -> Result<(), WriteError> {
-        if blocks.is_empty() {
-            return Ok(());
-        }
-        // A limit counts present blocks only. Space that is set aside for zeroed ones would go
-        // round it, so none is.
-        let how = match how {
-            Zeroing::Reserve if self.quota.is_limited() => Zeroing::Free,
-            how => how,
-        };
-        if how == Zeroing::Reserve {
-            self.check_writable(blocks)?;
-            let reserved = self.files.data.allocate(blocks.bytes());
-            reserved.map_err(|error| self.failed("reserving space", &error))?;
-            self.space.keep(blocks);
-        }
+    /// Begins to make whole blocks of a change read as zeros and keep their space: the part of the
+    /// data file to reserve, which takes a while, and is to be told of to
+    /// [`Overlay::finish_reserve`].
+    ///
+    /// `None` where they are to be freed: a limit counts present blocks only, so space that is set
+    /// aside for zeroed ones would go round it.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn begin_reserve(
+        &mut self,
+        turn: &Turn,
+        blocks: BlockRange,
+    ) -> Result<Option<ByteRange>, WriteError> {
         self.check_not_poisoned()?;
-        self.dirty = true;
+        self.check_due(turn)?;
+        if self.quota.is_limited() {
+            return Ok(None);
+        }
+        self.space.keep(blocks);
+        Ok(Some(blocks.bytes()))
+    }
+
+    /// The space of `blocks` is reserved, or could not be.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn finish_reserve(
+        &mut self,
+        blocks: BlockRange,
+        reserved: io::Result<()>,
+    ) -> Result<(), WriteError> {
+        reserved.map_err(|error| self.failed("reserving space", &error))?;
+        self.zero_blocks(blocks, Zeroing::Reserve)?;
+        Ok(())
+    }
+
+    fn zero_blocks(&mut self, blocks: BlockRange, how: Zeroing) -> Result<usize, WriteError> {
+        self.check_not_poisoned()?;
+        self.dirty |= !blocks.is_empty();
         let Self {
             map,
             epoch,
@@ -255,14 +284,16 @@ impl<D: Disk> Overlay<D> {
             quota,
             ..
         } = self;
+        let mut runs = 0;
         map.set(blocks, BlockState::Zero, |run, old| {
+            runs += 1;
             quota.changed(run.len(), old, BlockState::Zero);
             epoch.push(run, BlockState::Zero);
             if old == BlockState::Present && how == Zeroing::Free {
                 space.freed(run);
             }
         });
-        Ok(())
+        Ok(runs)
     }
 
     fn set(&mut self, blocks: BlockRange, state: BlockState) {
@@ -282,8 +313,11 @@ impl<D: Disk> Overlay<D> {
     }
 
     /// Before any byte is written: a write that would pass the limit changes nothing.
-    fn check_quota(&mut self, blocks: BlockRange) -> Result<(), WriteError> {
-        if self.quota.allows(&self.map, blocks) {
+    fn admit(&mut self, turn: &Turn, blocks: BlockRange) -> Result<(), WriteError> {
+        // What an earlier part of this change was let in for is counted anew.
+        self.underway.set_added(turn, 0);
+        if let Some(added) = self.quota.admit(&self.map, blocks, self.underway.added()) {
+            self.underway.set_added(turn, added);
             return Ok(());
         }
         if self.quota.tell_once() {
@@ -293,12 +327,12 @@ impl<D: Disk> Overlay<D> {
         Err(WriteError::NoSpace)
     }
 
-    fn check_writable(&self, blocks: BlockRange) -> Result<(), WriteError> {
-        self.check_not_poisoned()?;
-        if self.space.is_punching(blocks) {
-            return Err(WriteError::Busy);
+    fn check_due(&self, turn: &Turn) -> Result<(), WriteError> {
+        if self.is_due(turn) {
+            Ok(())
+        } else {
+            Err(WriteError::Busy)
         }
-        Ok(())
     }
 
     /// Where the disk ends, as a write sees it: the rest of the last block is nobody's.
@@ -310,7 +344,9 @@ impl<D: Disk> Overlay<D> {
         range
     }
 
-    fn whole_blocks(&self, range: ByteRange) -> BlockRange {
+    /// The blocks that `range` covers whole; the last block of the disk ends with the disk.
+    #[must_use]
+    pub fn whole_blocks(&self, range: ByteRange) -> BlockRange {
         if range.is_empty() {
             return range.blocks_inside();
         }
@@ -330,51 +366,6 @@ impl<D: Disk> Overlay<D> {
         [is_partial(first).then_some(first), tail]
     }
 
-    /// The range cut at its partial blocks: at most head, middle and tail.
-    fn pieces(&self, range: ByteRange) -> impl Iterator<Item = ByteRange> + use<D> {
-        let [head, tail] = self.partial_blocks(range);
-        let head_end = head.map_or_else(
-            || range.start(),
-            |block| block.bytes().end().min(range.end()),
-        );
-        let tail_start = tail.map_or_else(|| range.end(), BlockIndex::start);
-        let cuts = [
-            ByteRange::between(range.start(), head_end),
-            ByteRange::between(head_end, tail_start),
-            ByteRange::between(tail_start.max(head_end), range.end()),
-        ];
-        cuts.into_iter().filter(|piece| !piece.is_empty())
-    }
-
-    fn write_piece(
-        &mut self,
-        piece: ByteRange,
-        bytes: &[u8],
-        base: &BaseBlocks,
-    ) -> Result<(), WriteError> {
-        let block = BlockIndex::holding(piece.start());
-        let partial = self.partial_blocks(piece).iter().any(Option::is_some);
-        let state = self.map.state(block);
-        if !partial || state == BlockState::Present {
-            return self.write_data(bytes, piece.start());
-        }
-        let mut whole = match state {
-            BlockState::Absent => *base.get(block).ok_or(WriteError::NeedsBase(block))?,
-            BlockState::Present | BlockState::Zero => [0; BLOCK_BYTES],
-        };
-        let start = usize::try_from(piece.start() - block.start()).unwrap_or(usize::MAX);
-        if let Some(part) = whole.get_mut(start..start + bytes.len()) {
-            part.copy_from_slice(bytes);
-        }
-        self.write_data(&whole, block.start())
-    }
-
-    fn write_data(&mut self, bytes: &[u8], offset: u64) -> Result<(), WriteError> {
-        self.dirty = true;
-        let written = self.files.data.write_at(bytes, offset);
-        written.map_err(|error| self.failed("write to the data file", &error))
-    }
-
     fn failed(&mut self, what: &str, error: &io::Error) -> WriteError {
         if is_out_of_space(error) {
             return WriteError::NoSpace;
@@ -388,6 +379,8 @@ impl<D: Disk> Overlay<D> {
         Arc::clone(self.poison.get_or_insert_with(|| why.into()))
     }
 }
+
+mod waiting;
 
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::budget::Budget;
 use super::memory::{SessionMemory, ShardMemory, Since};
 use super::reply::{Part, Reply};
+use super::succession::Progress;
 use crate::export::{Piece, Volume};
 use crate::io::{Gather, OutOfRange, SendError, Socket};
 use crate::limits::SESSION_REQUESTS_MAX;
@@ -39,12 +40,18 @@ pub(super) struct Outbox {
     requests: Budget,
     memory: SessionMemory,
     sending: Since,
+    progress: Rc<Progress>,
     closing: Cell<bool>,
     broken: Cell<bool>,
 }
 
 impl Outbox {
-    pub(super) fn new(socket: Socket, volume: Rc<Volume>, memory: Rc<ShardMemory>) -> Self {
+    pub(super) fn new(
+        socket: Socket,
+        volume: Rc<Volume>,
+        memory: Rc<ShardMemory>,
+        progress: Rc<Progress>,
+    ) -> Self {
         Self {
             socket,
             volume,
@@ -53,6 +60,7 @@ impl Outbox {
             requests: Budget::new(SESSION_REQUESTS_MAX as u64),
             memory: SessionMemory::new(memory),
             sending: Since::default(),
+            progress,
             closing: Cell::new(false),
             broken: Cell::new(false),
         }
@@ -79,6 +87,11 @@ impl Outbox {
     /// Gives memory back that no reply will hold.
     pub(super) fn discharge(&self, bytes: u64) {
         self.memory.give(bytes);
+    }
+
+    /// Counts a request out that never gets a reply: its end did not come.
+    pub(super) fn forget(&self) {
+        self.requests.give(1);
     }
 
     /// Queues the reply of a request that holds `bytes` of its admission.
@@ -148,6 +161,7 @@ impl Outbox {
                     self.break_off();
                 }
                 self.sending.end();
+                self.progress.step();
                 self.settle(batch);
             } else if self.closing.get() {
                 return;

@@ -1,9 +1,11 @@
 //! One session on its shard: requests are taken from the socket, done on the volume, and answered.
 //!
 //! Invariants:
-//! - One task receives, one sends. Writes are done by the receiving task, in the order in which
-//!   they came; reads that must wait for a disk and flushes run beside it.
+//! - One task receives, one sends. What must wait for a disk runs beside the two: reads that are
+//!   not in memory, changes, flushes. So a disk that is slow or stuck holds up nobody else.
+//! - Changes have their turn in the order in which they came, see [`Volume::write`].
 //! - A request is answered exactly once, or its connection is cut.
+//! - A session that was cut for a successor begins no change any more.
 //! - What a session holds in memory is bounded: see `limits`.
 
 use std::rc::Rc;
@@ -15,12 +17,13 @@ use super::reply::{Fault, Replies};
 use super::succession::Progress;
 use crate::export::extents::Layers;
 use crate::export::{Volume, VolumeError};
-use crate::io::{self, Buffer, Pool, ReceiveBuffer, Socket};
-use crate::limits::{DIRECT_PAYLOAD_MIN, WRITE_PIECE};
+use crate::io::{self, Pool, ReceiveBuffer, Socket};
 use crate::nbd::ExportInfo;
 use crate::nbd::agreed::{Agreed, Contexts, Headers};
 use crate::nbd::session::{self, Command, Cookie, Event};
 use crate::units::ByteRange;
+
+mod change;
 
 /// Requests that one session may have done before its neighbours get a turn.
 const TURN_REQUESTS: u32 = 64;
@@ -37,6 +40,9 @@ pub(super) enum End {
     /// The connection failed.
     #[error("the connection failed: {0}")]
     Failed(std::io::Error),
+    /// A newer connection of the client could not wait for this one any longer.
+    #[error("the connection was stuck, and cut for a newer one")]
+    Cut,
     /// The client broke the protocol.
     #[error("protocol violation: {0}")]
     Violation(session::Violation),
@@ -63,7 +69,8 @@ impl Session {
         progress: Rc<Progress>,
     ) -> Self {
         let (ours, theirs) = (Rc::clone(&volume), Rc::clone(memory));
-        let outbox = Rc::new(Outbox::new(socket.clone(), ours, theirs));
+        let outbox = Outbox::new(socket.clone(), ours, theirs, Rc::clone(&progress));
+        let outbox = Rc::new(outbox);
         memory.join(&outbox);
         Self {
             socket,
@@ -92,7 +99,7 @@ impl Session {
             .await;
         // What comes after, the answers, changes nothing on the disk.
         self.progress.ends();
-        if matches!(end, End::Violation(_) | End::Failed(_)) {
+        if matches!(end, End::Violation(_) | End::Failed(_) | End::Cut) {
             self.outbox.break_off();
         }
         // NBD proto.md, NBD_CMD_DISC: "the server MUST handle all outstanding requests".
@@ -122,13 +129,13 @@ impl Session {
                     self.reject(cookie, rejection.into()).await
                 }
                 Some(Event::Command(cookie, Command::Write { range, fua })) => {
-                    let result = self.take_payload(range, &mut buffer).await;
+                    let outcome = self.write(cookie, range, fua, &mut buffer).await;
                     session.payload_taken(range.len());
-                    self.finish_write(cookie, result, fua).await
+                    outcome
                 }
                 Some(Event::Command(cookie, command)) => self.execute(cookie, command).await,
             };
-            if let Err(end) = outcome {
+            if let Err(end) = outcome.and_then(|()| self.check_not_cut()) {
                 return end;
             }
         }
@@ -138,13 +145,22 @@ impl Session {
         self.turn = 0;
         self.progress.waits();
         let (result, back) = self.socket.receive(std::mem::take(buffer)).await;
-        self.progress.works();
         *buffer = back;
         match result {
             Ok(0) => Err(End::Closed),
-            Ok(_) => Ok(()),
+            Ok(count) => {
+                self.progress.received(count as u64);
+                Ok(())
+            }
             Err(error) => Err(End::Failed(error)),
         }
+    }
+
+    fn check_not_cut(&self) -> Result<(), End> {
+        if self.progress.is_cut() {
+            return Err(End::Cut);
+        }
+        Ok(())
     }
 
     async fn reject(&self, cookie: Cookie, fault: Fault) -> Result<(), End> {
@@ -176,8 +192,8 @@ impl Session {
             }
             Command::Trim { range, fua } => {
                 self.outbox.admit(0).await;
-                let result = self.volume.trim(range);
-                self.finish_change(cookie, result, fua);
+                self.check_not_cut()?;
+                self.change_beside(cookie, self.volume.trim(range), fua);
             }
             Command::WriteZeroes {
                 range,
@@ -187,8 +203,8 @@ impl Session {
             } => {
                 // Zeroing is a change of the map however long the range, so FAST_ZERO always holds.
                 self.outbox.admit(0).await;
-                let result = self.volume.zero(range, no_hole).await;
-                self.finish_change(cookie, result, fua);
+                self.check_not_cut()?;
+                self.change_beside(cookie, self.volume.zero(range, no_hole), fua);
             }
             Command::Cache { range } => {
                 self.outbox.admit(0).await;
@@ -281,98 +297,4 @@ impl Session {
             outbox.push(replies.of(cookie, result), 0);
         }));
     }
-
-    /// Answers a change that was made or not; with FUA only once it is durable.
-    fn finish_change(&self, cookie: Cookie, result: Result<(), VolumeError>, fua: bool) {
-        match result {
-            Ok(()) if fua => self.flush_then_reply(cookie),
-            result => self.reply(cookie, result.map_err(|error| (&error).into())),
-        }
-    }
-
-    async fn finish_write(
-        &mut self,
-        cookie: Cookie,
-        result: Result<Result<(), VolumeError>, End>,
-        fua: bool,
-    ) -> Result<(), End> {
-        let result = result?;
-        self.outbox.admit(0).await;
-        self.finish_change(cookie, result, fua);
-        self.take_turn().await;
-        Ok(())
-    }
-
-    /// Takes the payload of a write off the stream, all of it, and writes it as it comes.
-    async fn take_payload(
-        &mut self,
-        range: ByteRange,
-        buffer: &mut ReceiveBuffer,
-    ) -> Result<Result<(), VolumeError>, End> {
-        if range.len_usize() >= DIRECT_PAYLOAD_MIN && buffer.filled().len() < range.len_usize() {
-            return self.take_large_payload(range, buffer).await;
-        }
-        while buffer.filled().len() < range.len_usize() {
-            self.receive(buffer).await?;
-        }
-        let payload = buffer.filled().get(..range.len_usize()).unwrap_or_default();
-        let result = self.volume.write(range, payload).await;
-        buffer.consume(range.len_usize());
-        Ok(result)
-    }
-
-    /// Receives straight into aligned memory, in pieces: a neighbour waits for one at most.
-    async fn take_large_payload(
-        &mut self,
-        range: ByteRange,
-        received: &mut ReceiveBuffer,
-    ) -> Result<Result<(), VolumeError>, End> {
-        let mut result = Ok(());
-        for piece in range.chunks(WRITE_PIECE as u64) {
-            self.outbox.wait_for_room().await;
-            self.outbox.charge(piece.len());
-            let outcome = self.take_piece(piece, received, result.is_ok()).await;
-            self.outbox.discharge(piece.len());
-            let written = outcome?;
-            result = result.and(written);
-            io::yield_now().await;
-        }
-        Ok(result)
-    }
-
-    async fn take_piece(
-        &self,
-        piece: ByteRange,
-        received: &mut ReceiveBuffer,
-        write: bool,
-    ) -> Result<Result<(), VolumeError>, End> {
-        let buffer = self.pool.take(piece.len_usize());
-        let mut buffer = buffer.map_err(|error| End::Failed(std::io::Error::other(error)))?;
-        let front = drain(received, &mut buffer);
-        let rest = front..buffer.len();
-        // A part of a piece that never gets whole is never written.
-        self.progress.waits();
-        let (outcome, buffer) = self.socket.receive_exact(buffer, rest).await;
-        self.progress.works();
-        match outcome {
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(End::Closed),
-            Err(error) => Err(End::Failed(error)),
-            Ok(()) if write => Ok(self.volume.write(piece, buffer.as_slice()).await),
-            Ok(()) => Ok(Ok(())),
-        }
-    }
-}
-
-/// Moves what was received already to the front of `buffer`; how many bytes that were.
-fn drain(received: &mut ReceiveBuffer, buffer: &mut Buffer) -> usize {
-    let count = received.filled().len().min(buffer.len());
-    let (to, from) = (
-        buffer.as_mut_slice().get_mut(..count),
-        received.filled().get(..count),
-    );
-    if let (Some(to), Some(from)) = (to, from) {
-        to.copy_from_slice(from);
-    }
-    received.consume(count);
-    count
 }

@@ -339,6 +339,7 @@ impl Shard {
             }
         };
         let progress = Rc::new(Progress::default());
+        progress.received(leftover.len() as u64);
         let elders = self.elders(&lease.key);
         let elder = Elder {
             socket: socket.clone(),
@@ -404,7 +405,7 @@ fn prepare(socket: OwnedFd) -> std::io::Result<Socket> {
 
 fn log_end(peer: &str, key: &VolumeKey, end: &End) {
     match end {
-        End::Violation(_) => tracing::warn!("{peer} used {key}: {end}"),
+        End::Violation(_) | End::Cut => tracing::warn!("{peer} used {key}: {end}"),
         End::Disconnected | End::Closed | End::Failed(_) => {
             tracing::info!("{peer} used {key}: {end}");
         }

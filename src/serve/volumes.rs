@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - A volume is there at most once, so an overlay's files are never open twice.
-//! - A volume is shared only by those who ask for the same mode: a name that reads like an address
-//!   (`disk@127-0-0-1`) must not get that address's overlay, whose FLUSH makes nothing durable.
+//! - A volume is shared only by those who ask for the same mode: the config may have changed what a
+//!   client gets while it has a session, and FLUSH of an ephemeral overlay makes nothing durable.
 //! - Who waits for a volume that is being opened or closed sees how that ended, and tries again.
 
 use std::cell::RefCell;

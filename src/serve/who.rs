@@ -88,14 +88,17 @@ impl Known {
     ///
     /// DESIGN section 3: "Without `@client` the client is the lease holder of the peer's address,
     /// else the address itself, with an ephemeral overlay. Where no config says otherwise,
-    /// `@client` gives a persistent overlay." A certificate goes before an address.
+    /// `@client` gives a persistent overlay." A certificate goes before an address. Who asks for
+    /// what its own address is called gets just that: a persistent overlay of this name would shut
+    /// out those who don't ask.
     #[must_use]
     pub fn client_of(&self, caller: &Caller, asked: Option<&Name>) -> Client {
         let certified = || Name::new(caller.certificate()?).ok();
         let holder = || self.holder(caller).cloned();
+        let address = name_of(&caller.peer);
         match asked.cloned().or_else(certified).or_else(holder) {
-            Some(name) => self.named(name),
-            None => self.nameless(name_of(&caller.peer)),
+            Some(name) if name != address => self.named(name),
+            _ => self.nameless(address),
         }
     }
 
@@ -200,6 +203,15 @@ mod tests {
         let client = Directory::default().now().client_of(&local(), Some(&asked));
         assert_eq!(client.name, asked);
         assert_eq!(client.keep, Keep::Persistent);
+    }
+
+    #[test]
+    fn a_client_that_calls_itself_by_its_address_is_one_without_a_name() {
+        let directory = Directory::default();
+        let asked = name("10-77-0-12");
+        let known = directory.now();
+        let client = known.client_of(&peer("10.77.0.12"), Some(&asked));
+        assert_eq!(client, known.client_of(&peer("10.77.0.12"), None));
     }
 
     #[test]

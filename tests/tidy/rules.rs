@@ -63,6 +63,7 @@ pub(crate) const LAYERS: &[Layer] = &[
             "overlay/map",
             "overlay/quota",
             "overlay/space",
+            "overlay/underway",
             "units",
             "limits",
         ],

@@ -473,3 +473,66 @@ fn tcp_options_are_set_and_pass_over_a_unix_socket() {
         Duration::from_secs(30)
     );
 }
+
+/// A mapped image of 8 MiB whose pages are on a disk and not in memory; `None` where files are
+/// never anywhere but in memory.
+fn cold_image() -> Option<(std::fs::File, Arc<ImageMapping>)> {
+    let (file, mapping) = image(&pattern(8 << 20));
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    if mapping.resident(ByteRange::between(0, 8 << 20)).unwrap() {
+        println!("SKIPPED: files here are never out of memory");
+        return None;
+    }
+    Some((file, mapping))
+}
+
+/// Sends `range` of the image; how often the shard's thread waited for a page meanwhile.
+fn faults_of_sending(mapping: &Arc<ImageMapping>, range: ByteRange) -> i64 {
+    let (socket, peer) = tcp();
+    let reader = thread::spawn(|| read_slowly(peer));
+    let mut gather = Gather::new();
+    gather.push_mapped(mapping.clone(), range).unwrap();
+    let before = residency::major_faults();
+    run(async move { socket.send(&mut gather).await.unwrap() }).unwrap();
+    let faults = residency::major_faults() - before;
+    let expected =
+        pattern(8 << 20)[range.start().try_into().unwrap()..][..range.len_usize()].to_vec();
+    assert!(reader.join().unwrap() == expected);
+    faults
+}
+
+#[test]
+fn a_large_send_of_evicted_pages_does_not_make_the_shard_wait_for_them() {
+    let Some((_file, mapping)) = cold_image() else {
+        return;
+    };
+    let range = ByteRange::between(1 << 20, 6 << 20);
+    assert_eq!(faults_of_sending(&mapping, range), 0);
+    assert!(mapping.is_doubted());
+}
+
+#[test]
+fn a_small_send_of_evicted_pages_waits_for_them_once_and_is_remembered() {
+    let Some((file, mapping)) = cold_image() else {
+        return;
+    };
+    let range = ByteRange::between(1 << 20, (1 << 20) + 4096);
+    assert!(faults_of_sending(&mapping, range) > 0);
+    assert!(mapping.is_doubted());
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    assert_eq!(faults_of_sending(&mapping, range), 0);
+}
+
+#[test]
+fn pages_that_can_not_be_brought_in_fail_the_send_and_do_not_hold_it_up() {
+    let (file, mapping) = image(&pattern(1 << 20));
+    file.set_len(0).unwrap();
+    let (socket, _peer) = unix();
+    let mut gather = Gather::new();
+    gather
+        .push_mapped(mapping, ByteRange::between(0, 1 << 20))
+        .unwrap();
+    let sent = run(async move { socket.send(&mut gather).await }).unwrap();
+    assert!(matches!(sent, Err(SendError::ImageUnreadable { sent: 0 })));
+}

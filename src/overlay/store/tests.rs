@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::disk::RealDisk;
+use crate::disk::{DiskFile, RealDisk};
 use crate::overlay::cycle::{CycleError, Step};
 use crate::overlay::flush::Begin;
 use crate::overlay::header::Base;

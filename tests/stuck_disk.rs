@@ -1,0 +1,136 @@
+//! A disk that does not answer: the file system of the overlays is frozen, so that writes to it
+//! wait until it is thawed. One shard serves all clients, and none but the one that writes may
+//! notice.
+
+#[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use support::nbd::{Client, Request, command, flag};
+use support::{Mount, Server, Setup, Tool, is_root, make_file_system, require, skipped};
+
+const BLOCK: usize = 4096;
+
+/// A file system that takes no writes until this is dropped.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn freeze(at: &Path) -> Self {
+        Tool::new("fsfreeze").arg("-f").arg(at).ok();
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let thawed = Tool::new("fsfreeze").arg("-u").arg(&self.0).run();
+        if thawed.code != Some(0) {
+            eprintln!("{thawed}");
+        }
+    }
+}
+
+/// A server of one shard whose overlays are on a disk of their own.
+struct Bench {
+    // Dropped in this order: a server can't end while its disk is frozen.
+    server: Server,
+    disk: Mount,
+}
+
+impl Bench {
+    fn new() -> Option<Self> {
+        if !require(&["mkfs.ext4", "mount", "fsfreeze"]) {
+            return None;
+        }
+        if !is_root() {
+            skipped("root, for mounts");
+            return None;
+        }
+        let setup = Setup::of_bytes(&[7; 64 * BLOCK]);
+        let file = setup.file("disk.ext4");
+        make_file_system(&["mkfs.ext4", "-q", "-F"], &file, 64);
+        let disk = Mount::new(&file, &setup.file("disk"))?;
+        let setup = setup.with_state(&disk.at.join("state"));
+        let server = setup.with_arg("--shards").with_arg("1").start();
+        Some(Self { server, disk })
+    }
+
+    fn freeze(&self) -> Frozen {
+        Frozen::freeze(&self.disk.at)
+    }
+}
+
+/// Receives the good answer to a request.
+fn done(client: &mut Client, cookie: u64) {
+    let (answered, result) = client.answer().expect("an answer once the disk answers");
+    assert_eq!(answered, cookie);
+    result.expect("a good one");
+}
+
+/// While the disk is frozen, `stuck` waits for its answer and a neighbour is served.
+fn a_neighbour_is_served_beside(stuck: &Request<'_>) {
+    let Some(bench) = Bench::new() else {
+        return;
+    };
+    let mut client = bench.server.client("disk@stuck");
+    let mut neighbour = bench.server.client("disk@neighbour");
+    client.write(0, b"first").expect("a write");
+    let frozen = bench.freeze();
+    let cookie = client.submit(stuck).expect("room in the socket");
+    for block in 0..64 {
+        let read = neighbour.read(block * BLOCK as u64, 4096).expect("a read");
+        assert_eq!(read, [7; BLOCK]);
+    }
+    drop(frozen);
+    done(&mut client, cookie);
+    client.flush().expect("a flush");
+}
+
+#[test]
+fn a_neighbour_is_served_while_a_write_waits_for_the_disk() {
+    a_neighbour_is_served_beside(&Request::write(3, &[1; 10_000]));
+}
+
+#[test]
+fn a_neighbour_is_served_while_a_flush_waits_for_the_disk() {
+    a_neighbour_is_served_beside(&Request::plain(command::FLUSH, 0, 0));
+}
+
+#[test]
+fn a_neighbour_is_served_while_space_is_being_reserved() {
+    let zeroes = Request::plain(command::WRITE_ZEROES, 0, 64 * 4096);
+    a_neighbour_is_served_beside(&zeroes.flagged(flag::NO_HOLE));
+}
+
+/// The old connection's write has its turn before those of its successor, whenever the disk
+/// answers.
+#[test]
+fn a_write_that_was_stuck_never_lands_after_those_of_a_successor() {
+    let Some(bench) = Bench::new() else {
+        return;
+    };
+    let mut old = bench.server.client("disk@a");
+    old.write(0, b"first").expect("a write");
+    let frozen = bench.freeze();
+    old.submit(&Request::write(7, &[1; 100]))
+        .expect("room in the socket");
+    bench.server.wait_for_log(&["uses", "disk+1@a"]);
+    let mut successor = bench.server.client("disk@a");
+    assert_eq!(successor.read(8192, 4).expect("a read"), [7; 4]);
+    bench.server.wait_for_log(&["older connection", "stuck"]);
+    let cookie = successor
+        .submit(&Request::write(7, &[2; 100]))
+        .expect("room in the socket");
+    drop(frozen);
+    done(&mut successor, cookie);
+    assert_eq!(successor.read(7, 100).expect("a read"), [2; 100]);
+    drop(old);
+    successor.flush().expect("a flush");
+    let Bench { server, disk } = bench;
+    let server = server.terminate().start();
+    let kept = server.client("disk@a").read(7, 100).expect("a read");
+    assert_eq!(kept, [2; 100]);
+    drop(server);
+    drop(disk);
+}
