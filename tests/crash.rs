@@ -16,6 +16,8 @@ mod client;
 mod disk;
 #[path = "crash/explore.rs"]
 mod explore;
+#[path = "crash/faults.rs"]
+mod faults;
 #[path = "crash/history.rs"]
 mod history;
 #[path = "crash/job.rs"]

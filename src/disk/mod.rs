@@ -130,6 +130,13 @@ pub trait DiskFile: Clone + Debug + Send + Sync + 'static {
     /// Whatever the system answers otherwise.
     fn allocate(&self, range: ByteRange) -> io::Result<()>;
 
+    /// Drops what the page cache holds of the file, as far as it is clean: reads see what is on the
+    /// disk. After a failed sync, of an earlier process too, the two may differ.
+    ///
+    /// # Errors
+    /// Whatever the system answers.
+    fn forget_cached(&self) -> io::Result<()>;
+
     /// The size in bytes.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
-use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fdatasync, fsync};
+use rustix::fs::{Advice, FallocateFlags, Mode, OFlags, fadvise, fallocate, fdatasync, fsync};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::{Disk, DiskFile, FileBytes};
@@ -153,6 +153,10 @@ impl DiskFile for RealFile {
 
     fn allocate(&self, range: ByteRange) -> io::Result<()> {
         self.fallocate_if_supported(FallocateFlags::KEEP_SIZE, range)
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(fadvise(&*self.0, 0, None, Advice::DontNeed)?)
     }
 
     fn size(&self) -> io::Result<u64> {

@@ -12,6 +12,7 @@
 
 mod content;
 mod crash;
+mod fault;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -23,10 +24,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 pub use crash::{Choice, Moment};
+pub use fault::Fault;
 
 use super::{Disk, DiskFile, FileBytes};
 use crate::units::ByteRange;
 use content::FileNode;
+use fault::{half, interrupt, refuse, survives};
 use tree::{Inode, Tree};
 
 /// Which call of the disk.
@@ -48,6 +51,7 @@ pub enum CallKind {
     Punch,
     Allocate,
     Size,
+    Forget,
 }
 
 impl CallKind {
@@ -56,7 +60,7 @@ impl CallKind {
     pub const fn changes_disk(self) -> bool {
         !matches!(
             self,
-            Self::Open | Self::Map | Self::List | Self::Read | Self::Size
+            Self::Open | Self::Map | Self::List | Self::Read | Self::Size | Self::Forget
         )
     }
 }
@@ -70,20 +74,6 @@ pub struct Call {
     pub kind: CallKind,
     /// The last part of the path it was about.
     pub name: Arc<str>,
-}
-
-/// What goes wrong with a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// EIO. A write may have been done in part; a sync loses some of what was to become durable,
-    /// and what it lost counts as clean from then on.
-    Io,
-    /// ENOSPC; a sync fails as with [`Fault::Io`].
-    NoSpace,
-    /// EINTR, of reads and writes; other calls are spared.
-    Interrupted,
-    /// Reads and writes do half of what is asked; other calls are spared.
-    Short,
 }
 
 /// Someone who is told of each call.
@@ -290,35 +280,6 @@ fn name_of(path: &Path) -> Arc<str> {
         .into()
 }
 
-fn refuse(fault: Option<Fault>) -> io::Result<()> {
-    match fault {
-        Some(Fault::Io) => Err(Errno::IO.into()),
-        Some(Fault::NoSpace) => Err(Errno::NOSPC.into()),
-        Some(Fault::Interrupted | Fault::Short) | None => Ok(()),
-    }
-}
-
-fn interrupt(fault: Option<Fault>) -> io::Result<()> {
-    match fault {
-        Some(Fault::Interrupted) => Err(Errno::INTR.into()),
-        _ => refuse(fault),
-    }
-}
-
-/// Whether something survives a failed sync: a coin that falls the same way each time.
-fn survives(call: u64, item: u64) -> bool {
-    let mut mixed = (call << 32 ^ item).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed ^= mixed >> 29;
-    mixed.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 63 == 1
-}
-
-const fn half(len: usize, fault: Option<Fault>) -> usize {
-    match fault {
-        Some(Fault::Short | Fault::Io) => len.div_ceil(2),
-        _ => len,
-    }
-}
-
 impl Disk for SimDisk {
     type File = SimFile;
 
@@ -380,12 +341,11 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.call(CallKind::SyncDir, &name_of(dir), |state, call, fault| {
+        self.call(CallKind::SyncDir, &name_of(dir), |state, _, fault| {
             let inode = state.tree.find(dir)?;
-            let node = state.tree.dir_mut(inode)?;
-            let refused = refuse(fault);
-            node.sync_some(|item| refused.is_ok() || survives(call, item));
-            refused
+            refuse(fault)?;
+            state.tree.dir_mut(inode)?.sync();
+            Ok(())
         })
     }
 }
@@ -477,6 +437,14 @@ impl DiskFile for SimFile {
                 return Err(Errno::NOSPC.into());
             }
             state.tree.file_mut(self.inode)?.cached.allocate(range);
+            Ok(())
+        })
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        self.call(CallKind::Forget, |state, _, fault| {
+            refuse(fault)?;
+            state.tree.file_mut(self.inode)?.forget();
             Ok(())
         })
     }

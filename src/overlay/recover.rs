@@ -4,8 +4,9 @@
 //! - What was acknowledged is in the map that comes out, or the overlay is refused: damage in the
 //!   middle of the chain is never taken for its end.
 //! - Before a record or a name is believed that only the page cache may hold, data, journals and
-//!   directories are synced: a later power loss must not take the data and leave a checkpoint that
-//!   names it, nor take the newest checkpoint when the one before is gone.
+//!   directories are synced, and the cache is dropped: a later power loss must not take the data
+//!   and leave a checkpoint that names it, nor take the newest checkpoint when the one before is
+//!   gone.
 //! - Recovery goes on in the live journal and writes no checkpoint: it needs no space, so a full
 //!   disk keeps nobody's overlay closed. A checkpoint that was under way is owed, and made behind
 //!   the next flush. So recovery can be interrupted anywhere and done again.
@@ -178,9 +179,16 @@ fn sync_all<D: Disk>(files: &Files<D>) -> Result<(), OpenError> {
         let synced = files.disk.sync_dir(dir);
         synced.map_err(during("sync of a directory"))?;
     }
-    files.sync(&files.data, "sync of the data file")?;
-    for journal in &files.journals {
-        files.sync(journal, "sync of the journal")?;
+    let [even, odd] = &files.journals;
+    for (file, step) in [
+        (&files.data, "sync of the data file"),
+        (even, "sync of the journal"),
+        (odd, "sync of the journal"),
+    ] {
+        files.sync(file, step)?;
+        // A sync that failed in an earlier process has left pages that are called clean and are
+        // not on the disk: a sync that succeeds now says nothing of them.
+        file.forget_cached().map_err(during(step))?;
     }
     Ok(())
 }

@@ -194,6 +194,10 @@ impl DiskFile for TestFile {
         self.sim.allocate(range)
     }
 
+    fn forget_cached(&self) -> io::Result<()> {
+        self.sim.forget_cached()
+    }
+
     fn size(&self) -> io::Result<u64> {
         self.sim.size()
     }

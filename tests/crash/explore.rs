@@ -24,6 +24,11 @@ impl Effort {
         exhaustive: 12,
         samples: 8,
     };
+    /// For many moments that are much alike.
+    pub(crate) const LIGHT: Self = Self {
+        exhaustive: 4,
+        samples: 4,
+    };
     pub(crate) const THOROUGH: Self = Self {
         exhaustive: 1 << 10,
         samples: 60,
@@ -129,7 +134,7 @@ impl Explorer {
     }
 
     /// Recovers `disk` and compares; `depth` more crashes may follow.
-    fn check(
+    pub(crate) fn check(
         &mut self,
         disk: SimDisk,
         oracle: &Oracle,

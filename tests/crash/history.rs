@@ -86,8 +86,8 @@ impl History {
     pub(crate) fn of_seed(seed: u64) -> Self {
         let mut random = Seeded::new(seed);
         let start = match random.below(8) {
-            0 | 1 => Start::Nothing,
-            2..=6 => Start::NearlyFull,
+            0 => Start::Nothing,
+            1..=6 => Start::NearlyFull,
             _ => Start::Owed,
         };
         let ops = if random.once_in(2) {

@@ -30,7 +30,8 @@ pub(crate) enum Haste {
 }
 
 /// A change of the overlay, given what it needs of the image.
-type Change<'a> = dyn FnMut(&mut Overlay<TestDisk>, &BaseBlocks) -> Result<(), WriteError> + 'a;
+pub(crate) type Change<'a> =
+    dyn FnMut(&mut Overlay<TestDisk>, &BaseBlocks) -> Result<(), WriteError> + 'a;
 type Checkpoint = (CheckpointJob<TestDisk>, Result<(), CycleError>);
 
 /// One overlay, all that is under way with it, and what may come of it.
@@ -370,7 +371,7 @@ impl Machine {
 }
 
 /// The disk to begin with, made once.
-fn begin(start: Start) -> &'static (Moment, Content) {
+pub(crate) fn begin(start: Start) -> &'static (Moment, Content) {
     static STARTS: [OnceLock<(Moment, Content)>; 3] =
         [OnceLock::new(), OnceLock::new(), OnceLock::new()];
     let place = match start {

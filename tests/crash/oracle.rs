@@ -121,6 +121,25 @@ impl Oracle {
         self.change(trimmed(range).bytes(), None);
     }
 
+    /// A change failed and may have been done in part: what is read now is so.
+    pub(crate) fn observe(&mut self, content: &Content) {
+        self.now += 1;
+        for (number, bytes) in content.iter().enumerate() {
+            if self.newest(number) != *bytes {
+                self.push(number, *bytes);
+            }
+        }
+    }
+
+    /// What may be read after a change that failed: any byte may be old or new.
+    pub(crate) fn check_failed(&self, content: &Content) -> Result<(), String> {
+        let allowed = |versions: &Vec<Version>, bytes: &Sector| {
+            let is_value = |at: usize| versions.iter().any(|v| v.bytes[at] == bytes[at]);
+            (0..SECTOR).all(is_value)
+        };
+        self.check_each(content, allowed)
+    }
+
     /// What reads must see.
     pub(crate) fn check_read(&self, content: &Content) -> Result<(), String> {
         let allowed = |versions: &Vec<Version>, bytes: &Sector| {

@@ -243,6 +243,14 @@ impl FileNode {
         self.give_back_holes();
     }
 
+    /// Reads see what is durable where the cache says that nothing else is to be written.
+    pub(super) fn forget(&mut self) {
+        for sector in std::mem::take(&mut self.lost) {
+            let durable = self.durable.sector(sector);
+            self.cached.set_sector(sector, &durable);
+        }
+    }
+
     /// Pages that were punched take no durable space either.
     fn give_back_holes(&mut self) {
         let cached = &self.cached.pages;

@@ -122,6 +122,21 @@ fn a_failed_sync_loses_writes_and_calls_them_clean() {
 }
 
 #[test]
+fn what_a_failed_sync_has_lost_is_seen_once_the_cache_is_dropped() {
+    let disk = disk();
+    let file = file(&disk);
+    file.write_at(&[2; 4096], 0).unwrap();
+    disk.fail(disk.calls() + 1, Fault::Io);
+    assert!(file.sync().is_err());
+    file.forget_cached().unwrap();
+    assert_eq!(
+        content(&disk, "f"),
+        content(&disk.moment().crash(&mut |_| 0), "f")
+    );
+    assert!(content(&disk, "f").contains(&1));
+}
+
+#[test]
 fn a_page_written_again_takes_along_what_a_failed_sync_left_in_it() {
     let disk = disk();
     let file = file(&disk);
