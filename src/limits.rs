@@ -176,4 +176,4 @@ const _: () = assert!(
     STATUS_EXTENTS_MAX <= 1 << 20,
     "proto.md: \"SHOULD NOT send more than 2^20 status descriptors in a single chunk\""
 );
-const _: () = assert!(STATUS_BYTES_MAX > u32::MAX as u64 && STATUS_BYTES_MAX % 4096 == 0);
+const _: () = assert!(STATUS_BYTES_MAX > u32::MAX as u64 && STATUS_BYTES_MAX.is_multiple_of(4096));

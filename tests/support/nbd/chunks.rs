@@ -361,7 +361,7 @@ fn number(bytes: &[u8]) -> u64 {
 
 /// Extents of two numbers of `width` bytes each.
 fn status(id: &[u8], extents: &[u8], width: usize) -> Chunk {
-    assert!(!extents.is_empty() && extents.len() % (2 * width) == 0);
+    assert!(!extents.is_empty() && extents.len().is_multiple_of(2 * width));
     let extents = extents
         .chunks(2 * width)
         .map(|extent| (number(&extent[..width]), number(&extent[width..])))
