@@ -1,7 +1,7 @@
 //! Sockets, threads and signals: joins protocol and storage, and decides neither.
 //!
 //! - `listen`, `state_dir`, `who`, `catalog`, `demo` and `host` turn options, files and peers into
-//!   checked values; `reload` reads the config file, and reads it again.
+//!   checked values; `upgrade` has the certificates, and `reload` reads the config file, and reads it again.
 //! - [`control`] answers `cowherd overlay`, on the socket of a running server or without one.
 //! - `accept` and `connection` are the control plane: one ordinary tokio runtime.
 //! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`,
@@ -15,6 +15,7 @@ pub mod control;
 pub mod demo;
 mod herd;
 mod host;
+mod link;
 pub mod listen;
 mod memory;
 mod options;
@@ -25,6 +26,7 @@ mod session;
 mod shard;
 pub mod state_dir;
 mod succession;
+mod upgrade;
 mod volumes;
 pub mod who;
 
@@ -72,8 +74,10 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let shards = Shards::start(options.shards)?;
     let directory = Arc::clone(running.directory());
     let catalog = Catalog::new(images, state, options.overlay_limit, directory);
+    let upgrades = Arc::clone(running.upgrades());
     let herd = Arc::new(Herd::new(
         catalog,
+        upgrades,
         Arc::clone(&shards.placement),
         shards.handles.clone(),
     ));
