@@ -84,6 +84,11 @@ impl Gather {
         self.push(Segment::Header(header));
     }
 
+    /// Appends bytes that nobody else has.
+    pub fn push_bytes(&mut self, bytes: Vec<u8>) {
+        self.push(Segment::Owned(bytes));
+    }
+
     /// Appends bytes of an image, by address; the kernel reads them when they are sent.
     ///
     /// # Errors
@@ -127,15 +132,6 @@ impl Gather {
             owner: Owner::Buffer(buffer),
         });
         Ok(())
-    }
-
-    /// Appends bytes.
-    pub fn push_bytes(&mut self, bytes: Vec<u8>) {
-        self.push(Segment::Memory {
-            address: bytes.as_ptr(),
-            len: bytes.len() as u64,
-            owner: Owner::Bytes(bytes),
-        });
     }
 
     /// Moves the first bytes, at most `most`, to the end of `into`.
@@ -253,6 +249,7 @@ impl Gather {
 #[derive(Debug)]
 enum Segment {
     Header([u8; 16]),
+    Owned(Vec<u8>),
     Memory {
         address: *const u8,
         len: u64,
@@ -267,13 +264,13 @@ enum Owner {
     /// And where in it the segment starts.
     Mapping(Arc<ImageMapping>, u64),
     Buffer(Rc<Buffer>),
-    Bytes(Vec<u8>),
 }
 
 impl Segment {
     fn len(&self) -> u64 {
         match self {
             Self::Header(bytes) => bytes.len() as u64,
+            Self::Owned(bytes) => bytes.len() as u64,
             Self::Memory { len, .. } | Self::Zeros(len) => *len,
         }
     }
@@ -289,10 +286,7 @@ impl Segment {
                 owner: Owner::Mapping(..),
                 ..
             } => return Err(Mapped),
-            Self::Memory {
-                owner: Owner::Bytes(bytes),
-                ..
-            } => into.extend_from_slice(bytes.get(part).unwrap_or_default()),
+            Self::Owned(bytes) => into.extend_from_slice(bytes.get(part).unwrap_or_default()),
             Self::Memory {
                 address,
                 owner: Owner::Buffer(buffer),
@@ -338,6 +332,7 @@ impl Segment {
         let rest = (self.len() - at).min(most);
         let (start, len) = match self {
             Self::Header(bytes) => (bytes.as_ptr().wrapping_add(bytes_of(at)), rest),
+            Self::Owned(bytes) => (bytes.as_ptr().wrapping_add(bytes_of(at)), rest),
             Self::Memory { address, .. } => (address.wrapping_add(bytes_of(at)), rest),
             Self::Zeros(_) => (ZEROS.0.as_ptr(), rest.min(ZEROS.0.len() as u64)),
         };

@@ -16,7 +16,8 @@ use super::host;
 use super::shard::Accepted;
 use crate::access::{Caller, Secured};
 use crate::limits::HANDSHAKE_TIME;
-use crate::nbd::handshake::{End, Event, Handshake, Offer};
+use crate::nbd::agreed::Agreed;
+use crate::nbd::handshake::{End, Event, Handshake};
 use crate::nbd::{ExportInfo, Refusal};
 use crate::tls::{Credentials, TlsError};
 use wire::Wire;
@@ -86,7 +87,7 @@ struct Guide<S> {
 impl<S: Stream> Guide<S> {
     fn new(herd: Arc<Herd>, stream: S, caller: Caller, label: String) -> Self {
         let upgrade = herd.upgrade();
-        let handshake = Handshake::new(Offer::Simple).with_tls(upgrade.mode);
+        let handshake = Handshake::new().with_tls(upgrade.mode);
         Self {
             herd,
             wire: Wire::new(stream),
@@ -107,7 +108,7 @@ impl<S: Stream> Guide<S> {
                 self.wire.send(&bytes).await?;
             }
             match self.handshake.poll_event() {
-                Some(Event::Finished(info, _)) => return self.hand_over(info),
+                Some(Event::Finished(info, agreed)) => return self.hand_over(info, agreed),
                 Some(Event::Closed(end)) => return Err(self.close(end).await),
                 Some(Event::StartTls) => self.start_tls().await?,
                 Some(event) => self.answer(event).await,
@@ -165,7 +166,7 @@ impl<S: Stream> Guide<S> {
         refused.refusal
     }
 
-    fn hand_over(self, info: ExportInfo) -> Result<(), Failed> {
+    fn hand_over(self, info: ExportInfo, agreed: Agreed) -> Result<(), Failed> {
         let Some(opened) = self.opened else {
             return Err(Failed::Left);
         };
@@ -187,6 +188,7 @@ impl<S: Stream> Guide<S> {
                 channel,
                 leftover,
                 info,
+                agreed,
                 peer,
             },
         );

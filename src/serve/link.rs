@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - One task receives and one sends. The channel that they share is borrowed between two awaits
-//!   only, and only the sender takes bytes for the network out of it, so that they keep their order.
+//!   only, and only the sender takes bytes for the network out of it: they keep their order.
 //! - [`Progress::waits`] is told only when nothing that came is left to be read.
 //! - Bytes of an image's mapping are not read by the program, so they can't be encrypted: with TLS
 //!   a session has all reads copied, see [`Link::copies`].

@@ -1,10 +1,10 @@
 //! Sockets, threads and signals: joins protocol and storage, and decides neither.
 //!
 //! - `listen`, `state_dir`, `who`, `catalog`, `demo` and `host` turn options, files and peers into
-//!   checked values; `upgrade` has the certificates, and `reload` reads the config file, and reads it again.
+//!   checked values; `upgrade` has the certificates, and `reload` reads the config file again.
 //! - [`control`] answers `cowherd overlay`, on the socket of a running server or without one.
 //! - `accept` and `connection` are the control plane: one ordinary tokio runtime.
-//! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`,
+//! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`, `link`,
 //!   `succession`, `outbox`, `memory` and `budget` are the data plane: threads with a ring each.
 
 mod accept;
@@ -13,6 +13,7 @@ mod catalog;
 mod connection;
 pub mod control;
 pub mod demo;
+mod describe;
 mod herd;
 mod host;
 mod link;
@@ -22,6 +23,7 @@ mod options;
 mod outbox;
 mod placement;
 mod reload;
+mod reply;
 mod session;
 mod shard;
 pub mod state_dir;
