@@ -5,6 +5,7 @@
 //! - [`serve`] owns sockets, threads and signals; it joins protocol and storage, deciding neither.
 //! - [`access`] decides who may open what.
 //! - [`config`] makes checked values of the config file.
+//! - [`tls`] turns bytes of the network into bytes of the protocol, where both sides want it so.
 //! - [`nbd`] turns bytes into commands and results into bytes. It does no I/O and knows no storage.
 //! - [`export`] makes one disk of an image generation and a client's overlay.
 //! - [`overlay`] holds a client's changed blocks, and the order of writes that keeps them.
@@ -27,4 +28,5 @@ pub mod name;
 pub mod nbd;
 pub mod overlay;
 pub mod serve;
+pub mod tls;
 pub mod units;

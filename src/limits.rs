@@ -162,3 +162,18 @@ pub const CONFIG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Ranges of data of one image that are remembered, at 16 bytes each: enough for a hole every
 /// megabyte of 256 GiB. What lies behind them counts as data.
 pub const IMAGE_DATA_RANGES_MAX: usize = 1 << 18;
+
+/// Extents in one chunk of an answer to BLOCK_STATUS.
+pub const STATUS_EXTENTS_MAX: usize = 8 * 1024;
+
+/// Stretches of a disk that are looked at for one such chunk: many may be alike to a context.
+pub const STATUS_STRETCHES_MAX: usize = 2 * STATUS_EXTENTS_MAX;
+
+/// Bytes of a disk that one answer to BLOCK_STATUS tells of.
+pub const STATUS_BYTES_MAX: u64 = 64 << 30;
+
+const _: () = assert!(
+    STATUS_EXTENTS_MAX <= 1 << 20,
+    "proto.md: \"SHOULD NOT send more than 2^20 status descriptors in a single chunk\""
+);
+const _: () = assert!(STATUS_BYTES_MAX > u32::MAX as u64 && STATUS_BYTES_MAX.is_multiple_of(4096));

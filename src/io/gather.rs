@@ -79,6 +79,11 @@ impl Gather {
         self.push(Segment::Header(header));
     }
 
+    /// Appends bytes that nobody else has.
+    pub fn push_bytes(&mut self, bytes: Vec<u8>) {
+        self.push(Segment::Owned(bytes));
+    }
+
     /// Appends bytes of an image, by address; the kernel reads them when they are sent.
     ///
     /// # Errors
@@ -221,6 +226,7 @@ impl Gather {
 #[derive(Debug)]
 enum Segment {
     Header([u8; 16]),
+    Owned(Vec<u8>),
     Memory {
         address: *const u8,
         len: u64,
@@ -242,6 +248,7 @@ impl Segment {
     fn len(&self) -> u64 {
         match self {
             Self::Header(bytes) => bytes.len() as u64,
+            Self::Owned(bytes) => bytes.len() as u64,
             Self::Memory { len, .. } | Self::Zeros(len) => *len,
         }
     }
@@ -277,6 +284,7 @@ impl Segment {
         let rest = (self.len() - at).min(most);
         let (start, len) = match self {
             Self::Header(bytes) => (bytes.as_ptr().wrapping_add(bytes_of(at)), rest),
+            Self::Owned(bytes) => (bytes.as_ptr().wrapping_add(bytes_of(at)), rest),
             Self::Memory { address, .. } => (address.wrapping_add(bytes_of(at)), rest),
             Self::Zeros(_) => (ZEROS.0.as_ptr(), rest.min(ZEROS.0.len() as u64)),
         };

@@ -16,7 +16,8 @@ use super::host;
 use super::shard::Accepted;
 use crate::access::Caller;
 use crate::limits::HANDSHAKE_TIME;
-use crate::nbd::handshake::{End, Event, Handshake, Offer};
+use crate::nbd::agreed::Agreed;
+use crate::nbd::handshake::{End, Event, Handshake};
 use crate::nbd::{ExportInfo, Refusal};
 
 /// Bytes that one read of a handshake takes at most.
@@ -80,7 +81,7 @@ struct Guide<S> {
 
 impl<S: Stream> Guide<S> {
     fn new(herd: Arc<Herd>, stream: S, caller: Caller, label: String) -> Self {
-        let handshake = Handshake::new(Offer::Simple);
+        let handshake = Handshake::new();
         Self {
             herd,
             stream,
@@ -100,7 +101,7 @@ impl<S: Stream> Guide<S> {
                 self.stream.write_all(&bytes).await?;
             }
             match self.handshake.poll_event() {
-                Some(Event::Finished(info, _)) => return self.hand_over(info),
+                Some(Event::Finished(info, agreed)) => return self.hand_over(info, agreed),
                 Some(Event::Closed(end)) => return Err(self.close(end).await),
                 Some(event) => self.answer(event).await,
                 None => self.receive().await?,
@@ -158,7 +159,7 @@ impl<S: Stream> Guide<S> {
         refused.refusal
     }
 
-    fn hand_over(self, info: ExportInfo) -> Result<(), Failed> {
+    fn hand_over(self, info: ExportInfo, agreed: Agreed) -> Result<(), Failed> {
         let Some(opened) = self.opened else {
             return Err(Failed::Left);
         };
@@ -178,6 +179,7 @@ impl<S: Stream> Guide<S> {
                 socket,
                 leftover,
                 info,
+                agreed,
                 peer,
             },
         );

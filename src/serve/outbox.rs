@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::budget::Budget;
 use super::memory::{SessionMemory, ShardMemory, Since};
+use super::reply::{Part, Reply};
 use super::succession::Progress;
 use crate::export::{Piece, Volume};
 use crate::io::{Gather, OutOfRange, SendError, Socket};
@@ -94,7 +95,7 @@ impl Outbox {
     }
 
     /// Queues the reply of a request that holds `bytes` of its admission.
-    pub(super) fn push(&self, header: [u8; 16], pieces: Vec<Piece>, bytes: u64) {
+    pub(super) fn push(&self, reply: Reply, bytes: u64) {
         let mut pending = self.pending.borrow_mut();
         pending.requests += 1;
         pending.bytes += bytes;
@@ -102,16 +103,31 @@ impl Outbox {
             self.settle(std::mem::take(&mut pending));
             return;
         }
-        pending.gather.push_header(header);
-        for piece in pieces {
-            if self.push_piece(&mut pending.gather, piece).is_err() {
-                // A plan never leaves the image; were it to, the stream could only be cut.
-                debug_assert!(false, "a piece outside its memory");
-                self.break_off();
-                return;
-            }
+        if self.push_parts(&mut pending.gather, reply).is_err() {
+            // A plan never leaves the image; were it to, the stream could only be cut.
+            debug_assert!(false, "a piece outside its memory");
+            self.break_off();
+            return;
         }
         self.wake.notify_one();
+    }
+
+    fn push_parts(&self, gather: &mut Gather, reply: Reply) -> Result<(), OutOfRange> {
+        match reply {
+            Reply::Simple(header, pieces) => {
+                gather.push_header(header);
+                pieces
+                    .into_iter()
+                    .try_for_each(|piece| self.push_piece(gather, piece))
+            }
+            Reply::Chunks(parts) => parts.into_iter().try_for_each(|part| match part {
+                Part::Own(bytes) => {
+                    gather.push_bytes(bytes);
+                    Ok(())
+                }
+                Part::Piece(piece) => self.push_piece(gather, piece),
+            }),
+        }
     }
 
     fn push_piece(&self, gather: &mut Gather, piece: Piece) -> Result<(), OutOfRange> {

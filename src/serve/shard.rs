@@ -24,6 +24,7 @@ use super::volumes::Volumes;
 use crate::disk::RealDisk;
 use crate::io::{self, Pool, Socket};
 use crate::nbd::ExportInfo;
+use crate::nbd::agreed::Agreed;
 use crate::overlay::OpenError;
 use crate::overlay::inspect::View;
 
@@ -37,6 +38,7 @@ pub(super) struct Accepted {
     /// What came behind the handshake.
     pub(super) leftover: Vec<u8>,
     pub(super) info: ExportInfo,
+    pub(super) agreed: Agreed,
     /// For the log.
     pub(super) peer: String,
 }
@@ -325,6 +327,7 @@ impl Shard {
             socket,
             leftover,
             info,
+            agreed,
             peer,
         } = accepted;
         let socket = match prepare(socket) {
@@ -359,7 +362,7 @@ impl Shard {
                     );
                 }
             }
-            let end = session.run(info, &leftover).await;
+            let end = session.run(info, agreed, &leftover).await;
             log_end(&peer, &lease.key, &end);
             shard.sessions.borrow_mut().remove(&id);
             drop(lease);

@@ -49,6 +49,8 @@ pub(crate) const LAYERS: &[Layer] = &[
         of: &[
             "*/wire",
             "access",
+            "tls/channel",
+            "tls/identity",
             "nbd/agreed",
             "nbd/handshake",
             "nbd/session",
@@ -84,6 +86,26 @@ pub(crate) const LAYERS: &[Layer] = &[
             "crate::io",
         ],
         why: "the protocol knows no storage: only serve joins the two",
+    },
+    Layer {
+        of: &["*"],
+        but: &["tls"],
+        values: &[],
+        bans: &["rustls", "x509_parser"],
+        why: "encryption is one small type, so that it can be replaced in one place",
+    },
+    Layer {
+        of: &["tls"],
+        but: &[],
+        values: &[],
+        bans: &[
+            "crate::nbd",
+            "crate::export",
+            "crate::overlay",
+            "crate::io",
+            "crate::serve",
+        ],
+        why: "encryption carries bytes, whatever they are",
     },
     Layer {
         of: &["export", "overlay", "image", "disk", "io"],
