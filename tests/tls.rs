@@ -393,12 +393,12 @@ fn a_secured_connection_that_breaks_harms_nobody() {
     let Some(secure) = Secure::new("required", "") else {
         return;
     };
-    for nth in 0..8_u64 {
+    for nth in 0..8_u8 {
         let mut client = secure.client("a", "disk@a");
         client
             .submit(&Request::read(0, 2 << 20))
             .expect("a request");
-        let payload = vec![nth as u8; 100_000];
+        let payload = vec![nth; 100_000];
         let write = Request::write(0, &payload);
         client.submit(&write).expect("a request");
         drop(client);
