@@ -19,6 +19,9 @@ pub const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
 /// Largest payload of one READ or WRITE, and the maximum block size that is advertised.
 pub const NBD_PAYLOAD_MAX: u32 = 32 * 1024 * 1024;
 
+/// Bytes that are encrypted before the neighbours get their turn.
+pub const TLS_PIECE: usize = 128 * 1024;
+
 /// Smallest request that is promised to work (any byte range does).
 pub const NBD_BLOCK_MIN: u32 = 1;
 
