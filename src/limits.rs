@@ -19,6 +19,9 @@ pub const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
 /// Largest payload of one READ or WRITE, and the maximum block size that is advertised.
 pub const NBD_PAYLOAD_MAX: u32 = 32 * 1024 * 1024;
 
+/// Bytes that are encrypted before the neighbours get their turn.
+pub const TLS_PIECE: usize = 128 * 1024;
+
 /// Smallest request that is promised to work (any byte range does).
 pub const NBD_BLOCK_MIN: u32 = 1;
 
@@ -162,3 +165,18 @@ pub const CONFIG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Ranges of data of one image that are remembered, at 16 bytes each: enough for a hole every
 /// megabyte of 256 GiB. What lies behind them counts as data.
 pub const IMAGE_DATA_RANGES_MAX: usize = 1 << 18;
+
+/// Extents in one chunk of an answer to BLOCK_STATUS.
+pub const STATUS_EXTENTS_MAX: usize = 8 * 1024;
+
+/// Stretches of a disk that are looked at for one such chunk: many may be alike to a context.
+pub const STATUS_STRETCHES_MAX: usize = 2 * STATUS_EXTENTS_MAX;
+
+/// Bytes of a disk that one answer to BLOCK_STATUS tells of.
+pub const STATUS_BYTES_MAX: u64 = 64 << 30;
+
+const _: () = assert!(
+    STATUS_EXTENTS_MAX <= 1 << 20,
+    "proto.md: \"SHOULD NOT send more than 2^20 status descriptors in a single chunk\""
+);
+const _: () = assert!(STATUS_BYTES_MAX > u32::MAX as u64 && STATUS_BYTES_MAX.is_multiple_of(4096));

@@ -59,6 +59,18 @@ impl<'a> Layers<'a> {
         plan(self.map, range).flat_map(move |run| self.stretches_of(run))
     }
 
+    /// Where the bytes of `range` come from: of a hole of the image, from nowhere.
+    pub fn runs(self, range: ByteRange) -> impl Iterator<Item = Run> + 'a {
+        self.stretches(range).map(|Stretch { range, kind }| {
+            let source = match kind {
+                Kind::Image => Source::Image,
+                Kind::Own => Source::Overlay,
+                Kind::Hole | Kind::OwnZero => Source::Zero,
+            };
+            Run { range, source }
+        })
+    }
+
     fn stretches_of(self, run: Run) -> impl Iterator<Item = Stretch> + 'a {
         let mut at = run.range.start();
         std::iter::from_fn(move || {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::plan::{Run, Source, plan};
+use super::plan::{Run, Source};
 use crate::disk::{RealDisk, RealFile};
 use crate::image::Image;
 use crate::io::{self, Buffer, Pool};
@@ -27,6 +27,8 @@ use crate::units::ByteRange;
 
 mod change;
 mod flush;
+
+mod sparse;
 
 /// Why a request failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -72,6 +74,28 @@ pub enum Piece {
 }
 
 impl Piece {
+    /// Bytes of the disk that it is.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Mapped(range) => range.len(),
+            Self::Copied(buffer) => buffer.len() as u64,
+            Self::Zeros(len) => *len,
+        }
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it is known to be zeros.
+    #[must_use]
+    pub const fn is_zeros(&self) -> bool {
+        matches!(self, Self::Zeros(_))
+    }
+
     /// Bytes of memory that the piece holds.
     #[must_use]
     pub fn held(&self) -> u64 {
@@ -133,10 +157,11 @@ impl Volume {
     pub fn read_cached(&self, range: ByteRange) -> Result<Option<Vec<Piece>>, VolumeError> {
         self.check_image()?;
         let Some(overlay) = &self.overlay else {
-            return self.cached_pieces(plan(None, range), None);
+            return self.cached_pieces(self.layers(None).runs(range), None);
         };
         let overlay = overlay.borrow();
-        self.cached_pieces(plan(Some(overlay.map()), range), Some(overlay.data()))
+        let runs = self.layers(Some(overlay.map())).runs(range);
+        self.cached_pieces(runs, Some(overlay.data()))
     }
 
     fn cached_pieces(
@@ -212,13 +237,11 @@ impl Volume {
 
     fn runs(&self, range: ByteRange) -> (Vec<Run>, Option<RealFile>) {
         let Some(overlay) = &self.overlay else {
-            return (plan(None, range).collect(), None);
+            return (self.layers(None).runs(range).collect(), None);
         };
         let overlay = overlay.borrow();
-        (
-            plan(Some(overlay.map()), range).collect(),
-            Some(overlay.data().clone()),
-        )
+        let runs = self.layers(Some(overlay.map())).runs(range);
+        (runs.collect(), Some(overlay.data().clone()))
     }
 
     async fn read_file(&self, file: RealFile, range: ByteRange) -> Result<Buffer, VolumeError> {

@@ -308,8 +308,11 @@ fn payload_of(header: &RequestHeader, agreed: Agreed) -> Result<u64, Violation> 
         // NBD_CMD_WRITE"
         Headers::Simple | Headers::Structured => header.kind == RequestType::WRITE,
         // "the meaning of the *length* field depends on whether *flags* contains
-        // NBD_CMD_FLAG_PAYLOAD_LEN"
-        Headers::Extended => header.flags.contains(CommandFlags::PAYLOAD_LEN),
+        // NBD_CMD_FLAG_PAYLOAD_LEN", and "NBD_CMD_WRITE MUST use the flag". But qemu (seen in
+        // 10.0.2) leaves it out, and sends the payload all the same.
+        Headers::Extended => {
+            header.kind == RequestType::WRITE || header.flags.contains(CommandFlags::PAYLOAD_LEN)
+        }
     };
     if !has_payload {
         return Ok(0);

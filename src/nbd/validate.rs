@@ -77,14 +77,8 @@ fn read(header: &RequestHeader, rules: &Rules) -> Result<Command, Rejection> {
 
 fn write(header: &RequestHeader, rules: &Rules) -> Result<Command, Rejection> {
     writable(rules)?;
-    let payload_flag = rules.agreed.payload_flag();
-    only(header, payload_flag)?;
-    // "With extended headers, the flag MUST be set for NBD_CMD_WRITE"; without it "there is no
-    // payload after the header".
-    if !header.flags.contains(payload_flag) {
-        let why = "a write with extended headers needs the flag PAYLOAD_LEN";
-        return Err(reject(Errno::EINVAL, why));
-    }
+    // A write has a payload with and without the flag: see `session`.
+    only(header, rules.agreed.payload_flag())?;
     // "The server SHOULD return NBD_ENOSPC if it receives a write request including one or more
     // sectors beyond the size of the device."
     let range = inside(header, header.length, rules, Errno::ENOSPC)?;

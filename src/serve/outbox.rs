@@ -7,17 +7,18 @@
 //! - Only [`Outbox::send_all`] writes to the socket.
 
 use std::cell::{Cell, RefCell};
-use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::budget::Budget;
+use super::link::Link;
 use super::memory::{SessionMemory, ShardMemory, Since};
+use super::reply::{Part, Reply};
 use super::succession::Progress;
 use crate::export::{Piece, Volume};
-use crate::io::{Gather, OutOfRange, SendError, Socket};
+use crate::io::{Gather, OutOfRange, SendError};
 use crate::limits::SESSION_REQUESTS_MAX;
 
 /// Replies that go out together.
@@ -31,7 +32,7 @@ struct Batch {
 /// The sending half of a session.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    socket: Socket,
+    link: Link,
     volume: Rc<Volume>,
     pending: RefCell<Batch>,
     /// Something is pending, or the session ends.
@@ -46,13 +47,13 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new(
-        socket: Socket,
+        link: Link,
         volume: Rc<Volume>,
         memory: Rc<ShardMemory>,
         progress: Rc<Progress>,
     ) -> Self {
         Self {
-            socket,
+            link,
             volume,
             pending: RefCell::default(),
             wake: Notify::new(),
@@ -94,7 +95,7 @@ impl Outbox {
     }
 
     /// Queues the reply of a request that holds `bytes` of its admission.
-    pub(super) fn push(&self, header: [u8; 16], pieces: Vec<Piece>, bytes: u64) {
+    pub(super) fn push(&self, reply: Reply, bytes: u64) {
         let mut pending = self.pending.borrow_mut();
         pending.requests += 1;
         pending.bytes += bytes;
@@ -102,16 +103,31 @@ impl Outbox {
             self.settle(std::mem::take(&mut pending));
             return;
         }
-        pending.gather.push_header(header);
-        for piece in pieces {
-            if self.push_piece(&mut pending.gather, piece).is_err() {
-                // A plan never leaves the image; were it to, the stream could only be cut.
-                debug_assert!(false, "a piece outside its memory");
-                self.break_off();
-                return;
-            }
+        if self.push_parts(&mut pending.gather, reply).is_err() {
+            // A plan never leaves the image; were it to, the stream could only be cut.
+            debug_assert!(false, "a piece outside its memory");
+            self.break_off();
+            return;
         }
         self.wake.notify_one();
+    }
+
+    fn push_parts(&self, gather: &mut Gather, reply: Reply) -> Result<(), OutOfRange> {
+        match reply {
+            Reply::Simple(header, pieces) => {
+                gather.push_header(header);
+                pieces
+                    .into_iter()
+                    .try_for_each(|piece| self.push_piece(gather, piece))
+            }
+            Reply::Chunks(parts) => parts.into_iter().try_for_each(|part| match part {
+                Part::Own(bytes) => {
+                    gather.push_bytes(bytes);
+                    Ok(())
+                }
+                Part::Piece(piece) => self.push_piece(gather, piece),
+            }),
+        }
     }
 
     fn push_piece(&self, gather: &mut Gather, piece: Piece) -> Result<(), OutOfRange> {
@@ -140,7 +156,7 @@ impl Outbox {
             let mut batch = std::mem::take(&mut *self.pending.borrow_mut());
             if batch.requests > 0 {
                 self.sending.begin();
-                if let Err(error) = self.socket.send(&mut batch.gather).await {
+                if let Err(error) = self.link.send(&mut batch.gather).await {
                     self.report(&error);
                     self.break_off();
                 }
@@ -182,8 +198,7 @@ impl Outbox {
     /// Ends the connection at once; replies that come after go nowhere.
     pub(super) fn break_off(&self) {
         self.broken.set(true);
-        // A socket that is closed already is as good.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        self.link.cut();
         self.wake.notify_one();
     }
 

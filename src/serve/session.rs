@@ -10,15 +10,18 @@
 
 use std::rc::Rc;
 
+use super::describe;
+use super::link::Link;
 use super::memory::ShardMemory;
 use super::outbox::Outbox;
+use super::reply::{Fault, Replies};
 use super::succession::Progress;
-use crate::export::{Piece, Volume, VolumeError};
-use crate::io::{self, Pool, ReceiveBuffer, Socket};
+use crate::export::extents::Layers;
+use crate::export::{Volume, VolumeError};
+use crate::io::{self, Pool, ReceiveBuffer};
 use crate::nbd::ExportInfo;
-use crate::nbd::agreed::Agreed;
+use crate::nbd::agreed::{Agreed, Contexts, Headers};
 use crate::nbd::session::{self, Command, Cookie, Event};
-use crate::nbd::wire::{Errno, SimpleReply};
 use crate::units::ByteRange;
 
 mod change;
@@ -49,42 +52,51 @@ pub(super) enum End {
 /// What a session works with.
 #[derive(Debug)]
 pub(super) struct Session {
-    socket: Socket,
+    link: Link,
     volume: Rc<Volume>,
     outbox: Rc<Outbox>,
     pool: Pool,
     progress: Rc<Progress>,
+    replies: Replies,
     turn: u32,
 }
 
 impl Session {
     pub(super) fn new(
-        socket: Socket,
+        link: Link,
         volume: Rc<Volume>,
         pool: Pool,
         memory: &Rc<ShardMemory>,
         progress: Rc<Progress>,
     ) -> Self {
         let (ours, theirs) = (Rc::clone(&volume), Rc::clone(memory));
-        let outbox = Outbox::new(socket.clone(), ours, theirs, Rc::clone(&progress));
+        let outbox = Outbox::new(link.clone(), ours, theirs, Rc::clone(&progress));
         let outbox = Rc::new(outbox);
         memory.join(&outbox);
         Self {
-            socket,
+            link,
             volume,
             outbox,
             pool,
             progress,
+            replies: Replies::new(Headers::Simple),
             turn: 0,
         }
     }
 
     /// Serves the session to its end; `leftover` came with the handshake.
-    pub(super) async fn run(mut self, info: ExportInfo, leftover: &[u8]) -> End {
+    pub(super) async fn run(mut self, info: ExportInfo, agreed: Agreed, leftover: &[u8]) -> End {
+        self.replies = Replies::new(agreed.headers);
+        if agreed.headers.have_chunks() {
+            self.volume.look_for_holes();
+        }
         let outbox = Rc::clone(&self.outbox);
         let sender = io::spawn(async move { outbox.send_all().await });
         let end = self
-            .receive_all(info, ReceiveBuffer::with_leftover(leftover))
+            .receive_all(
+                session::Session::new(info, agreed),
+                ReceiveBuffer::with_leftover(leftover),
+            )
             .await;
         // What comes after, the answers, changes nothing on the disk.
         self.progress.ends();
@@ -96,12 +108,15 @@ impl Session {
         self.outbox.close();
         // The task can't panic; were it to, the session is over all the same.
         let _ = sender.await;
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        self.link.close().await;
         end
     }
 
-    async fn receive_all(&mut self, info: ExportInfo, mut buffer: ReceiveBuffer) -> End {
-        let mut session = session::Session::new(info, Agreed::default());
+    async fn receive_all(
+        &mut self,
+        mut session: session::Session,
+        mut buffer: ReceiveBuffer,
+    ) -> End {
         loop {
             let (used, event) = match session.handle_bytes(buffer.filled()) {
                 Ok(step) => step,
@@ -112,7 +127,7 @@ impl Session {
                 None => self.receive(&mut buffer).await,
                 Some(Event::Disconnect) => return End::Disconnected,
                 Some(Event::Reject(cookie, rejection)) => {
-                    self.reject(cookie, rejection.errno).await
+                    self.reject(cookie, rejection.into()).await
                 }
                 Some(Event::Command(cookie, Command::Write { range, fua })) => {
                     let outcome = self.write(cookie, range, fua, &mut buffer).await;
@@ -129,15 +144,11 @@ impl Session {
 
     async fn receive(&mut self, buffer: &mut ReceiveBuffer) -> Result<(), End> {
         self.turn = 0;
-        self.progress.waits();
-        let (result, back) = self.socket.receive(std::mem::take(buffer)).await;
+        let (result, back) = self.link.receive(std::mem::take(buffer)).await;
         *buffer = back;
         match result {
             Ok(0) => Err(End::Closed),
-            Ok(count) => {
-                self.progress.received(count as u64);
-                Ok(())
-            }
+            Ok(_) => Ok(()),
             Err(error) => Err(End::Failed(error)),
         }
     }
@@ -149,15 +160,14 @@ impl Session {
         Ok(())
     }
 
-    async fn reject(&self, cookie: Cookie, errno: Errno) -> Result<(), End> {
+    async fn reject(&self, cookie: Cookie, fault: Fault) -> Result<(), End> {
         self.outbox.admit(0).await;
-        self.reply(cookie, Err(errno));
+        self.reply(cookie, Err(fault));
         Ok(())
     }
 
-    fn reply(&self, cookie: Cookie, result: Result<(), Errno>) {
-        self.outbox
-            .push(SimpleReply::new(cookie, result).to_bytes(), Vec::new(), 0);
+    fn reply(&self, cookie: Cookie, result: Result<(), Fault>) {
+        self.outbox.push(self.replies.of(cookie, result), 0);
     }
 
     /// Lets the neighbours have their turn, now and then.
@@ -172,7 +182,7 @@ impl Session {
     async fn execute(&mut self, cookie: Cookie, command: Command) -> Result<(), End> {
         self.take_turn().await;
         match command {
-            Command::Read { range, .. } => self.read(cookie, range).await,
+            Command::Read { range, in_one } => self.read(cookie, range, in_one).await,
             Command::Flush => {
                 self.outbox.admit(0).await;
                 self.flush_then_reply(cookie);
@@ -198,62 +208,93 @@ impl Session {
                 self.volume.prefetch(range);
                 self.reply(cookie, Ok(()));
             }
-            // No context was agreed on, so that none of the latter comes.
-            Command::Write { .. } | Command::BlockStatus { .. } => {}
+            Command::BlockStatus {
+                range,
+                contexts,
+                only_one,
+            } => self.describe(cookie, range, contexts, only_one).await,
+            Command::Write { .. } => {}
         }
         Ok(())
     }
 
-    async fn read(&self, cookie: Cookie, range: ByteRange) {
+    async fn read(&self, cookie: Cookie, range: ByteRange, in_one: bool) {
         self.outbox.wait_for_room().await;
+        if self.link.copies() {
+            return self.read_beside(cookie, range, in_one).await;
+        }
         match self.volume.read_cached(range) {
             Ok(Some(pieces)) => {
-                let held = pieces.iter().map(Piece::held).sum();
+                let reply = self.replies.read(cookie, range, in_one, pieces);
+                let held = reply.held();
                 self.outbox.admit(0).await;
                 self.outbox.charge(held);
-                let header = SimpleReply::new(cookie, Ok(())).to_bytes();
-                self.outbox.push(header, pieces, held);
+                self.outbox.push(reply, held);
             }
-            Ok(None) => self.read_beside(cookie, range).await,
+            Ok(None) => self.read_beside(cookie, range, in_one).await,
             Err(error) => {
                 self.outbox.admit(0).await;
-                self.reply(cookie, Err(errno(&error)));
+                self.reply(cookie, Err((&error).into()));
             }
         }
     }
 
     /// A read that has to wait for a disk: others go on meanwhile.
-    async fn read_beside(&self, cookie: Cookie, range: ByteRange) {
+    async fn read_beside(&self, cookie: Cookie, range: ByteRange, in_one: bool) {
         self.outbox.admit(range.len()).await;
         let (volume, outbox) = (Rc::clone(&self.volume), Rc::clone(&self.outbox));
+        let replies = self.replies;
         drop(io::spawn(async move {
-            let (result, pieces) = match volume.read(range).await {
-                Ok(pieces) => (Ok(()), pieces),
-                Err(error) => (Err(errno(&error)), Vec::new()),
+            let reply = match volume.read(range).await {
+                Ok(pieces) => replies.read(cookie, range, in_one, pieces),
+                Err(error) => replies.of(cookie, Err((&error).into())),
             };
-            outbox.push(
-                SimpleReply::new(cookie, result).to_bytes(),
-                pieces,
-                range.len(),
-            );
+            // Chunks may be more than the data that they hold.
+            let more = reply.held().saturating_sub(range.len());
+            outbox.charge(more);
+            outbox.push(reply, range.len() + more);
         }));
+    }
+
+    /// Describes blocks. The holes of the image may have to be found first: beside.
+    async fn describe(&self, cookie: Cookie, range: ByteRange, contexts: Contexts, only_one: bool) {
+        self.outbox.wait_for_room().await;
+        self.outbox.admit(0).await;
+        let (volume, outbox) = (Rc::clone(&self.volume), Rc::clone(&self.outbox));
+        let replies = self.replies;
+        let answer = async move {
+            volume.with_holes().await;
+            let reach = describe::within_reach(range);
+            let tell = |context| {
+                let stretches = |layers: Layers<'_>| {
+                    describe::extents(context, layers.stretches(reach), only_one)
+                };
+                Ok((context, volume.describe(stretches)?))
+            };
+            let told: Result<Vec<_>, VolumeError> = contexts.iter().map(tell).collect();
+            let reply = match told {
+                Ok(told) => replies.status(cookie, &told),
+                Err(error) => replies.of(cookie, Err((&error).into())),
+            };
+            let held = reply.held();
+            outbox.charge(held);
+            outbox.push(reply, held);
+        };
+        if self.volume.image().known_holes().is_some() {
+            answer.await;
+            // That was much work, perhaps: the neighbours have their turn.
+            io::yield_now().await;
+        } else {
+            drop(io::spawn(answer));
+        }
     }
 
     fn flush_then_reply(&self, cookie: Cookie) {
         let (volume, outbox) = (Rc::clone(&self.volume), Rc::clone(&self.outbox));
+        let replies = self.replies;
         drop(io::spawn(async move {
-            let result = volume.flush().await.map_err(|error| errno(&error));
-            outbox.push(SimpleReply::new(cookie, result).to_bytes(), Vec::new(), 0);
+            let result = volume.flush().await.map_err(|error| (&error).into());
+            outbox.push(replies.of(cookie, result), 0);
         }));
-    }
-}
-
-/// The error number that tells a client why.
-fn errno(error: &VolumeError) -> Errno {
-    match error {
-        VolumeError::NoSpace => Errno::ENOSPC,
-        VolumeError::ReadOnly => Errno::EPERM,
-        VolumeError::ImageChanged | VolumeError::Poisoned(_) => Errno::EIO,
-        VolumeError::Io(error) => Errno::of_io(error.kind()),
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 
 use super::catalog::{Target, VolumeKey};
+use super::link::Link;
 use super::memory::ShardMemory;
 use super::placement::Placement;
 use super::session::{End, Session};
@@ -24,8 +25,10 @@ use super::volumes::Volumes;
 use crate::disk::RealDisk;
 use crate::io::{self, Pool, Socket};
 use crate::nbd::ExportInfo;
+use crate::nbd::agreed::Agreed;
 use crate::overlay::OpenError;
 use crate::overlay::inspect::View;
+use crate::tls::Channel;
 
 /// A peer that is silent this long is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -34,9 +37,12 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) socket: OwnedFd,
+    /// Where it is encrypted.
+    pub(super) channel: Option<Channel>,
     /// What came behind the handshake.
     pub(super) leftover: Vec<u8>,
     pub(super) info: ExportInfo,
+    pub(super) agreed: Agreed,
     /// For the log.
     pub(super) peer: String,
 }
@@ -323,8 +329,10 @@ impl Shard {
         };
         let Accepted {
             socket,
+            channel,
             leftover,
             info,
+            agreed,
             peer,
         } = accepted;
         let socket = match prepare(socket) {
@@ -347,7 +355,8 @@ impl Shard {
             peer: peer.clone(),
             elder,
         });
-        let session = Session::new(socket, volume, self.pool.clone(), &self.memory, progress);
+        let link = Link::new(socket, channel, Rc::clone(&progress));
+        let session = Session::new(link, volume, self.pool.clone(), &self.memory, progress);
         let shard = Rc::clone(self);
         drop(io::spawn(async move {
             tracing::info!("{peer} uses {}", lease.key);
@@ -359,7 +368,7 @@ impl Shard {
                     );
                 }
             }
-            let end = session.run(info, &leftover).await;
+            let end = session.run(info, agreed, &leftover).await;
             log_end(&peer, &lease.key, &end);
             shard.sessions.borrow_mut().remove(&id);
             drop(lease);

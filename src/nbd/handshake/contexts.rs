@@ -107,7 +107,7 @@ impl AnswerContexts {
         if let Err(refusal) = answer {
             output.refuse(
                 self.option,
-                self.terms.tls.kind_of(refusal),
+                self.terms.tls.kind_of(refusal, self.option),
                 refusal.message(),
             );
             return self.terms.next_option();

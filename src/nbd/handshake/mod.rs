@@ -22,15 +22,6 @@ use super::{ExportInfo, Refusal};
 use output::Output;
 use states::{AwaitClientFlags, State};
 
-/// What a client may agree on with us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offer {
-    /// Simple replies only.
-    Simple,
-    /// All that there is.
-    Everything,
-}
-
 /// How a server goes about TLS: "it MUST be consistent in its mode of operation across the lifespan
 /// of a single TCP connection".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,13 +113,19 @@ pub struct Handshake {
     output: Output,
 }
 
+impl Default for Handshake {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Handshake {
     /// A new connection; the greeting is ready to be sent.
     #[must_use]
-    pub fn new(offer: Offer) -> Self {
+    pub fn new() -> Self {
         Self {
             state: State::ClientFlags(AwaitClientFlags::new()),
-            output: Output::new(&GREETING, offer),
+            output: Output::new(&GREETING),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a handshake sends and tells, in the order in which it comes about.
 
 use super::states::State;
-use super::{End, Event, Offer, TlsMode, Violation};
+use super::{End, Event, TlsMode, Violation};
 use crate::nbd::wire::{OptionCode, OptionReply, ReplyType};
 
 /// What is to be sent and told, and what all states have to know.
@@ -10,17 +10,15 @@ pub(super) struct Output {
     pub(super) bytes: Vec<u8>,
     event: Option<Event>,
     pub(super) shutting_down: bool,
-    pub(super) offer: Offer,
     pub(super) tls: TlsMode,
 }
 
 impl Output {
-    pub(super) fn new(first: &[u8], offer: Offer) -> Self {
+    pub(super) fn new(first: &[u8]) -> Self {
         Self {
             bytes: first.to_vec(),
             event: None,
             shutting_down: false,
-            offer,
             tls: TlsMode::Off,
         }
     }

@@ -15,7 +15,7 @@ use super::gather::{FixedBytes, Payload, Unwanted};
 use super::output::Output;
 use super::terms::{Negotiated, Terms};
 use super::upgrade::{self, Tls, Upgrade};
-use super::{End, Event, Listing, Offer, Violation};
+use super::{End, Event, Listing, Violation};
 use crate::limits::{NBD_OPTION_MAX, NBD_OPTIONS_PER_HANDSHAKE, NBD_STRING_MAX};
 use crate::nbd::agreed::{Agreed, Headers};
 use crate::nbd::wire::{
@@ -136,7 +136,6 @@ impl AwaitOption {
 
 fn begin_option(terms: Terms, header: OptionHeader, output: &mut Output) -> State {
     let refuse = |terms, kind, why| SkipData::refuse(terms, header, kind, why);
-    let unknown = "this server does not know the option";
     match header.code {
         OptionCode::ABORT => SkipData::begin(terms, header, AfterSkip::Abort),
         // "SHOULD error further options received (other than an NBD_OPT_ABORT) with
@@ -161,15 +160,18 @@ fn begin_option(terms: Terms, header: OptionHeader, output: &mut Output) -> Stat
             refuse(terms, ReplyType::ERR_INVALID, "the option takes no data")
         }
         OptionCode::LIST => output.ask(Event::List, State::List(AnswerList { terms })),
-        // NBD_REP_ERR_UNSUP: "The option sent by the client is unknown by this server
-        // implementation".
-        _ if output.offer == Offer::Simple => refuse(terms, ReplyType::ERR_UNSUP, unknown),
         OptionCode::STRUCTURED_REPLY => use_structured(terms, output),
         OptionCode::EXTENDED_HEADERS => use_extended(terms, output),
         OptionCode::LIST_META_CONTEXT | OptionCode::SET_META_CONTEXT => {
             ReadContexts::begin(terms, header)
         }
-        _ => refuse(terms, ReplyType::ERR_UNSUP, unknown),
+        // NBD_REP_ERR_UNSUP: "The option sent by the client is unknown by this server
+        // implementation".
+        _ => refuse(
+            terms,
+            ReplyType::ERR_UNSUP,
+            "this server does not know the option",
+        ),
     }
 }
 
@@ -360,7 +362,7 @@ impl AnswerList {
             Err(refusal) => {
                 output.refuse(
                     OptionCode::LIST,
-                    self.terms.tls.kind_of(refusal),
+                    self.terms.tls.kind_of(refusal, OptionCode::LIST),
                     refusal.message(),
                 );
                 return self.terms.next_option();
@@ -442,7 +444,9 @@ fn describe(
     let info = match answer {
         Ok(info) => info,
         // NBD_REP_ERR_UNKNOWN: "In this case, the server SHOULD NOT send NBD_REP_INFO replies."
-        Err(refusal) => return output.refuse(option, tls.kind_of(refusal), refusal.message()),
+        Err(refusal) => {
+            return output.refuse(option, tls.kind_of(refusal, option), refusal.message());
+        }
     };
     // "the server MUST send at least one NBD_REP_INFO, with an NBD_INFO_EXPORT information type"
     let size = info.size;

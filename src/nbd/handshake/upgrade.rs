@@ -55,10 +55,16 @@ impl Tls {
         }
     }
 
-    /// The error reply that carries a refusal of an export.
-    pub(super) const fn kind_of(self, refusal: &Refusal) -> ReplyType {
+    /// The error reply to `option` that carries a refusal of an export.
+    pub(super) fn kind_of(self, refusal: &Refusal, option: OptionCode) -> ReplyType {
+        // "The server MUST NOT send `NBD_REP_ERR_TLS_REQD` in response to any option other than
+        // `NBD_OPT_INFO`, `NBD_OPT_GO` and `NBD_OPT_EXPORT_NAME`".
+        let may_ask_for_tls = matches!(option, OptionCode::INFO | OptionCode::GO);
         match (refusal, self) {
-            (Refusal::TlsRequired(_), Self::Off | Self::Barred | Self::On) => ReplyType::ERR_POLICY,
+            (Refusal::TlsRequired(_), Self::Possible | Self::Missing) if may_ask_for_tls => {
+                ReplyType::ERR_TLS_REQD
+            }
+            (Refusal::TlsRequired(_), _) => ReplyType::ERR_POLICY,
             _ => refusal.reply_type(),
         }
     }

@@ -41,6 +41,10 @@ macro_rules! wire_number {
         impl $name {
             $($(#[$value_doc])* pub const $value_name: Self = Self($value);)+
 
+            /// The values that have a name, and their names.
+            pub const NAMED: &'static [(&'static str, Self)] =
+                &[$((stringify!($value_name), Self::$value_name),)+];
+
             /// The value of the number `raw`, be it known or not.
             #[must_use]
             pub const fn from_wire(raw: $int) -> Self {
@@ -78,6 +82,10 @@ macro_rules! wire_flags {
             /// No flag at all.
             pub const NONE: Self = Self(0);
             $($(#[$flag_doc])* pub const $flag: Self = Self(1 << $bit);)+
+
+            /// The flags that have a name, and their names.
+            pub const NAMED: &'static [(&'static str, Self)] =
+                &[$((stringify!($flag), Self::$flag),)+];
 
             /// The flags of the number `raw`, be they known or not.
             #[must_use]

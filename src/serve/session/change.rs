@@ -3,13 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::{End, Session, errno};
+use super::{End, Session};
 use crate::export::{Volume, VolumeError};
 use crate::io::{self, Buffer, ReceiveBuffer};
 use crate::limits::{DIRECT_PAYLOAD_MIN, WRITE_PIECE};
 use crate::nbd::session::Cookie;
-use crate::nbd::wire::SimpleReply;
 use crate::serve::outbox::Outbox;
+use crate::serve::reply::Replies;
 use crate::units::ByteRange;
 
 /// The answer that a change will get.
@@ -19,6 +19,7 @@ struct Answer {
     fua: bool,
     volume: Rc<Volume>,
     outbox: Rc<Outbox>,
+    replies: Replies,
 }
 
 impl Answer {
@@ -27,9 +28,8 @@ impl Answer {
         if self.fua && result.is_ok() {
             result = self.volume.flush().await;
         }
-        let result = result.map_err(|error| errno(&error));
-        let header = SimpleReply::new(self.cookie, result).to_bytes();
-        self.outbox.push(header, Vec::new(), 0);
+        let result = result.map_err(|error| (&error).into());
+        self.outbox.push(self.replies.of(self.cookie, result), 0);
     }
 }
 
@@ -75,6 +75,7 @@ impl Session {
             fua,
             volume: Rc::clone(&self.volume),
             outbox: Rc::clone(&self.outbox),
+            replies: self.replies,
         }
     }
 
@@ -172,16 +173,11 @@ impl Session {
         if rest.is_empty() {
             return (Ok(()), buffer);
         }
-        let count = rest.len() as u64;
-        self.progress.waits();
-        let (outcome, buffer) = self.socket.receive_exact(buffer, rest).await;
+        let (outcome, buffer) = self.link.receive_exact(buffer, rest).await;
         let outcome = match outcome {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(End::Closed),
             Err(error) => Err(End::Failed(error)),
-            Ok(()) => {
-                self.progress.received(count);
-                Ok(())
-            }
+            Ok(()) => Ok(()),
         };
         (outcome, buffer)
     }

@@ -18,13 +18,17 @@ pub(crate) mod command {
     pub(crate) const TRIM: u16 = 4;
     pub(crate) const CACHE: u16 = 5;
     pub(crate) const WRITE_ZEROES: u16 = 6;
+    pub(crate) const BLOCK_STATUS: u16 = 7;
 }
 
 /// Command flags, and below them the transmission flags.
 pub(crate) mod flag {
     pub(crate) const FUA: u16 = 1;
     pub(crate) const NO_HOLE: u16 = 2;
+    pub(crate) const DF: u16 = 4;
+    pub(crate) const REQ_ONE: u16 = 8;
     pub(crate) const FAST_ZERO: u16 = 16;
+    pub(crate) const PAYLOAD_LEN: u16 = 32;
 
     pub(crate) const HAS_FLAGS: u16 = 1;
     pub(crate) const READ_ONLY: u16 = 1 << 1;
@@ -32,8 +36,10 @@ pub(crate) mod flag {
     pub(crate) const SEND_FUA: u16 = 1 << 3;
     pub(crate) const SEND_TRIM: u16 = 1 << 5;
     pub(crate) const SEND_WRITE_ZEROES: u16 = 1 << 6;
+    pub(crate) const SEND_DF: u16 = 1 << 7;
     pub(crate) const CAN_MULTI_CONN: u16 = 1 << 8;
     pub(crate) const SEND_CACHE: u16 = 1 << 10;
+    pub(crate) const BLOCK_STATUS_PAYLOAD: u16 = 1 << 12;
 }
 
 /// The error numbers of the protocol.

@@ -275,3 +275,30 @@ and colon\""
         ),
     );
 }
+
+#[test]
+fn of_an_export_that_needs_tls_only_info_and_go_may_say_so() {
+    let mut driver = Driver::new();
+    driver.handshake = Handshake::new().with_tls(TlsMode::Selective);
+    let secret = |code| contexts(code, "secret", &[]);
+    let options = [
+        structured(),
+        secret(OptionCode::LIST_META_CONTEXT),
+        secret(OptionCode::SET_META_CONTEXT),
+        go("secret"),
+    ];
+    driver.receive(&[hello(true), options.concat()].concat());
+    let replies: Vec<_> = driver
+        .transcript
+        .iter()
+        .filter(|line| line.contains("ERR_"))
+        .collect();
+    assert_eq!(
+        replies,
+        [
+            "< LIST_META_CONTEXT ERR_POLICY \"only over TLS\"",
+            "< SET_META_CONTEXT ERR_POLICY \"only over TLS\"",
+            "< GO ERR_TLS_REQD \"only over TLS\"",
+        ]
+    );
+}

@@ -60,7 +60,7 @@ fn open(name: &str) -> Result<ExportInfo, Refusal> {
 impl Driver {
     fn new() -> Self {
         Self {
-            handshake: Handshake::new(Offer::Everything),
+            handshake: Handshake::new(),
             received: Vec::new(),
             transcript: Vec::new(),
         }

@@ -9,7 +9,7 @@ fn abort() -> Vec<u8> {
 
 #[test]
 fn the_greeting_is_ready_at_once() {
-    let mut handshake = Handshake::new(Offer::Everything);
+    let mut handshake = Handshake::new();
     assert_eq!(handshake.poll_transmit(), Some(GREETING.to_vec()));
     assert_eq!(handshake.poll_transmit(), None);
     assert_eq!(handshake.poll_event(), None);

@@ -5,7 +5,7 @@ use crate::nbd::cut_stream::cut;
 use proptest::prelude::*;
 
 fn started() -> Handshake {
-    let mut handshake = Handshake::new(Offer::Everything);
+    let mut handshake = Handshake::new();
     assert_eq!(handshake.poll_transmit(), Some(GREETING.to_vec()));
     assert_eq!(handshake.handle_bytes(&hello(true)), 4);
     handshake

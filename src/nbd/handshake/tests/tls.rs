@@ -7,7 +7,7 @@ const STARTTLS: OptionCode = OptionCode::STARTTLS;
 /// A driver in this mode, greeted by a client of today.
 fn driver(mode: TlsMode) -> Driver {
     let mut driver = Driver::new();
-    driver.handshake = Handshake::new(Offer::Everything).with_tls(mode);
+    driver.handshake = Handshake::new().with_tls(mode);
     driver.receive(&hello(true));
     driver
 }
@@ -171,7 +171,7 @@ fn an_export_for_tls_only_says_so_before_tls_and_never_after() {
 fn a_client_without_fixed_newstyle_gets_no_tls() {
     let greeted = |mode| {
         let mut driver = Driver::new();
-        driver.handshake = Handshake::new(Offer::Everything).with_tls(mode);
+        driver.handshake = Handshake::new().with_tls(mode);
         driver.receive(&0_u32.to_be_bytes());
         driver
             .receives(&[option(STARTTLS, b""), go("secret")])
