@@ -31,6 +31,12 @@ pub const NBD_BLOCK_PREFERRED: u32 = 4096;
 /// Connections waiting to be accepted: a whole room powers on at once.
 pub const LISTEN_BACKLOG: u32 = 4096;
 
+/// Connections at a time, in their handshakes and past them.
+pub const CONNECTIONS_MAX: usize = 16 * 1024;
+
+/// Of these, from one address; of IPv6, from one network of 64 bits.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1024;
+
 /// Handshakes under way at a time.
 pub const HANDSHAKES_MAX: usize = 4096;
 
@@ -93,6 +99,8 @@ const _: () = assert!(
     "one request must always fit"
 );
 const _: () = assert!(SHARD_BYTES_MAX >= SESSION_BYTES_MAX);
+const _: () = assert!(CONNECTIONS_PER_ADDRESS_MAX < HANDSHAKES_MAX);
+const _: () = assert!(HANDSHAKES_MAX < CONNECTIONS_MAX);
 const _: () = assert!(NBD_OPTION_MAX > NBD_STRING_MAX + 6 + 2 * 1024);
 const _: () = assert!(DIRECT_PAYLOAD_MIN < RECEIVE_BUFFER && WRITE_PIECE > RECEIVE_BUFFER);
 const _: () = assert!(FREE_PIECE.is_multiple_of(crate::units::BLOCK_SIZE) && FREE_RUNS > 0);

@@ -209,34 +209,191 @@ fn tidied(roff: &[u8]) -> String {
 
 /// The bounds that a user can run into, as rows of a tbl(1) table.
 fn limits_table() -> String {
-    let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
-    let eib = |bytes: u64| format!("{} EiB", bytes >> 60);
-    let seconds = |time: std::time::Duration| format!("{} s", time.as_secs());
-    [
-        ("Largest request", mib(limits::NBD_PAYLOAD_MAX.into())),
-        ("Largest disk", eib(limits::DISK_SIZE_MAX)),
-        ("Handshakes at a time", limits::HANDSHAKES_MAX.to_string()),
-        (
-            "Requests in flight for each connection",
-            limits::SESSION_REQUESTS_MAX.to_string(),
-        ),
-        (
-            "Bytes in flight for each connection",
-            mib(limits::SESSION_BYTES_MAX),
-        ),
-        (
-            "Bytes in flight for each shard",
-            mib(limits::SHARD_BYTES_MAX),
-        ),
-        ("Shards", limits::SHARDS_MAX.to_string()),
-        ("Time for a handshake", seconds(limits::HANDSHAKE_TIME)),
-        (
-            "Options in a handshake",
-            limits::NBD_OPTIONS_PER_HANDSHAKE.to_string(),
-        ),
-    ]
-    .map(|(what, bound)| format!("{what}\t{bound}"))
-    .join("\n")
+    let rows = SHOWN.iter().map(|(what, _, bound)| {
+        let bound = match *bound {
+            Count(count) => count.to_string(),
+            Bytes(bytes) => size(bytes),
+            Time(time) => format!("{} s", time.as_secs()),
+        };
+        format!("{what}\t{bound}")
+    });
+    rows.collect::<Vec<_>>().join("\n")
+}
+
+fn size(bytes: u64) -> String {
+    let units = [(60, "EiB"), (30, "GiB"), (20, "MiB"), (10, "KiB"), (0, "B")];
+    let fits = |(shift, _): &&(u32, _)| bytes >> shift << shift == bytes && bytes >> shift > 0;
+    let (shift, unit) = units.iter().find(fits).unwrap();
+    format!("{} {unit}", bytes >> shift)
+}
+
+enum Bound {
+    Count(usize),
+    Bytes(u64),
+    Time(std::time::Duration),
+}
+
+use Bound::{Bytes, Count, Time};
+
+/// The bounds that a user can run into: what they are called in the page and in `limits`.
+const SHOWN: &[(&str, &str, Bound)] = &[
+    (
+        "Largest request",
+        "NBD_PAYLOAD_MAX",
+        Bytes(limits::NBD_PAYLOAD_MAX as u64),
+    ),
+    (
+        "Largest disk",
+        "DISK_SIZE_MAX",
+        Bytes(limits::DISK_SIZE_MAX),
+    ),
+    ("Shards", "SHARDS_MAX", Count(limits::SHARDS_MAX)),
+    (
+        "Longest name of an image or a client, in bytes",
+        "NAME_MAX",
+        Count(limits::NAME_MAX),
+    ),
+    (
+        "Connections",
+        "CONNECTIONS_MAX",
+        Count(limits::CONNECTIONS_MAX),
+    ),
+    (
+        "Connections from one address",
+        "CONNECTIONS_PER_ADDRESS_MAX",
+        Count(limits::CONNECTIONS_PER_ADDRESS_MAX),
+    ),
+    (
+        "Connections that wait to be accepted",
+        "LISTEN_BACKLOG",
+        Count(limits::LISTEN_BACKLOG as usize),
+    ),
+    (
+        "Handshakes at a time",
+        "HANDSHAKES_MAX",
+        Count(limits::HANDSHAKES_MAX),
+    ),
+    (
+        "Time for a handshake",
+        "HANDSHAKE_TIME",
+        Time(limits::HANDSHAKE_TIME),
+    ),
+    (
+        "Options in a handshake",
+        "NBD_OPTIONS_PER_HANDSHAKE",
+        Count(limits::NBD_OPTIONS_PER_HANDSHAKE as usize),
+    ),
+    (
+        "Data of an option",
+        "NBD_OPTION_MAX",
+        Bytes(limits::NBD_OPTION_MAX as u64),
+    ),
+    (
+        "Longest string of the protocol",
+        "NBD_STRING_MAX",
+        Bytes(limits::NBD_STRING_MAX as u64),
+    ),
+    (
+        "Requests in flight for each connection",
+        "SESSION_REQUESTS_MAX",
+        Count(limits::SESSION_REQUESTS_MAX),
+    ),
+    (
+        "Bytes in flight for each connection",
+        "SESSION_BYTES_MAX",
+        Bytes(limits::SESSION_BYTES_MAX),
+    ),
+    (
+        "Of these, shared with nobody",
+        "SESSION_BYTES_OWN",
+        Bytes(limits::SESSION_BYTES_OWN),
+    ),
+    (
+        "Bytes in flight for each shard",
+        "SHARD_BYTES_MAX",
+        Bytes(limits::SHARD_BYTES_MAX),
+    ),
+    (
+        "Time without taking replies, where others wait for that",
+        "STALL_TIME",
+        Time(limits::STALL_TIME),
+    ),
+    (
+        "Time for a clean stop",
+        "DRAIN_TIME",
+        Time(limits::DRAIN_TIME),
+    ),
+    (
+        "Extents in a status",
+        "STATUS_EXTENTS_MAX",
+        Count(limits::STATUS_EXTENTS_MAX),
+    ),
+    (
+        "Bytes that a status describes",
+        "STATUS_BYTES_MAX",
+        Bytes(limits::STATUS_BYTES_MAX),
+    ),
+    (
+        "Config file",
+        "CONFIG_BYTES_MAX",
+        Bytes(limits::CONFIG_BYTES_MAX),
+    ),
+    (
+        "Connections to the control socket",
+        "CONTROL_CONNECTIONS_MAX",
+        Count(limits::CONTROL_CONNECTIONS_MAX),
+    ),
+    (
+        "Time for a request there",
+        "CONTROL_REQUEST_TIME",
+        Time(limits::CONTROL_REQUEST_TIME),
+    ),
+];
+
+/// What no user runs into: how the work is cut, kept and repeated.
+const INNER: &[&str] = &[
+    "TLS_PIECE",
+    "NBD_BLOCK_MIN",
+    "NBD_BLOCK_PREFERRED",
+    "RECEIVE_BUFFER",
+    "DIRECT_PAYLOAD_MIN",
+    "WRITE_PIECE",
+    "FREE_PIECE",
+    "FREE_RUNS",
+    "INLINE_READ_MAX",
+    "GATHER_SEGMENTS_MAX",
+    "GATHER_BYTES_MAX",
+    "IMAGE_CHECK_EVERY",
+    "RING_ENTRIES",
+    "POOL_BUFFER_MIN",
+    "POOL_BUFFER_MAX",
+    "POOL_IDLE_MAX",
+    "POOL_KEPT_BUFFER_MAX",
+    "WARM_GRANULE",
+    "WARM_GRANULES_MAX",
+    "WARM_FOR_TICKS",
+    "DOUBT_TICKS",
+    "LOOK_MIN",
+    "CONTROL_REQUEST_MAX",
+    "CONTROL_ANSWER_MAX",
+    "IMAGE_DATA_RANGES_MAX",
+    "STATUS_STRETCHES_MAX",
+];
+
+#[test]
+fn every_limit_is_in_the_page_or_nothing_that_a_user_meets() {
+    let source = fs::read_to_string(file("src/limits.rs")).unwrap();
+    let constants = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub const "));
+    let mut defined: Vec<_> = constants
+        .map(|line| line.split(':').next().unwrap())
+        .collect();
+    let shown = SHOWN.iter().map(|(_, name, _)| *name);
+    let mut known: Vec<_> = shown.chain(INNER.iter().copied()).collect();
+    defined.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(known, defined, "a new limit goes to SHOWN or to INNER");
 }
 
 /// The text of a page without roff's escapes of the minus sign.

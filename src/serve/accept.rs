@@ -4,17 +4,16 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::connection::{self, Stream};
 use super::herd::Herd;
 use super::listen::{Bound, Listener, SocketFile};
+use super::seats::Seats;
 use crate::access::{Caller, Peer};
-use crate::limits::HANDSHAKES_MAX;
 
 /// Pause after an accept failed for want of descriptors or memory, which only time can mend.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -30,7 +29,7 @@ pub(super) struct Accepting {
 pub(super) fn start(bound: Vec<Bound>, herd: Arc<Herd>) -> io::Result<Accepting> {
     let mut tasks = JoinSet::new();
     let mut files = Vec::new();
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let seats = Arc::new(Seats::default());
     for Bound {
         listener,
         socket_file,
@@ -40,7 +39,7 @@ pub(super) fn start(bound: Vec<Bound>, herd: Arc<Herd>) -> io::Result<Accepting>
         files.extend(socket_file);
         let door = Door {
             herd: Arc::clone(&herd),
-            handshakes: Arc::clone(&handshakes),
+            seats: Arc::clone(&seats),
         };
         match listener {
             Listener::Tcp(tcp) => {
@@ -61,7 +60,7 @@ pub(super) fn start(bound: Vec<Bound>, herd: Arc<Herd>) -> io::Result<Accepting>
 
 struct Door {
     herd: Arc<Herd>,
-    handshakes: Arc<Semaphore>,
+    seats: Arc<Seats>,
 }
 
 impl Door {
@@ -92,14 +91,18 @@ impl Door {
 
     fn lead(&self, guests: &mut JoinSet<()>, stream: impl Stream, peer: Peer, label: String) {
         while guests.try_join_next().is_some() {}
-        let Ok(permit) = Arc::clone(&self.handshakes).try_acquire_owned() else {
-            tracing::warn!("{label}: closed, {HANDSHAKES_MAX} handshakes are under way already");
-            return;
+        let seat = match self.seats.take(&peer) {
+            Ok(seat) => seat,
+            Err(full) => {
+                if let Some(others) = self.seats.complain(Instant::now()) {
+                    tracing::warn!("{label}: closed, {full}; so were {others} others before");
+                }
+                return;
+            }
         };
         let herd = Arc::clone(&self.herd);
         guests.spawn(async move {
-            connection::run(herd, stream, Caller::plain(peer), label).await;
-            drop(permit);
+            connection::run(herd, stream, Caller::plain(peer), seat, label).await;
         });
     }
 }

@@ -13,6 +13,7 @@ use super::catalog::Refused;
 use super::control::note_client;
 use super::herd::{Herd, Opened};
 use super::host;
+use super::seats::Seat;
 use super::shard::Accepted;
 use crate::access::{Caller, Secured};
 use crate::limits::HANDSHAKE_TIME;
@@ -59,8 +60,14 @@ enum Failed {
 }
 
 /// Leads one connection through its handshake and hands it to the shard of its volume.
-pub(super) async fn run(herd: Arc<Herd>, stream: impl Stream, caller: Caller, label: String) {
-    let guided = Guide::new(herd, stream, caller, label.clone());
+pub(super) async fn run(
+    herd: Arc<Herd>,
+    stream: impl Stream,
+    caller: Caller,
+    seat: Seat,
+    label: String,
+) {
+    let guided = Guide::new(herd, stream, caller, seat, label.clone());
     let outcome = match tokio::time::timeout(HANDSHAKE_TIME, guided.run()).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Failed::Slow),
@@ -76,6 +83,7 @@ struct Guide<S> {
     herd: Arc<Herd>,
     wire: Wire<S>,
     caller: Caller,
+    seat: Seat,
     label: String,
     handshake: Handshake,
     /// There where the handshake may start TLS.
@@ -85,13 +93,14 @@ struct Guide<S> {
 }
 
 impl<S: Stream> Guide<S> {
-    fn new(herd: Arc<Herd>, stream: S, caller: Caller, label: String) -> Self {
+    fn new(herd: Arc<Herd>, stream: S, caller: Caller, seat: Seat, label: String) -> Self {
         let upgrade = herd.upgrade();
         let handshake = Handshake::new().with_tls(upgrade.mode);
         Self {
             herd,
             wire: Wire::new(stream),
             caller,
+            seat,
             label,
             handshake,
             credentials: upgrade.credentials,
@@ -172,11 +181,13 @@ impl<S: Stream> Guide<S> {
         };
         let Self {
             wire,
+            mut seat,
             received: leftover,
             label: peer,
             ..
         } = self;
         let (socket, channel) = wire.into_parts()?;
+        seat.shook_hands();
         if let Some(overlay) = opened.overlay {
             let peer = peer.clone();
             tokio::task::spawn_blocking(move || note_client(&overlay, peer, host::now()));
@@ -186,6 +197,7 @@ impl<S: Stream> Guide<S> {
             Accepted {
                 socket,
                 channel,
+                seat,
                 leftover,
                 info,
                 agreed,

@@ -24,6 +24,7 @@ mod outbox;
 mod placement;
 mod reload;
 mod reply;
+mod seats;
 mod session;
 mod shard;
 pub mod state_dir;

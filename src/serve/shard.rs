@@ -19,6 +19,7 @@ use super::catalog::{Target, VolumeKey};
 use super::link::Link;
 use super::memory::ShardMemory;
 use super::placement::Placement;
+use super::seats::Seat;
 use super::session::{End, Session};
 use super::succession::{Elder, Progress};
 use super::volumes::Volumes;
@@ -39,6 +40,8 @@ pub(super) struct Accepted {
     pub(super) socket: OwnedFd,
     /// Where it is encrypted.
     pub(super) channel: Option<Channel>,
+    /// Given back when the session has ended.
+    pub(super) seat: Seat,
     /// What came behind the handshake.
     pub(super) leftover: Vec<u8>,
     pub(super) info: ExportInfo,
@@ -330,6 +333,7 @@ impl Shard {
         let Accepted {
             socket,
             channel,
+            seat,
             leftover,
             info,
             agreed,
@@ -371,7 +375,7 @@ impl Shard {
             let end = session.run(info, agreed, &leftover).await;
             log_end(&peer, &lease.key, &end);
             shard.sessions.borrow_mut().remove(&id);
-            drop(lease);
+            drop((lease, seat));
         }));
     }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustls::{ClientConnection, StreamOwned};
+use socket2::{Domain, Socket, Type};
 
 use crate::support::PATIENCE;
 
@@ -50,6 +51,19 @@ impl Wire {
         Ok(wire)
     }
 
+    /// From another address of this machine than clients usually have.
+    pub(crate) fn connect_from(from: [u8; 4], address: &Address) -> io::Result<Self> {
+        let Address::Tcp(to) = address else {
+            panic!("a unix socket has no address to come from");
+        };
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((from, 0)).into())?;
+        socket.connect(&(*to).into())?;
+        let wire = Self(Stream::Tcp(socket.into()));
+        wire.set_limit(Some(PATIENCE))?;
+        Ok(wire)
+    }
+
     fn set_limit(&self, limit: Option<Duration>) -> io::Result<()> {
         match &self.0 {
             Stream::Tcp(stream) => {
@@ -85,6 +99,23 @@ impl Wire {
         };
         let shown = stream.conn.peer_certificates()?.first()?;
         Some(shown.to_vec())
+    }
+
+    /// Sends as much of `bytes` as is taken before `patience` ends; how much that was.
+    pub(crate) fn send_for(&mut self, patience: Duration, bytes: &[u8]) -> io::Result<usize> {
+        let Stream::Tcp(stream) = &mut self.0 else {
+            panic!("over TCP only");
+        };
+        stream.set_write_timeout(Some(patience))?;
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match stream.write(&bytes[sent..]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sent)
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
