@@ -12,6 +12,8 @@
 
 #[path = "crash/client.rs"]
 mod client;
+#[path = "crash/damage.rs"]
+mod damage;
 #[path = "crash/disk.rs"]
 mod disk;
 #[path = "crash/explore.rs"]

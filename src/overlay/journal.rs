@@ -1,7 +1,9 @@
 //! The journal's frames: state changes as a chain of checksummed records, pure.
 //!
 //! Invariants:
-//! - A frame starts on a multiple of [`SECTOR`], so a torn write can't damage an earlier frame.
+//! - A frame is one sector, which a disk writes whole or not at all. So a torn write leaves whole
+//!   frames and what was there before; a frame of this place in the chain that does not validate is
+//!   damage, be it the last one.
 //! - A frame's checksum covers all of it after the checksum and is seeded with the overlay's uuid:
 //!   a frame of another overlay never validates.
 //! - Frames form a chain: `seq` grows by one and `previous` is the checksum of the frame before,
@@ -9,9 +11,9 @@
 //!   earlier use left behind never validates.
 //! - The changes of one flush are one epoch. Only its last frame says [`Kind::EpochEnd`], and
 //!   replay applies whole epochs only: a flush is in the map as a whole or not at all.
-//! - At most one epoch is being written at a time. So behind a frame that does not validate there
-//!   may be frames of the same epoch (a torn write), but a frame of a later one means that the
-//!   medium lost what it had acknowledged.
+//! - At most one epoch is being written at a time. So behind a frame that is missing there may be
+//!   frames of the same epoch (a torn write), but a frame of a later one means that the medium lost
+//!   what it had acknowledged.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -22,8 +24,6 @@ use crate::units::{BlockIndex, BlockRange};
 
 /// What a disk writes as a whole or not at all.
 pub const SECTOR: usize = 512;
-/// Largest frame.
-pub const FRAME_MAX: usize = 4096;
 /// Bytes of a journal file, all written before its first use so that an append changes no metadata.
 pub const JOURNAL_BYTES: usize = 1 << 20;
 
@@ -31,12 +31,12 @@ const MAGIC: u32 = u32::from_le_bytes(*b"CWJ1");
 const HEADER_BYTES: usize = size_of::<FrameHeader>();
 const ENTRY_BYTES: usize = size_of::<Entry>();
 /// Changes that one frame holds.
-const ENTRIES_MAX: usize = (FRAME_MAX - HEADER_BYTES) / ENTRY_BYTES;
+const ENTRIES_MAX: usize = (SECTOR - HEADER_BYTES) / ENTRY_BYTES;
 /// Changes that an empty journal file surely holds, its start frame left out.
-pub const CHANGES_MAX: usize = (JOURNAL_BYTES / FRAME_MAX - 1) * ENTRIES_MAX;
+pub const CHANGES_MAX: usize = (JOURNAL_BYTES / SECTOR - 1) * ENTRIES_MAX;
 
 const _: () = assert!(HEADER_BYTES == 48 && ENTRY_BYTES == 12);
-const _: () = assert!(FRAME_MAX.is_multiple_of(SECTOR) && JOURNAL_BYTES.is_multiple_of(FRAME_MAX));
+const _: () = assert!(JOURNAL_BYTES.is_multiple_of(SECTOR));
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -141,14 +141,7 @@ pub struct Frames {
 /// How many bytes an epoch of `changes` changes takes.
 #[must_use]
 pub const fn epoch_bytes(changes: usize) -> usize {
-    let full = changes / ENTRIES_MAX;
-    let rest = changes % ENTRIES_MAX;
-    let last = if rest == 0 {
-        0
-    } else {
-        padded(HEADER_BYTES + rest * ENTRY_BYTES)
-    };
-    full * padded(HEADER_BYTES + ENTRIES_MAX * ENTRY_BYTES) + last
+    changes.div_ceil(ENTRIES_MAX) * SECTOR
 }
 
 /// The start frame of the journal file for `generation`, continuing `chain`.
@@ -190,10 +183,6 @@ pub fn epoch_frames(uuid: &[u8; 16], cursor: Cursor, changes: &[Change]) -> Fram
     }
 }
 
-const fn padded(len: usize) -> usize {
-    len.next_multiple_of(SECTOR)
-}
-
 fn append_frame(
     uuid: &[u8; 16],
     cursor: &mut Cursor,
@@ -219,8 +208,8 @@ fn append_frame(
     header.checksum = checksum.into();
     out.extend_from_slice(header.as_bytes());
     out.extend_from_slice(entries.as_bytes());
-    out.resize(out.len() + padded(len) - len, 0);
-    cursor.offset += padded(len);
+    out.resize(out.len() + SECTOR - len, 0);
+    cursor.offset += SECTOR;
     cursor.chain.seq += 1;
     cursor.chain.checksum = checksum;
 }
@@ -303,10 +292,6 @@ impl Frame {
             && self.header.previous.get() == cursor.chain.checksum
             && self.header.seq.get() == cursor.chain.seq + 1
     }
-
-    fn end(&self) -> usize {
-        padded(HEADER_BYTES + self.changes.len() * ENTRY_BYTES)
-    }
 }
 
 /// Why a journal can't be trusted.
@@ -320,6 +305,9 @@ pub enum JournalDamage {
         /// Where a frame of a later epoch lies.
         later: usize,
     },
+    /// A frame was written there, and is not what was written.
+    #[error("the record at byte {0} is damaged")]
+    Damaged(usize),
 }
 
 /// What a journal file says.
@@ -359,7 +347,7 @@ pub fn replay(
         changes: Vec::new(),
         cursor: step(before, &start),
     };
-    while let Some((changes, cursor)) = next_epoch(uuid, journal, replay.cursor) {
+    while let Some((changes, cursor)) = next_epoch(uuid, journal, replay.cursor)? {
         replay.changes.extend(changes);
         replay.cursor = cursor;
     }
@@ -376,25 +364,55 @@ pub fn replay(
     }
 }
 
+/// Changes, and where they end.
+type EpochAndEnd = (Vec<Change>, Cursor);
+
 /// The epoch at `cursor`, if all of it is there.
-fn next_epoch(uuid: &[u8; 16], journal: &[u8], cursor: Cursor) -> Option<(Vec<Change>, Cursor)> {
+fn next_epoch(
+    uuid: &[u8; 16],
+    journal: &[u8],
+    cursor: Cursor,
+) -> Result<Option<EpochAndEnd>, JournalDamage> {
     let epoch = cursor.chain.epoch + 1;
     let mut at = cursor;
     let mut changes = Vec::new();
     loop {
-        let frame = Frame::parse(uuid, journal, at.offset)?;
+        let Some(frame) = Frame::parse(uuid, journal, at.offset) else {
+            return match is_damaged(journal, &at, epoch) {
+                true => Err(JournalDamage::Damaged(at.offset)),
+                false => Ok(None),
+            };
+        };
         let is_next = frame.continues(&at)
             && (frame.header.epoch.get() == epoch || sabotage::breaks(Sabotage::AnyFrame));
         if !is_next || frame.kind == Kind::Start {
-            return None;
+            return Ok(None);
         }
         at = step(at, &frame);
         changes.extend_from_slice(&frame.changes);
         if frame.kind == Kind::EpochEnd {
             at.chain.epoch = epoch;
-            return Some((changes, at));
+            return Ok(Some((changes, at)));
         }
     }
+}
+
+/// Whether the sector at `cursor`, which does not validate, was once the frame of `epoch` that
+/// belongs there. What was there before it, in an earlier use of the file or of an epoch that was
+/// lost, agrees in three of these fields at most; one damaged byte spoils one of them.
+fn is_damaged(journal: &[u8], cursor: &Cursor, epoch: u64) -> bool {
+    let bytes = journal.get(cursor.offset..).unwrap_or_default();
+    let Ok((header, _)) = FrameHeader::read_from_prefix(bytes) else {
+        return false;
+    };
+    let agrees = [
+        header.magic.get() == MAGIC,
+        header.previous.get() == cursor.chain.checksum,
+        header.generation.get() == cursor.generation,
+        header.seq.get() == cursor.chain.seq + 1,
+        header.epoch.get() == epoch,
+    ];
+    agrees.iter().filter(|&&agrees| agrees).count() >= 4 && !sabotage::breaks(Sabotage::HoleIsEnd)
 }
 
 fn step(cursor: Cursor, frame: &Frame) -> Cursor {
@@ -404,7 +422,7 @@ fn step(cursor: Cursor, frame: &Frame) -> Cursor {
         checksum: frame.header.checksum.get(),
     };
     Cursor {
-        offset: cursor.offset + frame.end(),
+        offset: cursor.offset + SECTOR,
         chain,
         ..cursor
     }
