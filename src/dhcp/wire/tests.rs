@@ -1,5 +1,7 @@
 //! Messages, good and bad, as bytes.
 
+#![allow(clippy::indexing_slicing, reason = "a test ends at the first surprise")]
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
