@@ -10,8 +10,8 @@ pub const ROUTER: u8 = 3;
 pub const DNS: u8 = 6;
 /// The client's name.
 pub const HOST_NAME: u8 = 12;
-/// Size of the boot file in 512-byte units, 16 bits wide. No reply of ours has it: EDK2 believes it instead of
-/// asking how large the file is, and a file may be larger than it can say.
+/// Size of the boot file in 512-byte units, 16 bits wide. No reply of ours has it: EDK2 believes it
+/// instead of asking how large the file is, and a file may be larger than it can say.
 pub const BOOT_FILE_SIZE: u8 = 13;
 /// The domain that names are completed with.
 pub const DOMAIN: u8 = 15;
@@ -25,8 +25,8 @@ pub const VENDOR: u8 = 43;
 pub const REQUESTED_ADDRESS: u8 = 50;
 /// Seconds that a lease lasts.
 pub const LEASE_TIME: u8 = 51;
-/// Says that `file` and `sname` hold options. Understood, never sent: GRUB takes no boot file from a
-/// message that has it.
+/// Says that `file` and `sname` hold options. Understood, never sent: GRUB takes no boot file from
+/// a message that has it.
 pub const OVERLOAD: u8 = 52;
 /// The type of a DHCP message.
 pub const MESSAGE_TYPE: u8 = 53;

@@ -60,8 +60,8 @@ impl Message {
 
     /// The architectures that the client can boot, the best first.
     ///
-    /// RFC 4578, section 2.1: "a list of one or more 16-bit values". Boot ROMs that leave the option
-    /// out say the same in their vendor class: `PXEClient:Arch:00007:UNDI:003016`.
+    /// RFC 4578, section 2.1: "a list of one or more 16-bit values". Boot ROMs that leave the
+    /// option out say the same in their vendor class: `PXEClient:Arch:00007:UNDI:003016`.
     #[must_use]
     pub fn architectures(&self) -> Vec<u16> {
         let listed = self.options.get(code::ARCHITECTURE).unwrap_or_default();

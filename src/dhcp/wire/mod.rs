@@ -1,7 +1,8 @@
 //! Datagrams and messages of BOOTP (RFC 951) and DHCP (RFC 2131).
 //!
 //! Invariants:
-//! - Whatever a datagram holds, reading it ends, and takes no more memory than a few times its size.
+//! - Whatever a datagram holds, reading it ends, and takes no more memory than a few times its
+//!   size.
 //! - What is written is read back the same, apart from options that did not fit.
 //! - A message is never written with option 52 (overload), which GRUB misreads.
 
@@ -235,8 +236,8 @@ impl Message {
         bytes.extend(COOKIE);
         let room = room.saturating_sub(bytes.len());
         let left_out = self.options.write(room, &mut bytes);
-        // RFC 1542, section 2.1: "the minimum-length BOOTP message is 300 octets". Old boot ROMs and
-        // relays drop what is shorter.
+        // RFC 1542, section 2.1: "the minimum-length BOOTP message is 300 octets". Old boot ROMs
+        // and relays drop what is shorter.
         if bytes.len() < DHCP_REPLY_MIN {
             bytes.resize(DHCP_REPLY_MIN, code::PAD);
         }
