@@ -19,6 +19,9 @@ pub const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
 /// Largest payload of one READ or WRITE, and the maximum block size that is advertised.
 pub const NBD_PAYLOAD_MAX: u32 = 32 * 1024 * 1024;
 
+/// Bytes that are encrypted before the neighbours get their turn.
+pub const TLS_PIECE: usize = 128 * 1024;
+
 /// Smallest request that is promised to work (any byte range does).
 pub const NBD_BLOCK_MIN: u32 = 1;
 
@@ -49,8 +52,8 @@ pub const DIRECT_PAYLOAD_MIN: usize = 16 * 1024;
 /// A larger WRITE is received and applied in pieces of this size: neighbours get their turn.
 pub const WRITE_PIECE: usize = 1024 * 1024;
 
-/// TRIM and WRITE_ZEROES go through the map in pieces of this many bytes of disk.
-pub const FREE_PIECE: u64 = 16 * 1024 * 1024;
+/// TRIM and WRITE_ZEROES go through the map in pieces of this many bytes of disk: whole leaves.
+pub const FREE_PIECE: u64 = 64 * 1024 * 1024;
 
 /// After about so many runs of blocks that changed their state, and pieces, neighbours get a turn.
 pub const FREE_RUNS: usize = 1024;
@@ -177,3 +180,18 @@ const _: () = assert!(
     "proto.md: \"SHOULD NOT send more than 2^20 status descriptors in a single chunk\""
 );
 const _: () = assert!(STATUS_BYTES_MAX > u32::MAX as u64 && STATUS_BYTES_MAX.is_multiple_of(4096));
+
+/// Longest datagram, and longest message, of DHCP: what one frame of Ethernet holds.
+pub const DHCP_DATAGRAM_MAX: usize = 1500;
+
+/// RFC 2131, section 2: a client must take a datagram of this length.
+pub const DHCP_DATAGRAM_MIN: usize = 576;
+
+/// Shortest reply; old boot ROMs and relays drop shorter ones.
+pub const DHCP_REPLY_MIN: usize = 300;
+
+/// Longest client identifier that is told apart from others: RFC 3396 allows more, nobody needs it.
+pub const DHCP_CLIENT_IDENTIFIER_MAX: usize = 255;
+
+const _: () = assert!(DHCP_REPLY_MIN + 28 <= DHCP_DATAGRAM_MIN);
+const _: () = assert!(DHCP_DATAGRAM_MIN <= DHCP_DATAGRAM_MAX);

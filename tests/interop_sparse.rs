@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use support::{Server, Setup, Tool, pseudo_random, require};
+use support::{Server, Setup, Tool, pseudo_random, require, skipped};
 
 const MIB: u64 = 1 << 20;
 
@@ -184,6 +184,56 @@ fn qemu_img_maps_converts_and_compares() {
         .args(["compare", "-f", "raw", "-F", "raw", &other])
         .arg(&source)
         .ok();
+}
+
+/// The first version of qemu that asks for extended headers.
+const QEMU_WITH_EXTENDED_HEADERS: (u32, u32) = (8, 2);
+
+fn qemu_version() -> (u32, u32) {
+    let said = Tool::new("qemu-img").arg("--version").ok();
+    let version = said.split_whitespace().nth(2).expect("a version");
+    let mut numbers = version.split('.').map(|part| part.parse().unwrap_or(0));
+    (
+        numbers.next().expect("a number"),
+        numbers.next().unwrap_or(0),
+    )
+}
+
+#[test]
+fn qemu_agrees_on_extended_headers_and_writes_with_them() {
+    if !require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    if qemu_version() < QEMU_WITH_EXTENDED_HEADERS {
+        return skipped("a qemu that knows extended headers (8.2)");
+    }
+    let server = serve();
+    let uri = server.uri("disk@a");
+    let traced = Tool::new("qemu-io")
+        .args(["--trace", "nbd_receive_option_reply", "-f", "raw"])
+        .args(["-c", "write -P 7 20M 64k", "-c", "read -P 7 20M 64k", &uri])
+        .run();
+    assert_eq!(traced.code, Some(0), "{traced}");
+    let granted = "option reply 11 (extended headers), type 1 (ack)";
+    assert!(traced.stderr.contains(granted), "{traced}");
+    assert!(!traced.stdout.contains("failed"), "{traced}");
+    let support::nbd::Address::Tcp(at) = server.address() else {
+        panic!("TCP was asked for");
+    };
+    // qemu can show any context, as if its lowest bit said that there are no data.
+    let own = format!(
+        "driver=nbd,server.type=inet,server.host={},server.port={},export=disk@a,\
+         x-dirty-bitmap=x-cowherd:overlay",
+        at.ip(),
+        at.port()
+    );
+    let map = Tool::new("qemu-img")
+        .args(["map", "--output=json", "--image-opts", &own])
+        .ok();
+    let entry = "\"start\": 20971520, \"length\": 65536,";
+    let line = map.lines().find(|line| line.contains(entry));
+    let line = line.unwrap_or_else(|| panic!("{entry} is missing in {map}"));
+    assert!(line.contains("\"data\": false"), "{line}");
 }
 
 #[test]

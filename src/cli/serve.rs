@@ -45,7 +45,7 @@ pub(super) struct Arguments {
     ///
     /// Without it, and without sockets handed over by systemd (LISTEN_FDS), that is
     /// 127.0.0.1:10809. Everybody who reaches the address can open any export, but for what
-    /// --allow, --deny and the file of --config say: there is no encryption and no login yet.
+    /// --allow, --deny and the file of --config say, which has certificates and TLS, too.
     /// Port 0 takes a free port and prints which.
     #[arg(long, value_name = "ADDR")]
     listen: Vec<ListenAddress>,

@@ -4,19 +4,24 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::hash::Hash;
 
+use toml::Spanned;
+
 use super::error::Mistake;
-use super::file::{Client, File, Image, Nbd, Tables};
+use super::file::{Client, File, Image, Nbd, Tables, Tls};
 use super::value::{Located, Unserved};
-use super::{ClientConfig, Config, HerdConfig, ImageSource};
+use super::{ClientConfig, Config, HerdConfig, ImageSource, TlsConfig, TlsNeed};
 use crate::access::{ClientRule, Entry, ImageRule, List, Rules, is_of_a_peer};
 use crate::name::Name;
+use crate::tls::Files;
 
 pub(super) fn check(file: File) -> Result<Config, Mistake> {
     refuse_unserved("[network]", file.network.as_ref())?;
     refuse_unserved("[dhcp]", file.dhcp.as_ref())?;
     refuse_unserved("[tftp]", file.tftp.as_ref())?;
     refuse_unserved("[http]", file.http.as_ref())?;
+    let tls = file.tls.and_then(check_tls);
     let access = check_access(&file.nbd, &file.image, &file.client)?;
+    check_needs(tls.as_ref(), &file.image, &file.client)?;
     let images = check_images(file.image)?;
     let default_image = default_image(&images, file.defaults.image)?;
     let herd = HerdConfig {
@@ -30,6 +35,7 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
         state: file.state,
         nbd_listen: listen.map(|address| address.value).collect(),
         images,
+        tls,
         herd,
     })
 }
@@ -49,7 +55,8 @@ fn check_access(
     let everywhere = list(&nbd.allow, &nbd.deny);
     let images = images.iter().map(|(name, image)| {
         let list = list(&image.allow, &image.deny);
-        (name.value.clone(), ImageRule { list, tls: false })
+        let tls = is_set(image.tls.as_ref());
+        (name.value.clone(), ImageRule { list, tls })
     });
     let clients = clients
         .iter()
@@ -59,6 +66,45 @@ fn check_access(
         images: images.collect(),
         clients: clients.collect::<Result<_, Mistake>>()?,
     })
+}
+
+fn is_set(key: Option<&Spanned<bool>>) -> bool {
+    key.is_some_and(|key| *key.get_ref())
+}
+
+fn check_tls(tls: Tls) -> Option<TlsConfig> {
+    let files = Files {
+        certificate: tls.certificate,
+        key: tls.key,
+        client_ca: tls.client_ca,
+    };
+    let need = tls.mode;
+    (need != TlsNeed::Off).then_some(TlsConfig { need, files })
+}
+
+/// What needs TLS, or certificates of clients, can't be had without.
+fn check_needs(
+    tls: Option<&TlsConfig>,
+    images: &Tables<Image>,
+    clients: &Tables<Client>,
+) -> Result<(), Mistake> {
+    let set = |key: &&Spanned<bool>| *key.get_ref();
+    let of_image = images
+        .values()
+        .find_map(|image| image.tls.as_ref().filter(set));
+    if let (Some(key), None) = (of_image, tls) {
+        let what = "`tls` needs a [tls] with certificate and key";
+        return Err(Mistake::new(key.span().start, what));
+    }
+    let of_client = |client: &'_ Client| client.certificate.clone().filter(|key| *key.get_ref());
+    let has_ca = tls.is_some_and(|tls| tls.files.client_ca.is_some());
+    match clients.values().find_map(of_client) {
+        Some(key) if !has_ca => Err(Mistake::new(
+            key.span().start,
+            "`certificate` needs `client_ca` in [tls], to check certificates of clients by",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn list(allow: &[Located<Entry>], deny: &[Located<Entry>]) -> List {
@@ -74,7 +120,7 @@ fn client_rule(client: &Client) -> ClientRule {
     ClientRule {
         address: client.address.as_ref().map(|address| address.value),
         allow: entries(&client.allow),
-        certificate: false,
+        certificate: is_set(client.certificate.as_ref()),
     }
 }
 

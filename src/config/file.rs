@@ -6,9 +6,10 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use toml::Spanned;
 
-use super::Keep;
 use super::value::{Located, Unserved};
+use super::{Keep, TlsNeed};
 use crate::access::Entry;
 use crate::mac::MacAddress;
 use crate::name::Name;
@@ -28,6 +29,7 @@ pub(super) struct File {
     pub(super) defaults: Defaults,
     #[serde(default)]
     pub(super) client: Tables<Client>,
+    pub(super) tls: Option<Tls>,
     pub(super) network: Option<Unserved>,
     pub(super) dhcp: Option<Unserved>,
     pub(super) tftp: Option<Unserved>,
@@ -47,8 +49,19 @@ pub(super) struct Nbd {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    #[serde(default)]
+    pub(super) mode: TlsNeed,
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+    pub(super) client_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Image {
     pub(super) file: PathBuf,
+    pub(super) tls: Option<Spanned<bool>>,
     #[serde(default)]
     pub(super) allow: Vec<Located<Entry>>,
     #[serde(default)]
@@ -67,6 +80,7 @@ pub(super) struct Defaults {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Client {
+    pub(super) certificate: Option<Spanned<bool>>,
     #[serde(default)]
     pub(super) allow: Vec<Located<Entry>>,
     pub(super) mac: Option<Located<MacAddress>>,

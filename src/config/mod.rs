@@ -25,6 +25,7 @@ use crate::limits::CONFIG_BYTES_MAX;
 use crate::mac::MacAddress;
 use crate::name::Name;
 use crate::serve::listen::ListenAddress;
+use crate::tls;
 
 pub use error::ConfigError;
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub nbd_listen: Vec<ListenAddress>,
     /// At least one.
     pub images: Vec<ImageSource>,
+    /// How connections are encrypted; `None` means not at all.
+    pub tls: Option<TlsConfig>,
     /// Who is who, and who gets what.
     pub herd: HerdConfig,
 }
@@ -48,6 +51,28 @@ pub struct ImageSource {
     pub name: Name,
     /// The raw file or block device.
     pub file: PathBuf,
+}
+
+/// `[tls]`. It can be reloaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Who has to use it.
+    pub need: TlsNeed,
+    /// Where certificates and keys are.
+    pub files: tls::Files,
+}
+
+/// Who has to use TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsNeed {
+    /// Nobody can.
+    Off,
+    /// Who opens an image or an overlay that needs it; others may.
+    Selective,
+    /// Everybody.
+    #[default]
+    Required,
 }
 
 /// The machines that are known, and what those get that are not. This part can be reloaded.

@@ -124,6 +124,45 @@ fn every_list_of_who_may_is_read() {
     assert_eq!(shown(&client.allow), ["::1"]);
 }
 
+const TLS: &str = "[tls]\ncertificate = \"/c\"\nkey = \"/k\"\n";
+
+#[test]
+fn tls_is_required_unless_it_is_said_to_be_otherwise() {
+    let need = |mode: &str| {
+        config(&format!("{ONE_IMAGE}{TLS}{mode}"))
+            .tls
+            .map(|tls| tls.need)
+    };
+    assert_eq!(config(ONE_IMAGE).tls, None);
+    assert_eq!(need(""), Some(TlsNeed::Required));
+    assert_eq!(need("mode = \"selective\"\n"), Some(TlsNeed::Selective));
+    assert_eq!(need("mode = \"off\"\n"), None);
+    check(
+        &format!("{ONE_IMAGE}[tls]\nkey = \"/k\"\n"),
+        3,
+        &["`certificate`"],
+    );
+}
+
+#[test]
+fn what_needs_tls_needs_to_be_told_how() {
+    let image = format!("{ONE_IMAGE}tls = true\n");
+    check(&image, 3, &["`tls`", "[tls]"]);
+    assert!(config(&format!("{image}{TLS}")).herd.access.images[&name("disk")].tls);
+    let off = format!("{image}{TLS}mode = \"off\"\n");
+    check(&off, 3, &["`tls`", "[tls]"]);
+    config(&format!("{ONE_IMAGE}tls = false\n"));
+}
+
+#[test]
+fn who_must_show_a_certificate_needs_somebody_who_signs_it() {
+    let client = format!("{ONE_IMAGE}[client.a]\ncertificate = true\n{TLS}");
+    check(&client, 4, &["`client_ca`", "[tls]"]);
+    let config = config(&format!("{client}client_ca = \"/ca\"\n"));
+    assert!(config.herd.access.clients[&name("a")].certificate);
+    assert_eq!(config.tls.unwrap().files.client_ca, Some("/ca".into()));
+}
+
 #[test]
 fn a_client_is_not_called_what_an_address_is_called() {
     for name in ["10-0-0-1", "0--1", "local"] {

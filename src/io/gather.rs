@@ -30,6 +30,11 @@ pub struct OutOfRange {
     pub end: u64,
 }
 
+/// Bytes that may not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("bytes of a mapping are for the kernel only")]
+pub struct Mapped;
+
 /// An ordered queue of bytes to send.
 #[derive(Debug, Default)]
 pub struct Gather {
@@ -126,6 +131,24 @@ impl Gather {
             len: bytes.len() as u64,
             owner: Owner::Buffer(buffer),
         });
+        Ok(())
+    }
+
+    /// Moves the first bytes, at most `most`, to the end of `into`.
+    ///
+    /// # Errors
+    /// [`Mapped`] where the next bytes are of a mapping, which is for the kernel only.
+    pub fn take_bytes(&mut self, most: usize, into: &mut Vec<u8>) -> Result<(), Mapped> {
+        let mut left = most as u64;
+        while left > 0 {
+            let Some(front) = self.segments.front() else {
+                break;
+            };
+            let count = (front.len() - self.front_sent).min(left);
+            front.copy(self.front_sent, count, into)?;
+            left -= count;
+            self.advance(count);
+        }
         Ok(())
     }
 
@@ -240,7 +263,6 @@ enum Segment {
 enum Owner {
     /// And where in it the segment starts.
     Mapping(Arc<ImageMapping>, u64),
-    #[expect(dead_code, reason = "owned for its lifetime only")]
     Buffer(Rc<Buffer>),
 }
 
@@ -251,6 +273,32 @@ impl Segment {
             Self::Owned(bytes) => bytes.len() as u64,
             Self::Memory { len, .. } | Self::Zeros(len) => *len,
         }
+    }
+
+    /// Appends `count` bytes from byte `at` on, which lie inside, to `into`.
+    fn copy(&self, at: u64, count: u64, into: &mut Vec<u8>) -> Result<(), Mapped> {
+        let (at, count) = (bytes_of(at), bytes_of(count));
+        let part = at..at.saturating_add(count);
+        match self {
+            Self::Zeros(_) => into.resize(into.len() + count, 0),
+            Self::Header(bytes) => into.extend_from_slice(bytes.get(part).unwrap_or_default()),
+            Self::Memory {
+                owner: Owner::Mapping(..),
+                ..
+            } => return Err(Mapped),
+            Self::Owned(bytes) => into.extend_from_slice(bytes.get(part).unwrap_or_default()),
+            Self::Memory {
+                address,
+                owner: Owner::Buffer(buffer),
+                ..
+            } => {
+                let whole = buffer.as_slice();
+                let start = address.addr() - whole.as_ptr().addr();
+                let part = start + part.start..start + part.end;
+                into.extend_from_slice(whole.get(part).unwrap_or_default());
+            }
+        }
+        Ok(())
     }
 
     fn images(&self) -> Images {
@@ -413,5 +461,34 @@ mod tests {
         assert_eq!(pool.idle_bytes(), 0);
         gather.advance(1);
         assert_eq!(pool.idle_bytes(), 4096);
+    }
+
+    #[test]
+    fn bytes_are_taken_out_in_order_and_in_pieces() {
+        let mut gather = Gather::new();
+        let pool = Pool::new();
+        let mut buffer = pool.take(100).unwrap();
+        buffer.as_mut_slice().fill(2);
+        gather.push_header([1; 16]);
+        gather.push_buffer(buffer, 10..30).unwrap();
+        gather.push_zeros(5);
+        gather.push_bytes(vec![3; 4]);
+        let mut taken = Vec::new();
+        while !gather.is_empty() {
+            gather.take_bytes(7, &mut taken).unwrap();
+        }
+        assert_eq!(taken, [&[1; 16][..], &[2; 20], &[0; 5], &[3; 4]].concat());
+    }
+
+    #[test]
+    fn bytes_of_a_mapping_are_not_taken_out() {
+        let mut gather = Gather::new();
+        gather.push_header([1; 16]);
+        gather
+            .push_mapped(mapping(&[2; 100]), ByteRange::between(0, 100))
+            .unwrap();
+        let mut taken = Vec::new();
+        assert_eq!(gather.take_bytes(17, &mut taken), Err(Mapped));
+        assert_eq!((taken.len(), gather.len_bytes()), (16, 100));
     }
 }

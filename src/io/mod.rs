@@ -25,7 +25,7 @@ mod socket;
 
 pub use buffer::{Buffer, BufferTooLarge, Pool};
 pub use file::{read_at, write_at};
-pub use gather::{Gather, OutOfRange};
+pub use gather::{Gather, Mapped, OutOfRange};
 pub use receive::ReceiveBuffer;
 pub use ring::{offload, run, spawn, yield_now};
 pub use socket::{SendError, Socket};

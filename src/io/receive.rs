@@ -65,7 +65,7 @@ impl ReceiveBuffer {
     }
 
     /// Room for what comes next, empty only where the buffer is full.
-    pub(super) fn spare(&mut self) -> &mut [u8] {
+    pub fn spare(&mut self) -> &mut [u8] {
         self.compact();
         let end = self.end;
         self.memory()
@@ -80,7 +80,7 @@ impl ReceiveBuffer {
     }
 
     /// Takes the first `count` bytes of [`Self::spare`] as received.
-    pub(super) fn received(&mut self, count: usize) {
+    pub fn received(&mut self, count: usize) {
         self.end = self.end.saturating_add(count).min(self.capacity());
     }
 

@@ -7,6 +7,8 @@
 //! - A block that is written again leaves the queue first; one whose punch is under way can't be
 //!   written until it has ended.
 
+use std::ops::Range;
+
 use rangemap::RangeSet;
 
 use super::sabotage::{self, Sabotage};
@@ -14,6 +16,8 @@ use crate::units::{BlockIndex, BlockRange, ByteRange};
 
 /// Shortest run that is worth a call: punching 4 KiB costs as much as punching 64.
 const RUN_MIN: u64 = 16;
+/// Longest run that one call punches: its blocks can't be written meanwhile.
+const RUN_MAX: u64 = 1 << 18;
 /// Runs punched by one job, so that a job stays short.
 const RUNS_PER_JOB: usize = 64;
 
@@ -26,12 +30,14 @@ pub struct FreedSpace {
     sealed: RangeSet<u64>,
     /// May be punched.
     ready: RangeSet<u64>,
+    /// `ready` may have long runs: where it has none, it is not gone through at every flush.
+    has_news: bool,
     /// Being punched now.
     punching: Vec<BlockRange>,
 }
 
 impl FreedSpace {
-    /// Blocks that were in the data file and read as zeros from now on.
+    /// Blocks that were in the data file, some of them, and read as zeros from now on, all.
     pub fn freed(&mut self, blocks: BlockRange) {
         if sabotage::breaks(Sabotage::PunchBeforeRecord) {
             self.ready.insert(blocks.indices());
@@ -72,7 +78,12 @@ impl FreedSpace {
 
     /// That flush has ended well.
     pub fn sealed_is_durable(&mut self) {
-        let sealed = std::mem::take(&mut self.sealed);
+        let mut sealed = std::mem::take(&mut self.sealed);
+        self.has_news |= !sealed.is_empty();
+        if sealed.len() > self.ready.len() {
+            // The shorter list goes into the longer.
+            std::mem::swap(&mut sealed, &mut self.ready);
+        }
         self.ready.extend(sealed);
     }
 
@@ -84,18 +95,21 @@ impl FreedSpace {
 
     /// Takes runs to punch, the short ones only if `all`; empty while others are being punched.
     pub fn begin_punch(&mut self, all: bool) -> Vec<ByteRange> {
-        if self.punching.is_empty() {
-            let min = if all { 1 } else { RUN_MIN };
-            let long = self.ready.iter().filter(|run| run.end - run.start >= min);
-            let taken: Vec<_> = long.take(RUNS_PER_JOB).cloned().collect();
-            for run in taken {
-                self.ready.remove(run.clone());
-                let run = BlockRange::between(BlockIndex(run.start), BlockIndex(run.end));
-                self.punching.push(run);
-            }
-            return self.punching.iter().map(|run| run.bytes()).collect();
+        let is_worth_a_look = self.has_news || all;
+        if !self.punching.is_empty() || !is_worth_a_look {
+            return Vec::new();
         }
-        Vec::new()
+        let min = if all { 1 } else { RUN_MIN };
+        let long = self.ready.iter().filter(|run| run.end - run.start >= min);
+        let cut = |run: &Range<u64>| run.start..run.end.min(run.start + RUN_MAX);
+        let taken: Vec<_> = long.map(cut).take(RUNS_PER_JOB).collect();
+        self.has_news = !taken.is_empty();
+        for run in taken {
+            self.ready.remove(run.clone());
+            let run = BlockRange::between(BlockIndex(run.start), BlockIndex(run.end));
+            self.punching.push(run);
+        }
+        self.punching.iter().map(|run| run.bytes()).collect()
     }
 
     /// The punches have ended, well or not (space that stays is no harm).
@@ -149,6 +163,32 @@ mod tests {
         space.freed(range(RUN_MIN - 1, RUN_MIN));
         durable(&mut space);
         assert_eq!(space.begin_punch(false), [range(0, RUN_MIN).bytes()]);
+    }
+
+    #[test]
+    fn a_very_long_run_is_punched_piece_by_piece() {
+        let mut space = FreedSpace::default();
+        space.freed(range(0, RUN_MAX + 20));
+        durable(&mut space);
+        assert_eq!(space.begin_punch(false), [range(0, RUN_MAX).bytes()]);
+        space.finish_punch();
+        let rest = range(RUN_MAX, RUN_MAX + 20).bytes();
+        assert_eq!(space.begin_punch(false), [rest]);
+    }
+
+    #[test]
+    fn what_a_later_flush_frees_joins_what_waits() {
+        let mut space = FreedSpace::default();
+        for start in [0, 40, 80, 20, 60] {
+            space.freed(range(start, start + 5));
+            durable(&mut space);
+            assert!(space.begin_punch(false).is_empty());
+        }
+        space.freed(range(5, 20));
+        durable(&mut space);
+        assert_eq!(space.begin_punch(false), [range(0, 25).bytes()]);
+        space.finish_punch();
+        assert_eq!(space.begin_punch(true).len(), 3);
     }
 
     #[test]

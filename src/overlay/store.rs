@@ -284,15 +284,17 @@ impl<D: Disk> Overlay<D> {
             quota,
             ..
         } = self;
-        let mut runs = 0;
+        let (mut runs, mut had_data) = (0, false);
         map.set(blocks, BlockState::Zero, |run, old| {
             runs += 1;
+            had_data |= old == BlockState::Present;
             quota.changed(run.len(), old, BlockState::Zero);
             epoch.push(run, BlockState::Zero);
-            if old == BlockState::Present && how == Zeroing::Free {
-                space.freed(run);
-            }
         });
+        if had_data && how == Zeroing::Free {
+            // Holes between are punched with the rest: one long run is cheaper than many short.
+            space.freed(blocks);
+        }
         Ok(runs)
     }
 

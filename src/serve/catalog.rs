@@ -64,7 +64,10 @@ fn refused(denial: Denial, caller: &Caller, what: &str) -> Refused {
     Refused {
         reason: denial.rule().to_owned(),
         refusal: match denial {
-            Denial::Policy(_) | Denial::TlsRequired(_) => Refusal::Policy(message),
+            Denial::Policy(_) => Refusal::Policy(message),
+            Denial::TlsRequired(_) => {
+                Refusal::TlsRequired(format!("{what} is opened over TLS only"))
+            }
         },
     }
 }

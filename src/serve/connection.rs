@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::catalog::Refused;
@@ -14,14 +14,15 @@ use super::control::note_client;
 use super::herd::{Herd, Opened};
 use super::host;
 use super::shard::Accepted;
-use crate::access::Caller;
+use crate::access::{Caller, Secured};
 use crate::limits::HANDSHAKE_TIME;
 use crate::nbd::agreed::Agreed;
 use crate::nbd::handshake::{End, Event, Handshake};
 use crate::nbd::{ExportInfo, Refusal};
+use crate::tls::{Credentials, TlsError};
+use wire::Wire;
 
-/// Bytes that one read of a handshake takes at most.
-const READ_BYTES: usize = 16 * 1024;
+mod wire;
 
 /// A stream that can be taken from the control plane to a shard.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -48,6 +49,8 @@ enum Failed {
     Io(#[from] std::io::Error),
     #[error("the client took more than {} seconds to choose an export", HANDSHAKE_TIME.as_secs())]
     Slow,
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("{0}")]
     Violation(crate::nbd::handshake::Violation),
     /// Nothing to say: it aborted, or was refused and told so.
@@ -71,23 +74,27 @@ pub(super) async fn run(herd: Arc<Herd>, stream: impl Stream, caller: Caller, la
 
 struct Guide<S> {
     herd: Arc<Herd>,
-    stream: S,
+    wire: Wire<S>,
     caller: Caller,
     label: String,
     handshake: Handshake,
+    /// There where the handshake may start TLS.
+    credentials: Option<Credentials>,
     received: Vec<u8>,
     opened: Option<Opened>,
 }
 
 impl<S: Stream> Guide<S> {
     fn new(herd: Arc<Herd>, stream: S, caller: Caller, label: String) -> Self {
-        let handshake = Handshake::new();
+        let upgrade = herd.upgrade();
+        let handshake = Handshake::new().with_tls(upgrade.mode);
         Self {
             herd,
-            stream,
+            wire: Wire::new(stream),
             caller,
             label,
             handshake,
+            credentials: upgrade.credentials,
             received: Vec::new(),
             opened: None,
         }
@@ -98,27 +105,27 @@ impl<S: Stream> Guide<S> {
             let taken = self.handshake.handle_bytes(&self.received);
             self.received.drain(..taken);
             while let Some(bytes) = self.handshake.poll_transmit() {
-                self.stream.write_all(&bytes).await?;
+                self.wire.send(&bytes).await?;
             }
             match self.handshake.poll_event() {
                 Some(Event::Finished(info, agreed)) => return self.hand_over(info, agreed),
                 Some(Event::Closed(end)) => return Err(self.close(end).await),
+                Some(Event::StartTls) => self.start_tls().await?,
                 Some(event) => self.answer(event).await,
-                None => self.receive().await?,
+                None => self.wire.receive(&mut self.received).await?,
             }
         }
     }
 
-    async fn receive(&mut self) -> Result<(), Failed> {
-        let mut bytes = [0; READ_BYTES];
-        match self.stream.read(&mut bytes).await? {
-            0 => Err(Failed::Left),
-            count => {
-                self.received
-                    .extend_from_slice(bytes.get(..count).unwrap_or_default());
-                Ok(())
-            }
-        }
+    async fn start_tls(&mut self) -> Result<(), Failed> {
+        // The handshake tells of this only where it was told that there are credentials.
+        let credentials = self.credentials.as_ref().ok_or(Failed::Left)?;
+        let channel = credentials.accept()?;
+        let channel = self.wire.start_tls(channel, &mut self.received).await?;
+        let certificate = channel.certificate_name()?;
+        self.caller.tls = Some(Secured { certificate });
+        self.handshake.handle_tls_started();
+        Ok(())
     }
 
     async fn answer(&mut self, event: Event) {
@@ -163,12 +170,13 @@ impl<S: Stream> Guide<S> {
         let Some(opened) = self.opened else {
             return Err(Failed::Left);
         };
-        let socket = self.stream.into_descriptor()?;
         let Self {
+            wire,
             received: leftover,
             label: peer,
             ..
         } = self;
+        let (socket, channel) = wire.into_parts()?;
         if let Some(overlay) = opened.overlay {
             let peer = peer.clone();
             tokio::task::spawn_blocking(move || note_client(&overlay, peer, host::now()));
@@ -177,6 +185,7 @@ impl<S: Stream> Guide<S> {
             opened.lease,
             Accepted {
                 socket,
+                channel,
                 leftover,
                 info,
                 agreed,
@@ -187,8 +196,7 @@ impl<S: Stream> Guide<S> {
     }
 
     async fn close(&mut self, end: End) -> Failed {
-        // What was queued is out; a client that is gone does not mind.
-        let _ = self.stream.shutdown().await;
+        self.wire.close().await;
         match end {
             End::Aborted | End::Refused => Failed::Left,
             End::Violation(violation) => Failed::Violation(violation),

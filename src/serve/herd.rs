@@ -7,6 +7,7 @@ use super::catalog::{Catalog, Refused, VolumeKey};
 use super::placement::Placement;
 use super::shard::{Held, Lease, ShardHandle};
 use super::state_dir::StateDir;
+use super::upgrade::{Upgrade, Upgrades};
 use crate::access::Caller;
 use crate::nbd::handshake::Listing;
 use crate::nbd::{ExportInfo, Refusal};
@@ -15,6 +16,7 @@ use crate::nbd::{ExportInfo, Refusal};
 #[derive(Debug)]
 pub(super) struct Herd {
     catalog: Catalog,
+    upgrades: Arc<Upgrades>,
     placement: Arc<Placement>,
     shards: Vec<ShardHandle>,
 }
@@ -32,14 +34,21 @@ pub(super) struct Opened {
 impl Herd {
     pub(super) fn new(
         catalog: Catalog,
+        upgrades: Arc<Upgrades>,
         placement: Arc<Placement>,
         shards: Vec<ShardHandle>,
     ) -> Self {
         Self {
             catalog,
+            upgrades,
             placement,
             shards,
         }
+    }
+
+    /// How a connection that begins now may be encrypted.
+    pub(super) fn upgrade(&self) -> Upgrade {
+        self.upgrades.now()
     }
 
     /// Where overlays are; `None` where none are kept.

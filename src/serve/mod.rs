@@ -1,10 +1,10 @@
 //! Sockets, threads and signals: joins protocol and storage, and decides neither.
 //!
 //! - `listen`, `state_dir`, `who`, `catalog`, `demo` and `host` turn options, files and peers into
-//!   checked values; `reload` reads the config file, and reads it again.
+//!   checked values; `upgrade` has the certificates, and `reload` reads the config file again.
 //! - [`control`] answers `cowherd overlay`, on the socket of a running server or without one.
 //! - `accept` and `connection` are the control plane: one ordinary tokio runtime.
-//! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`,
+//! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`, `link`,
 //!   `succession`, `outbox`, `memory` and `budget` are the data plane: threads with a ring each.
 
 mod accept;
@@ -16,6 +16,7 @@ pub mod demo;
 mod describe;
 mod herd;
 mod host;
+mod link;
 pub mod listen;
 mod memory;
 mod options;
@@ -27,6 +28,7 @@ mod session;
 mod shard;
 pub mod state_dir;
 mod succession;
+mod upgrade;
 mod volumes;
 pub mod who;
 
@@ -74,8 +76,10 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let shards = Shards::start(options.shards)?;
     let directory = Arc::clone(running.directory());
     let catalog = Catalog::new(images, state, options.overlay_limit, directory);
+    let upgrades = Arc::clone(running.upgrades());
     let herd = Arc::new(Herd::new(
         catalog,
+        upgrades,
         Arc::clone(&shards.placement),
         shards.handles.clone(),
     ));

@@ -7,18 +7,18 @@
 //! - Only [`Outbox::send_all`] writes to the socket.
 
 use std::cell::{Cell, RefCell};
-use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::budget::Budget;
+use super::link::Link;
 use super::memory::{SessionMemory, ShardMemory, Since};
 use super::reply::{Part, Reply};
 use super::succession::Progress;
 use crate::export::{Piece, Volume};
-use crate::io::{Gather, OutOfRange, SendError, Socket};
+use crate::io::{Gather, OutOfRange, SendError};
 use crate::limits::SESSION_REQUESTS_MAX;
 
 /// Replies that go out together.
@@ -32,7 +32,7 @@ struct Batch {
 /// The sending half of a session.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    socket: Socket,
+    link: Link,
     volume: Rc<Volume>,
     pending: RefCell<Batch>,
     /// Something is pending, or the session ends.
@@ -47,13 +47,13 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new(
-        socket: Socket,
+        link: Link,
         volume: Rc<Volume>,
         memory: Rc<ShardMemory>,
         progress: Rc<Progress>,
     ) -> Self {
         Self {
-            socket,
+            link,
             volume,
             pending: RefCell::default(),
             wake: Notify::new(),
@@ -156,7 +156,7 @@ impl Outbox {
             let mut batch = std::mem::take(&mut *self.pending.borrow_mut());
             if batch.requests > 0 {
                 self.sending.begin();
-                if let Err(error) = self.socket.send(&mut batch.gather).await {
+                if let Err(error) = self.link.send(&mut batch.gather).await {
                     self.report(&error);
                     self.break_off();
                 }
@@ -198,8 +198,7 @@ impl Outbox {
     /// Ends the connection at once; replies that come after go nowhere.
     pub(super) fn break_off(&self) {
         self.broken.set(true);
-        // A socket that is closed already is as good.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        self.link.cut();
         self.wake.notify_one();
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::options::{Failure, Options};
+use super::upgrade::{Upgrade, Upgrades};
 use super::who::Directory;
 use crate::access::List;
 use crate::config::{Config, HerdConfig, ImageSource};
@@ -19,6 +20,7 @@ pub(super) struct Running {
     /// Of the command line; empty where it says nothing.
     access: List,
     directory: Arc<Directory>,
+    upgrades: Arc<Upgrades>,
 }
 
 impl Running {
@@ -28,6 +30,8 @@ impl Running {
             Some(path) => Config::read(path).map_err(|wrong| Failure::usage(wrong.to_string()))?,
             None => Config::default(),
         };
+        let upgrade = Upgrade::read(config.tls.as_ref());
+        let upgrade = upgrade.map_err(|wrong| Failure::usage(wrong.to_string()))?;
         let access = List {
             allow: options.allow.clone(),
             deny: options.deny.clone(),
@@ -36,6 +40,7 @@ impl Running {
         Ok(Self {
             path: options.config.clone(),
             directory: Arc::new(Directory::new(herd)),
+            upgrades: Arc::new(Upgrades::new(upgrade)),
             config,
             access,
         })
@@ -44,6 +49,11 @@ impl Running {
     /// Who is who.
     pub(super) const fn directory(&self) -> &Arc<Directory> {
         &self.directory
+    }
+
+    /// How connections may be encrypted.
+    pub(super) const fn upgrades(&self) -> &Arc<Upgrades> {
+        &self.upgrades
     }
 
     /// The images of the file.
@@ -66,18 +76,26 @@ impl Running {
             tracing::info!("SIGHUP: there is no config file to read again");
             return;
         };
+        let failed = |error: &dyn std::fmt::Display| {
+            tracing::error!("config not reloaded, nothing changes: {error}");
+        };
         match Config::read(path) {
-            Ok(config) => self.change_to(config),
-            Err(error) => tracing::error!("config not reloaded, nothing changes: {error}"),
+            // Certificates are read again even if the config is what it was.
+            Ok(config) => match Upgrade::read(config.tls.as_ref()) {
+                Ok(upgrade) => self.change_to(config, upgrade),
+                Err(error) => failed(&error),
+            },
+            Err(error) => failed(&error),
         }
     }
 
-    fn change_to(&mut self, config: Config) {
+    fn change_to(&mut self, config: Config, upgrade: Upgrade) {
         for what in needs_restart(&self.config, &config) {
             tracing::warn!("the change of {what} takes effect when the server is started again");
         }
         let herd = with_access(config.herd.clone(), &self.access);
         self.directory.replace(herd);
+        self.upgrades.replace(upgrade);
         // The rest stays what the server was started with, so that the next comparison is right.
         self.config.herd = config.herd;
         tracing::info!("config reloaded");

@@ -11,13 +11,14 @@
 use std::rc::Rc;
 
 use super::describe;
+use super::link::Link;
 use super::memory::ShardMemory;
 use super::outbox::Outbox;
 use super::reply::{Fault, Replies};
 use super::succession::Progress;
 use crate::export::extents::Layers;
 use crate::export::{Volume, VolumeError};
-use crate::io::{self, Pool, ReceiveBuffer, Socket};
+use crate::io::{self, Pool, ReceiveBuffer};
 use crate::nbd::ExportInfo;
 use crate::nbd::agreed::{Agreed, Contexts, Headers};
 use crate::nbd::session::{self, Command, Cookie, Event};
@@ -51,7 +52,7 @@ pub(super) enum End {
 /// What a session works with.
 #[derive(Debug)]
 pub(super) struct Session {
-    socket: Socket,
+    link: Link,
     volume: Rc<Volume>,
     outbox: Rc<Outbox>,
     pool: Pool,
@@ -62,18 +63,18 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(
-        socket: Socket,
+        link: Link,
         volume: Rc<Volume>,
         pool: Pool,
         memory: &Rc<ShardMemory>,
         progress: Rc<Progress>,
     ) -> Self {
         let (ours, theirs) = (Rc::clone(&volume), Rc::clone(memory));
-        let outbox = Outbox::new(socket.clone(), ours, theirs, Rc::clone(&progress));
+        let outbox = Outbox::new(link.clone(), ours, theirs, Rc::clone(&progress));
         let outbox = Rc::new(outbox);
         memory.join(&outbox);
         Self {
-            socket,
+            link,
             volume,
             outbox,
             pool,
@@ -107,7 +108,7 @@ impl Session {
         self.outbox.close();
         // The task can't panic; were it to, the session is over all the same.
         let _ = sender.await;
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        self.link.close().await;
         end
     }
 
@@ -143,15 +144,11 @@ impl Session {
 
     async fn receive(&mut self, buffer: &mut ReceiveBuffer) -> Result<(), End> {
         self.turn = 0;
-        self.progress.waits();
-        let (result, back) = self.socket.receive(std::mem::take(buffer)).await;
+        let (result, back) = self.link.receive(std::mem::take(buffer)).await;
         *buffer = back;
         match result {
             Ok(0) => Err(End::Closed),
-            Ok(count) => {
-                self.progress.received(count as u64);
-                Ok(())
-            }
+            Ok(_) => Ok(()),
             Err(error) => Err(End::Failed(error)),
         }
     }
@@ -223,6 +220,9 @@ impl Session {
 
     async fn read(&self, cookie: Cookie, range: ByteRange, in_one: bool) {
         self.outbox.wait_for_room().await;
+        if self.link.copies() {
+            return self.read_beside(cookie, range, in_one).await;
+        }
         match self.volume.read_cached(range) {
             Ok(Some(pieces)) => {
                 let reply = self.replies.read(cookie, range, in_one, pieces);

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 
 use super::catalog::{Target, VolumeKey};
+use super::link::Link;
 use super::memory::ShardMemory;
 use super::placement::Placement;
 use super::session::{End, Session};
@@ -27,6 +28,7 @@ use crate::nbd::ExportInfo;
 use crate::nbd::agreed::Agreed;
 use crate::overlay::OpenError;
 use crate::overlay::inspect::View;
+use crate::tls::Channel;
 
 /// A peer that is silent this long is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -35,6 +37,8 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) socket: OwnedFd,
+    /// Where it is encrypted.
+    pub(super) channel: Option<Channel>,
     /// What came behind the handshake.
     pub(super) leftover: Vec<u8>,
     pub(super) info: ExportInfo,
@@ -325,6 +329,7 @@ impl Shard {
         };
         let Accepted {
             socket,
+            channel,
             leftover,
             info,
             agreed,
@@ -350,7 +355,8 @@ impl Shard {
             peer: peer.clone(),
             elder,
         });
-        let session = Session::new(socket, volume, self.pool.clone(), &self.memory, progress);
+        let link = Link::new(socket, channel, Rc::clone(&progress));
+        let session = Session::new(link, volume, self.pool.clone(), &self.memory, progress);
         let shard = Rc::clone(self);
         drop(io::spawn(async move {
             tracing::info!("{peer} uses {}", lease.key);

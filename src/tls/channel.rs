@@ -39,7 +39,8 @@ pub enum Reading {
 
 /// One connection.
 pub struct Channel {
-    connection: ServerConnection,
+    /// It is large, and goes from hand to hand.
+    connection: Box<ServerConnection>,
 }
 
 impl fmt::Debug for Channel {
@@ -49,7 +50,8 @@ impl fmt::Debug for Channel {
 }
 
 impl Channel {
-    pub(super) fn new(mut connection: ServerConnection) -> Self {
+    pub(super) fn new(connection: ServerConnection) -> Self {
+        let mut connection = Box::new(connection);
         // What is written is bounded by the driver, who takes it out at once.
         connection.set_buffer_limit(None);
         Self { connection }

@@ -6,6 +6,7 @@ mod mount;
 pub(crate) mod nbd;
 mod server;
 mod stamps;
+mod tls;
 mod tool;
 
 pub(crate) use data::{
@@ -14,4 +15,5 @@ pub(crate) use data::{
 pub(crate) use mount::{Mount, make_file_system};
 pub(crate) use server::{PATIENCE, Refusal, Server, Setup, eventually};
 pub(crate) use stamps::{SECTOR, Stamps};
+pub(crate) use tls::Certificates;
 pub(crate) use tool::{Finished, Tool, is_root, require, skipped};

@@ -173,16 +173,11 @@ impl Session {
         if rest.is_empty() {
             return (Ok(()), buffer);
         }
-        let count = rest.len() as u64;
-        self.progress.waits();
-        let (outcome, buffer) = self.socket.receive_exact(buffer, rest).await;
+        let (outcome, buffer) = self.link.receive_exact(buffer, rest).await;
         let outcome = match outcome {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(End::Closed),
             Err(error) => Err(End::Failed(error)),
-            Ok(()) => {
-                self.progress.received(count);
-                Ok(())
-            }
+            Ok(()) => Ok(()),
         };
         (outcome, buffer)
     }

@@ -15,6 +15,7 @@ pub(crate) mod option {
     pub(crate) const ABORT: u32 = 2;
     pub(crate) const LIST: u32 = 3;
     pub(crate) const PEEK_EXPORT: u32 = 4;
+    pub(crate) const STARTTLS: u32 = 5;
     pub(crate) const INFO: u32 = 6;
     pub(crate) const GO: u32 = 7;
     pub(crate) const STRUCTURED_REPLY: u32 = 8;
@@ -33,6 +34,7 @@ pub(crate) mod reply {
     pub(crate) const ERR_UNSUP: u32 = ERROR + 1;
     pub(crate) const ERR_POLICY: u32 = ERROR + 2;
     pub(crate) const ERR_INVALID: u32 = ERROR + 3;
+    pub(crate) const ERR_TLS_REQD: u32 = ERROR + 5;
     pub(crate) const ERR_UNKNOWN: u32 = ERROR + 6;
     pub(crate) const ERR_TOO_BIG: u32 = ERROR + 9;
     pub(crate) const ERR_EXT_HEADER_REQD: u32 = ERROR + 10;
@@ -168,6 +170,13 @@ impl Handshake {
             }
             answers.push(answer);
         }
+    }
+
+    /// NBD_OPT_STARTTLS, and TLS itself.
+    pub(crate) fn start_tls(mut self, tls: rustls::ClientConnection) -> Result<Self, Refused> {
+        self.ask(option::STARTTLS, &[])?;
+        self.wire = self.wire.secured(tls)?;
+        Ok(self)
     }
 
     /// NBD_OPT_LIST: the names of the exports.

@@ -6,6 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::{ClientConnection, StreamOwned};
+
 use crate::support::PATIENCE;
 
 /// Where a server listens.
@@ -32,6 +34,7 @@ impl Address {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// A connection as a pipe of bytes, on which nothing can wait for ever.
@@ -58,13 +61,37 @@ impl Wire {
                 stream.set_read_timeout(limit)?;
                 stream.set_write_timeout(limit)
             }
+            // It was set before there was TLS.
+            Stream::Tls(_) => Ok(()),
         }
+    }
+
+    /// The same connection through TLS, once the two sides have agreed on keys.
+    pub(crate) fn secured(self, mut tls: ClientConnection) -> io::Result<Self> {
+        let Stream::Tcp(mut stream) = self.0 else {
+            panic!("TLS over TCP only");
+        };
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream)?;
+        }
+        let secured = StreamOwned::new(tls, stream);
+        Ok(Self(Stream::Tls(Box::new(secured))))
+    }
+
+    /// The certificate of the server, where there is TLS.
+    pub(crate) fn certificate(&self) -> Option<Vec<u8>> {
+        let Stream::Tls(stream) = &self.0 else {
+            return None;
+        };
+        let shown = stream.conn.peer_certificates()?.first()?;
+        Some(shown.to_vec())
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.0 {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 
@@ -74,6 +101,7 @@ impl Wire {
         match &mut self.0 {
             Stream::Tcp(stream) => stream.read_exact(&mut bytes)?,
             Stream::Unix(stream) => stream.read_exact(&mut bytes)?,
+            Stream::Tls(stream) => stream.read_exact(&mut bytes)?,
         }
         Ok(bytes)
     }
