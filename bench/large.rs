@@ -1,9 +1,9 @@
 //! A 1 TiB overlay with 1 % written: how long it takes to open, and what it costs in memory.
 //!
 //! `cargo bench --bench large [-- DIR]` works in a new directory beneath DIR (the target directory
-//! if none is named). Map, journal and checkpoints come to be on the way that they always take, with a
-//! flush every 1000 writes; only the data itself is not written: each write is begun and then said to
-//! have been done.
+//! if none is named). Map, journal and checkpoints come to be on the way that they always take,
+//! with a flush every 1000 writes; only the data itself is not written: each write is begun and
+//! then said to have been done.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
 
