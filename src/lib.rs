@@ -7,6 +7,7 @@
 //! - [`config`] makes checked values of the config file.
 //! - [`tls`] turns bytes of the network into bytes of the protocol, where both sides want it so.
 //! - [`nbd`] turns bytes into commands and results into bytes. It does no I/O and knows no storage.
+//! - [`dhcp`] tells machines their addresses and what to boot. It does no I/O.
 //! - [`export`] makes one disk of an image generation and a client's overlay.
 //! - [`overlay`] holds a client's changed blocks, and the order of writes that keeps them.
 //! - [`image`] is the shared, never written disk below.
@@ -18,6 +19,7 @@
 pub mod access;
 pub mod cli;
 pub mod config;
+pub mod dhcp;
 pub mod disk;
 pub mod export;
 pub mod image;

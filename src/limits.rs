@@ -188,3 +188,18 @@ const _: () = assert!(
     "proto.md: \"SHOULD NOT send more than 2^20 status descriptors in a single chunk\""
 );
 const _: () = assert!(STATUS_BYTES_MAX > u32::MAX as u64 && STATUS_BYTES_MAX.is_multiple_of(4096));
+
+/// Longest datagram, and longest message, of DHCP: what one frame of Ethernet holds.
+pub const DHCP_DATAGRAM_MAX: usize = 1500;
+
+/// RFC 2131, section 2: a client must take a datagram of this length.
+pub const DHCP_DATAGRAM_MIN: usize = 576;
+
+/// Shortest reply; old boot ROMs and relays drop shorter ones.
+pub const DHCP_REPLY_MIN: usize = 300;
+
+/// Longest client identifier that is told apart from others: RFC 3396 allows more, nobody needs it.
+pub const DHCP_CLIENT_IDENTIFIER_MAX: usize = 255;
+
+const _: () = assert!(DHCP_REPLY_MIN + 28 <= DHCP_DATAGRAM_MIN);
+const _: () = assert!(DHCP_DATAGRAM_MIN <= DHCP_DATAGRAM_MAX);

@@ -40,6 +40,8 @@ mod regressions;
 mod run;
 #[path = "crash/seeded.rs"]
 mod seeded;
+#[path = "crash/slow.rs"]
+mod slow;
 
 use explore::Effort;
 use run::{Setting, check_seed};

@@ -24,6 +24,8 @@ pub enum Sabotage {
     AnyFrame,
     /// R8: the first bad frame is the end, whatever comes behind it.
     HoleIsEnd,
+    /// R12: changes that share a block do not wait for each other.
+    NoTurns,
     /// R9: a failed sync is told once and forgotten.
     NoPoison,
 }

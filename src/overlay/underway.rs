@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 
+use super::sabotage::{self, Sabotage};
 use super::store::{Block, WriteError};
 use crate::units::{BLOCK_BYTES, BlockIndex, BlockRange, ByteRange};
 
@@ -59,6 +60,7 @@ impl Underway {
     pub(super) fn is_due(&self, turn: &Turn) -> bool {
         let mut earlier = self.members.range(..turn.number);
         !earlier.any(|(_, member)| member.blocks.overlaps(turn.blocks))
+            || sabotage::breaks(Sabotage::NoTurns)
     }
 
     /// The change has ended.

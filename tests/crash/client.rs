@@ -78,6 +78,11 @@ pub(crate) fn bytes_of(range: ByteRange, tag: u64) -> Vec<u8> {
     bytes.skip(skip).take(range.len_usize()).collect()
 }
 
+/// The image's content of a block, as changes want it.
+pub(crate) fn image_of(block: BlockIndex) -> Box<[u8; BLOCK_BYTES]> {
+    Box::new(image_block(block))
+}
+
 /// Does a change, with what it needs of the image.
 pub(crate) fn with_image(
     mut change: impl FnMut(&BaseBlocks) -> Result<(), WriteError>,
@@ -85,7 +90,7 @@ pub(crate) fn with_image(
     let mut image = BaseBlocks::default();
     loop {
         match change(&image) {
-            Err(WriteError::NeedsBase(block)) => image.add(block, Box::new(image_block(block))),
+            Err(WriteError::NeedsBase(block)) => image.add(block, image_of(block)),
             result => return result,
         }
     }

@@ -24,6 +24,8 @@ pub(crate) enum Work {
     Flush,
     Checkpoint,
     Punch,
+    /// Of those under way, any one.
+    Write,
 }
 
 /// One thing that happens.
@@ -32,6 +34,10 @@ pub(crate) enum Op {
     Write {
         range: ByteRange,
         fua: bool,
+    },
+    /// Begins a write; it goes on with the calls of [`Work::Write`].
+    Begin {
+        range: ByteRange,
     },
     Zero {
         range: ByteRange,
@@ -134,7 +140,8 @@ fn quarrel(random: &mut Seeded) -> Vec<Op> {
 
 fn part_of(random: &mut Seeded, all: ByteRange) -> ByteRange {
     let start = all.start() + random.below(all.len()) / 512 * 512;
-    ByteRange::between(start, all.end() - random.below(600))
+    let longest = all.end() - start;
+    ByteRange::between(start, start + 1 + random.below(longest))
 }
 
 /// Operations that are more likely to meet a mistake in this order than in any other.
@@ -148,7 +155,7 @@ fn phrase(random: &mut Seeded, all: ByteRange) -> Vec<Op> {
     };
     let durable = [write, Op::Flush, Op::Drain];
     let and_then = |rest: &[Op]| [&durable, rest].concat();
-    match random.below(6) {
+    match random.below(8) {
         // Freed, and written again before and while its space is given back.
         0 => and_then(&[trim, Op::Flush, Op::Drain, punch, write, Op::Drain]),
         1 => and_then(&[trim, Op::Flush, Op::Drain, write, punch, Op::Drain]),
@@ -171,6 +178,21 @@ fn phrase(random: &mut Seeded, all: ByteRange) -> Vec<Op> {
                 Op::Drain,
             ]
         }
+        // Several writes of one block at once, and a flush that must not be for them.
+        5 | 6 => {
+            let (one, other) = (part_of(random, all), part_of(random, all));
+            let (flush, work) = (calls(Work::Flush, random), calls(Work::Write, random));
+            vec![
+                Op::Begin { range: one },
+                Op::Begin { range: other },
+                calls(Work::Write, random),
+                Op::Flush,
+                flush,
+                work,
+                Op::Flush,
+                Op::Drain,
+            ]
+        }
         _ => vec![
             write_some(random, all),
             zero(random, all),
@@ -182,7 +204,8 @@ fn phrase(random: &mut Seeded, all: ByteRange) -> Vec<Op> {
 fn any_op(random: &mut Seeded) -> Op {
     let range = any_range(random);
     match random.below(40) {
-        0..=11 => write_some(random, range),
+        0..=7 => write_some(random, range),
+        8..=11 => Op::Begin { range },
         12..=14 => zero(random, range),
         15..=17 => trim(random, range),
         18 => trim(random, ByteRange::between(0, SIZE)),
@@ -224,7 +247,7 @@ fn punch(random: &mut Seeded) -> Op {
 }
 
 fn advance(random: &mut Seeded) -> Op {
-    let work = [Work::Flush, Work::Flush, Work::Checkpoint, Work::Punch];
+    let work = [Work::Flush, Work::Write, Work::Checkpoint, Work::Punch];
     Op::Advance {
         work: work[random.index(4)],
         calls: 1 + random.below(4),
@@ -257,6 +280,7 @@ impl fmt::Display for Op {
         let and_wait = |fua: &bool| if *fua { " with FUA" } else { "" };
         match self {
             Self::Write { range, fua } => write!(f, "write {}{}", span(range), and_wait(fua)),
+            Self::Begin { range } => write!(f, "begin to write {}", span(range)),
             Self::Zero {
                 range,
                 reserve,

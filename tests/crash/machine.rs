@@ -19,6 +19,7 @@ use super::history::{Op, Start, Step, Work};
 use super::job::{Job, Progress};
 use super::oracle::{Content, Oracle};
 use super::seeded::Seeded;
+use super::slow::SlowWrite;
 
 /// A rule that the server breaks, not the overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub(crate) enum Haste {
     Fua,
     /// A flush that comes while one runs is answered by that one's end.
     Join,
+    /// The map learns of a write before its data is written.
+    Publish,
 }
 
 /// A change of the overlay, given what it needs of the image.
@@ -44,9 +47,10 @@ pub(crate) struct Machine {
     cycle: Option<Job<Result<(), CycleError>>>,
     checkpoint: Option<Job<Checkpoint>>,
     punch: Option<Job<io::Result<()>>>,
+    pub(crate) writes: Vec<SlowWrite>,
     pub(crate) explorer: Explorer,
-    random: Seeded,
-    haste: Option<Haste>,
+    pub(crate) random: Seeded,
+    pub(crate) haste: Option<Haste>,
     scattered: u64,
 }
 
@@ -69,6 +73,7 @@ impl Machine {
             cycle: None,
             checkpoint: None,
             punch: None,
+            writes: Vec::new(),
             explorer,
             random: Seeded::new(0),
             haste,
@@ -83,6 +88,7 @@ impl Machine {
         self.random = Seeded::new(step.seed);
         match step.op {
             Op::Write { range, fua } => self.write(range, step.seed, fua)?,
+            Op::Begin { range } => self.begin_write(range, step.seed),
             Op::Zero {
                 range,
                 reserve,
@@ -111,12 +117,12 @@ impl Machine {
         read.map_err(|error| format!("a read is wrong: {error}"))
     }
 
-    fn overlay(&mut self) -> &mut Overlay<TestDisk> {
+    pub(crate) fn overlay(&mut self) -> &mut Overlay<TestDisk> {
         self.overlay.as_mut().expect("it is open")
     }
 
     /// Explores the crashes at every call that was made since it last did.
-    fn look(&mut self) -> Result<(), String> {
+    pub(crate) fn look(&mut self) -> Result<(), String> {
         for moment in self.recorder.take() {
             let Self {
                 explorer,
@@ -137,6 +143,7 @@ impl Machine {
     }
 
     fn write(&mut self, range: ByteRange, tag: u64, fua: bool) -> Result<(), String> {
+        self.make_way_for(range)?;
         let data = bytes_of(range, tag);
         self.oracle.change(range, Some(&data));
         self.change(&mut |overlay, image| overlay.write(range, &data, image))?;
@@ -149,12 +156,14 @@ impl Machine {
         } else {
             Zeroing::Free
         };
+        self.make_way_for(range)?;
         self.oracle.change(range, None);
         self.change(&mut |overlay, image| overlay.zero(range, how, image))?;
         self.after_change(fua)
     }
 
     fn trim(&mut self, range: ByteRange, fua: bool) -> Result<(), String> {
+        self.make_way_for(range)?;
         self.oracle.trim(range);
         self.change(&mut |overlay, _| overlay.trim(range))?;
         self.after_change(fua)
@@ -174,7 +183,7 @@ impl Machine {
             let overlay = self.overlay();
             match with_image(|image| change(overlay, image)) {
                 Ok(()) => return self.look(),
-                Err(WriteError::Busy) => self.finish(Work::Punch)?,
+                Err(WriteError::Busy) => self.make_way()?,
                 Err(error) => return Err(format!("refused: {error}")),
             }
         }
@@ -291,7 +300,12 @@ impl Machine {
                 Some(job) => self.punch_at(job.step()),
                 None => Ok(()),
             },
+            Work::Write => self.advance_a_write(),
         }
+    }
+
+    pub(crate) const fn is_punching(&self) -> bool {
+        self.punch.is_some()
     }
 
     const fn is_under_way(&self, work: Work) -> bool {
@@ -299,6 +313,7 @@ impl Machine {
             Work::Flush => self.cycle.is_some(),
             Work::Checkpoint => self.checkpoint.is_some(),
             Work::Punch => self.punch.is_some(),
+            Work::Write => !self.writes.is_empty(),
         }
     }
 
@@ -312,11 +327,27 @@ impl Machine {
         Ok(())
     }
 
+    /// Writes under way that share a block with `range` are done before it.
+    fn make_way_for(&mut self, range: ByteRange) -> Result<(), String> {
+        let blocks = range.blocks_touched();
+        if self.writes.iter().any(|write| write.shares(blocks)) {
+            return self.finish(Work::Write);
+        }
+        Ok(())
+    }
+
+    /// What holds a change up goes to its end.
+    pub(crate) fn make_way(&mut self) -> Result<(), String> {
+        let holds_up = [Work::Punch, Work::Write];
+        let work = holds_up.into_iter().find(|&work| self.is_under_way(work));
+        self.finish(work.ok_or("it is busy with nothing")?)
+    }
+
     /// All that is under way goes to its end, in some order.
     pub(crate) fn drain(&mut self) -> Result<(), String> {
-        let all = [Work::Flush, Work::Checkpoint, Work::Punch];
+        let all = [Work::Flush, Work::Checkpoint, Work::Punch, Work::Write];
         while all.iter().any(|&work| self.is_under_way(work)) {
-            let work = all[self.random.index(3)];
+            let work = all[self.random.index(4)];
             self.advance(work)?;
         }
         Ok(())
@@ -353,6 +384,7 @@ impl Machine {
         self.cycle = None;
         self.checkpoint = None;
         self.punch = None;
+        self.writes.clear();
         self.commit = GroupCommit::default();
         self.recorder.take();
     }

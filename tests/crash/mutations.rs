@@ -46,6 +46,16 @@ fn sabotage_is_noticed(sabotage: Sabotage) {
 }
 
 #[test]
+fn r1_a_map_that_learns_of_a_write_before_it_is_written_is_noticed() {
+    haste_is_noticed(Haste::Publish);
+}
+
+#[test]
+fn r12_changes_that_do_not_wait_for_their_turn_are_noticed() {
+    sabotage_is_noticed(Sabotage::NoTurns);
+}
+
+#[test]
 fn r2_records_that_are_written_before_the_data_are_noticed() {
     sabotage_is_noticed(Sabotage::JournalBeforeData);
 }

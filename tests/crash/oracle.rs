@@ -54,10 +54,13 @@ pub(crate) fn sectors_of(block: BlockIndex, bytes: &Block, content: &mut Content
 
 #[derive(Clone, Debug)]
 struct Version {
-    /// When it was written.
+    /// When it was written; [`UNANSWERED`] where the client was not told yet that it is.
     at: u64,
     bytes: Arc<Sector>,
 }
+
+/// No flush is for a write that was not answered when it began.
+const UNANSWERED: u64 = u64::MAX;
 
 /// Allowed values, oldest first, and the time that counts changes.
 #[derive(Clone, Debug)]
@@ -87,15 +90,24 @@ impl Oracle {
     /// All that was there at `mark` is durable.
     pub(crate) fn durable(&mut self, mark: u64) {
         for versions in &mut self.sectors {
-            let older = versions.iter().take_while(|version| version.at <= mark);
-            let drop = older.count().saturating_sub(1);
-            versions.drain(..drop);
+            let last = versions.iter().rposition(|version| version.at <= mark);
+            versions.drain(..last.unwrap_or(0));
         }
     }
 
     /// `range` becomes `data`, or zeros, sooner or later.
     pub(crate) fn change(&mut self, range: ByteRange, data: Option<&[u8]>) {
         self.now += 1;
+        self.push_all(range, data, self.now);
+    }
+
+    /// A write of `data` has begun. Once it is answered, it is a change. Until then nothing else
+    /// changes its blocks.
+    pub(crate) fn begin(&mut self, range: ByteRange, data: &[u8]) {
+        self.push_all(range, Some(data), UNANSWERED);
+    }
+
+    fn push_all(&mut self, range: ByteRange, data: Option<&[u8]>, at: u64) {
         for (number, start) in followed_sectors() {
             let sector = ByteRange::between(start, start + SECTOR as u64);
             let part = sector.intersect(range);
@@ -112,7 +124,7 @@ impl Oracle {
                     target.copy_from_slice(&data[from..from + part.len_usize()]);
                 }
             }
-            self.push(number, bytes);
+            self.push(number, bytes, at);
         }
     }
 
@@ -126,7 +138,7 @@ impl Oracle {
         self.now += 1;
         for (number, bytes) in content.iter().enumerate() {
             if self.newest(number) != *bytes {
-                self.push(number, *bytes);
+                self.push(number, *bytes, self.now);
             }
         }
     }
@@ -143,8 +155,9 @@ impl Oracle {
     /// What reads must see.
     pub(crate) fn check_read(&self, content: &Content) -> Result<(), String> {
         let allowed = |versions: &Vec<Version>, bytes: &Sector| {
-            let newest = versions.last().expect("a value");
-            *newest.bytes == *bytes
+            let answered = versions.iter().rposition(|v| v.at != UNANSWERED);
+            let now = &versions[answered.expect("a value")..];
+            now.iter().any(|version| *version.bytes == *bytes)
         };
         self.check_each(content, allowed)
     }
@@ -182,8 +195,7 @@ impl Oracle {
         *self.sectors[number].last().expect("a value").bytes
     }
 
-    fn push(&mut self, number: usize, bytes: Sector) {
-        let at = self.now;
+    fn push(&mut self, number: usize, bytes: Sector, at: u64) {
         let bytes = Arc::new(bytes);
         self.sectors[number].push(Version { at, bytes });
     }

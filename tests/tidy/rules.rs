@@ -49,6 +49,7 @@ pub(crate) const LAYERS: &[Layer] = &[
         of: &[
             "*/wire",
             "access",
+            "dhcp",
             "tls/channel",
             "tls/identity",
             "nbd/agreed",
@@ -86,6 +87,20 @@ pub(crate) const LAYERS: &[Layer] = &[
             "crate::io",
         ],
         why: "the protocol knows no storage: only serve joins the two",
+    },
+    Layer {
+        of: &["dhcp"],
+        but: &[],
+        values: &[],
+        bans: &[
+            "crate::nbd",
+            "crate::export",
+            "crate::overlay",
+            "crate::image",
+            "crate::config",
+            "crate::cli",
+        ],
+        why: "an address is given whatever is done with it: only serve joins the two",
     },
     Layer {
         of: &["*"],
