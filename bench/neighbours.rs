@@ -1,9 +1,9 @@
 //! What a hostile client costs its neighbours: latency of small reads with and without it.
 //!
-//! `cargo bench --bench neighbours [-- SECONDS]`. For each kind of hostility three measurements take
-//! turns: the neighbour alone; with the hostility against a second server on the same machine, which
-//! shows what the machine's processors are worth; and against the server that is measured. Both
-//! servers have one shard, so that nothing gets out of the way.
+//! `cargo bench --bench neighbours [-- SECONDS]`. For each kind of hostility three measurements
+//! take turns: the neighbour alone; with the hostility against a second server on the same machine,
+//! which shows what the machine's processors are worth; and against the server that is measured.
+//! Both servers have one shard, so that nothing gets out of the way.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 

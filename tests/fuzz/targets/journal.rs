@@ -1,8 +1,8 @@
 //! The reader of journals: epochs that were written, then damaged. What comes out is what went in,
 //! up to some epoch, or damage is told of.
 //!
-//! One in two inputs is damaged with its checksums made good again, so that what lies behind them is
-//! reached; then only the promise is left that it ends, and with changes that lie in order.
+//! One in two inputs is damaged with its checksums made good again, so that what lies behind them
+//! is reached; then only the promise is left that it ends, and with changes that lie in order.
 
 use cowherd::overlay::journal::{
     ChainEnd, Change, Cursor, JOURNAL_BYTES, SECTOR, epoch_frames, replay, start_frame,
