@@ -10,7 +10,7 @@ use std::path::Path;
 use cowherd::limits;
 use cowherd::nbd::ExportInfo;
 use cowherd::nbd::agreed::{Agreed, Contexts, Headers};
-use cowherd::nbd::handshake::{Event, Handshake};
+use cowherd::nbd::handshake::{Event, Handshake, TlsMode};
 use cowherd::nbd::session::{self, Session};
 use cowherd::nbd::wire::{
     AllocationFlags, ChunkFlags, ChunkType, ClientFlags, CommandFlags, Errno, InfoType,
@@ -127,7 +127,7 @@ fn the_page_states_the_limits_of_an_answer_to_block_status() {
 
 /// Whether a handshake knows the option.
 fn is_known(code: OptionCode) -> bool {
-    let mut handshake = Handshake::new();
+    let mut handshake = Handshake::new().with_tls(TlsMode::Selective);
     let hello = ClientFlags {
         fixed_newstyle: true,
         no_zeroes: true,

@@ -387,6 +387,43 @@ fn nbdkit_is_a_proxy_for_clients_without_tls() {
     assert_same(&read_file(&copy), &image(), "what comes through the proxy");
 }
 
+/// What the network has brought of an older connection is done before a newer one is served.
+#[test]
+fn writes_of_a_dead_connection_never_land_after_those_of_its_successor() {
+    let Some(secure) = Secure::new("required", "") else {
+        return;
+    };
+    let mut dead = secure.client("a", "disk@a");
+    secure.server.signal(Signal::STOP);
+    for _ in 0..400 {
+        dead.submit(&Request::write(7, &[1; 5000]))
+            .expect("room in the socket");
+    }
+    drop(dead);
+    secure.server.signal(Signal::CONT);
+    let mut successor = secure.client("a", "disk@a");
+    successor.write(7, &[2; 5000]).expect("a write");
+    let seen = secure.client("a", "disk@a").read(7, 5000).expect("a read");
+    assert_same(&seen, &[2; 5000], "what the successor wrote");
+}
+
+/// Replies that nobody takes are cut by the rules that hold without TLS.
+#[test]
+fn a_successor_is_served_though_its_predecessor_takes_no_replies() {
+    let Some(secure) = Secure::new("required", "") else {
+        return;
+    };
+    let mut stuck = secure.client("a", "disk@a");
+    for _ in 0..200 {
+        stuck
+            .submit(&Request::read(0, 1 << 20))
+            .expect("room in the socket");
+    }
+    let seen = secure.client("a", "disk@a").read(0, 9).expect("a read");
+    assert_eq!(seen, image()[..9]);
+    secure.server.wait_for_log(&["older connection", "cut"]);
+}
+
 /// A reset in the middle of everything, as of a machine that lost its power.
 #[test]
 fn a_secured_connection_that_breaks_harms_nobody() {
