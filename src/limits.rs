@@ -37,6 +37,9 @@ pub const CONNECTIONS_MAX: usize = 16 * 1024;
 /// Of these, from one address; of IPv6, from one network of 64 bits.
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1024;
 
+/// Connections to one client's overlay at a time.
+pub const CONNECTIONS_PER_CLIENT_MAX: usize = 256;
+
 /// Handshakes under way at a time.
 pub const HANDSHAKES_MAX: usize = 4096;
 
@@ -99,6 +102,7 @@ const _: () = assert!(
     "one request must always fit"
 );
 const _: () = assert!(SHARD_BYTES_MAX >= SESSION_BYTES_MAX);
+const _: () = assert!(CONNECTIONS_PER_CLIENT_MAX < CONNECTIONS_PER_ADDRESS_MAX);
 const _: () = assert!(CONNECTIONS_PER_ADDRESS_MAX < HANDSHAKES_MAX);
 const _: () = assert!(HANDSHAKES_MAX < CONNECTIONS_MAX);
 const _: () = assert!(NBD_OPTION_MAX > NBD_STRING_MAX + 6 + 2 * 1024);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cowherd::limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use support::nbd::{Address, Client, Request, Wire, command};
+use support::nbd::{Address, Client, Request, Wire, assert_refused, command, reply};
 use support::{Server, Setup, eventually};
 
 fn serve() -> Server {
@@ -61,6 +61,20 @@ fn sessions_count_as_handshakes_do() {
     assert!(greeted(1, &address).is_err(), "one too many was greeted");
     drop(clients);
     eventually(|| greeted(1, &address));
+}
+
+#[test]
+fn an_overlay_has_so_many_connections_and_other_overlays_have_theirs() {
+    let server = serve();
+    let address = server.address();
+    let open = |_| server.client("disk@a");
+    let mut hoard: Vec<_> = (0..limits::CONNECTIONS_PER_CLIENT_MAX).map(open).collect();
+    let refused = Client::open(&address, "disk@a").map(drop);
+    assert_refused(refused, &[reply::ERR_POLICY]);
+    server.wait_for_log(&["disk@a", "connections already"]);
+    server.client("disk@b");
+    hoard.pop();
+    eventually(|| Client::open(&address, "disk@a"));
 }
 
 #[test]

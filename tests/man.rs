@@ -264,6 +264,11 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         Count(limits::CONNECTIONS_PER_ADDRESS_MAX),
     ),
     (
+        "Connections to one client's overlay",
+        "CONNECTIONS_PER_CLIENT_MAX",
+        Count(limits::CONNECTIONS_PER_CLIENT_MAX),
+    ),
+    (
         "Connections that wait to be accepted",
         "LISTEN_BACKLOG",
         Count(limits::LISTEN_BACKLOG as usize),

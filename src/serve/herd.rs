@@ -9,6 +9,7 @@ use super::shard::{Held, Lease, ShardHandle};
 use super::state_dir::StateDir;
 use super::upgrade::{Upgrade, Upgrades};
 use crate::access::Caller;
+use crate::limits::CONNECTIONS_PER_CLIENT_MAX;
 use crate::nbd::handshake::Listing;
 use crate::nbd::{ExportInfo, Refusal};
 
@@ -78,6 +79,11 @@ impl Herd {
 
     pub(super) async fn open(&self, name: &str, caller: &Caller) -> Result<Opened, Refused> {
         let target = Arc::new(self.catalog.find(name, caller)?);
+        if self.placement.users(&target.key) >= CONNECTIONS_PER_CLIENT_MAX {
+            let key = &target.key;
+            let message = format!("{key} has {CONNECTIONS_PER_CLIENT_MAX} connections already");
+            return Err(Refusal::Policy(message).into());
+        }
         let gone = || Refusal::Shutdown("the server is going down".into());
         let shard = self
             .shards

@@ -57,6 +57,11 @@ impl Placement {
         }
     }
 
+    /// The users of a client's volume; none is counted of a bare image.
+    pub(super) fn users(&self, key: &VolumeKey) -> usize {
+        self.places.get(key).map_or(0, |place| place.users)
+    }
+
     /// A user of `shard` less. The volume stays placed until [`Placement::forget`].
     pub(super) fn leave(&self, key: &VolumeKey, shard: usize) {
         self.count(shard, |load| load.fetch_sub(1, Ordering::Relaxed));
