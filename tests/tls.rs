@@ -355,6 +355,71 @@ fn qemu_img_goes_through_tls() {
 }
 
 #[test]
+fn qemu_io_writes_through_tls() {
+    let Some(secure) = Secure::new("required", "") else {
+        return;
+    };
+    if !require(&["qemu-io"]) {
+        return;
+    }
+    let folder = secure.certificates.file("a").display().to_string();
+    let credentials = format!("tls-creds-x509,id=tls,endpoint=client,dir={folder}");
+    let address = secure.server.uri("");
+    let port = address
+        .trim_end_matches('/')
+        .rsplit(':')
+        .next()
+        .expect("a port");
+    let disk = format!("driver=nbd,host=localhost,port={port},export=disk@a,tls-creds=tls");
+    let said = Tool::new("qemu-io")
+        .args(["--object", &credentials, "--image-opts"])
+        .args([
+            "-c",
+            "write -P 5 1M 70k",
+            "-c",
+            "write -z 2M 64k",
+            "-c",
+            "write -f -P 6 9 5",
+        ])
+        .args([
+            "-c",
+            "read -P 5 1M 70k",
+            "-c",
+            "read -P 0 2M 64k",
+            "-c",
+            "flush",
+        ])
+        .arg(&disk)
+        .ok();
+    assert!(!said.contains("failed"), "{said}");
+    let mut client = secure.client("a", "disk");
+    assert_eq!(client.read(9, 5).expect("a read"), [6; 5]);
+    assert_eq!(client.read(1 << 20, 1000).expect("a read"), [5; 1000]);
+}
+
+#[test]
+fn the_map_of_blocks_is_the_same_through_tls() {
+    let Some(secure) = Secure::new("selective", "[client.a]\nallow = [\"127.0.0.1\"]\n") else {
+        return;
+    };
+    if !require(&["nbdinfo"]) {
+        return;
+    }
+    let mut client = secure.client("a", "disk");
+    client.zero(0, 1 << 20).expect("zeroes");
+    client.write(2 << 20, &[1; 100]).expect("a write");
+    for context in ["base:allocation", "x-cowherd:overlay"] {
+        let map = |uri: &str| {
+            let arg = format!("--map={context}");
+            Tool::new("nbdinfo").arg(arg).arg(uri).ok()
+        };
+        let plain = map(&secure.server.uri("disk@a"));
+        assert!(plain.lines().count() > 1, "{plain}");
+        assert_eq!(map(&secure.uri("disk@a")), plain);
+    }
+}
+
+#[test]
 fn nbdkit_is_a_proxy_for_clients_without_tls() {
     let Some(secure) = Secure::new("required", "") else {
         return;
