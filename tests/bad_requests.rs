@@ -302,3 +302,14 @@ fn a_connection_reset_with_requests_in_flight_harms_nobody() {
     }
     assert_next_is_served(&mut server);
 }
+
+#[test]
+fn a_write_of_nothing_harms_no_overlay() {
+    let server = Setup::of_bytes(&[0; 4 * 4096]).start();
+    let mut client = server.client("disk@a");
+    for offset in [0, 5, 4096, 16_384] {
+        client.write(offset, b"").expect("nothing to do");
+    }
+    client.write(5, b"later").expect("a write");
+    client.flush().expect("a flush");
+}

@@ -364,8 +364,14 @@ impl Shard {
         let shard = Rc::clone(self);
         drop(io::spawn(async move {
             tracing::info!("{peer} uses {}", lease.key);
-            for elder in elders {
-                if elder.settle().await {
+            // All at once, so that many stuck ones take no longer than one.
+            let elders = elders.into_iter();
+            let settled: Vec<_> = elders
+                .map(|elder| io::spawn(async move { elder.settle().await }))
+                .collect();
+            for settled in settled {
+                // The task can't panic; were it to, its session is not waited for.
+                if settled.await.unwrap_or(false) {
                     tracing::warn!(
                         "{peer}: an older connection to {} was stuck: cut",
                         lease.key
