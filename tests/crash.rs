@@ -9,6 +9,14 @@
     clippy::print_stdout,
     reason = "numbers of what was explored, and progress"
 )]
+#![cfg_attr(
+    not(debug_assertions),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "some is for rules that are broken"
+    )
+)]
 
 #[path = "crash/client.rs"]
 mod client;
