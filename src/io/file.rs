@@ -12,6 +12,23 @@ use io_uring::{opcode, types};
 use super::buffer::Buffer;
 use super::ring;
 
+/// Which way the bytes go.
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    FromFile,
+    ToFile,
+}
+
+impl Direction {
+    /// What it means that the kernel moves no byte.
+    const fn stuck(self) -> ErrorKind {
+        match self {
+            Self::FromFile => ErrorKind::UnexpectedEof,
+            Self::ToFile => ErrorKind::WriteZero,
+        }
+    }
+}
+
 /// Fills `range` of `buffer` from byte `offset` of `file` on, which is an `Rc` or `Arc` of it.
 ///
 /// # Errors
@@ -19,51 +36,15 @@ use super::ring;
 /// end of the read does not fit in 63 bits, else what the kernel says. The part of the buffer is
 /// unspecified then.
 pub async fn read_at<F>(
-    mut file: F,
-    mut buffer: Buffer,
+    file: F,
+    buffer: Buffer,
     range: Range<usize>,
     offset: u64,
 ) -> (io::Result<()>, Buffer)
 where
     F: AsFd + Unpin + 'static,
 {
-    if !is_valid(&buffer, &range, offset) {
-        return (Err(ErrorKind::InvalidInput.into()), buffer);
-    }
-    let mut done = 0;
-    while done < range.len() {
-        let rest = range.start + done..range.end;
-        let (result, back) = read_some(file, buffer, rest, offset + done as u64).await;
-        (file, buffer) = back;
-        match result {
-            Err(error) if is_transient(&error) => {}
-            Err(error) => return (Err(error), buffer),
-            Ok(0) => return (Err(ErrorKind::UnexpectedEof.into()), buffer),
-            Ok(count) => done += count,
-        }
-    }
-    (Ok(()), buffer)
-}
-
-/// One READ; `range` lies inside the buffer.
-async fn read_some<F>(
-    file: F,
-    mut buffer: Buffer,
-    range: Range<usize>,
-    offset: u64,
-) -> (io::Result<usize>, (F, Buffer))
-where
-    F: AsFd + Unpin + 'static,
-{
-    let part = buffer.as_mut_slice().get_mut(range).unwrap_or_default();
-    let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
-    let target = types::Fd(file.as_fd().as_raw_fd());
-    let entry = opcode::Read::new(target, part.as_mut_ptr(), len)
-        .offset(offset)
-        .build();
-    // SAFETY: READ completes once; it writes to a part of the buffer, which has a fixed address and
-    // belongs to the operation until then, as does the file.
-    unsafe { ring::submit(entry, (file, buffer)) }.await
+    transfer(Direction::FromFile, file, buffer, range, offset).await
 }
 
 /// Writes `range` of `buffer` from byte `offset` of `file` on, which is an `Rc` or `Arc` of it.
@@ -76,6 +57,20 @@ where
 /// `WriteZero` where nothing more is taken, else what the kernel says. Any part may have been
 /// written then.
 pub async fn write_at<F>(
+    file: F,
+    buffer: Buffer,
+    range: Range<usize>,
+    offset: u64,
+) -> (io::Result<()>, Buffer)
+where
+    F: AsFd + Unpin + 'static,
+{
+    transfer(Direction::ToFile, file, buffer, range, offset).await
+}
+
+/// Moves all bytes of `range`, in as many operations as it takes.
+async fn transfer<F>(
+    direction: Direction,
     mut file: F,
     mut buffer: Buffer,
     range: Range<usize>,
@@ -90,36 +85,43 @@ where
     let mut done = 0;
     while done < range.len() {
         let rest = range.start + done..range.end;
-        let (result, back) = write_some(file, buffer, rest, offset + done as u64).await;
+        let at = offset + done as u64;
+        let (result, back) = transfer_some(direction, file, buffer, rest, at).await;
         (file, buffer) = back;
         match result {
             Err(error) if is_transient(&error) => {}
             Err(error) => return (Err(error), buffer),
-            Ok(0) => return (Err(ErrorKind::WriteZero.into()), buffer),
+            Ok(0) => return (Err(direction.stuck().into()), buffer),
             Ok(count) => done += count,
         }
     }
     (Ok(()), buffer)
 }
 
-/// One WRITE; `range` lies inside the buffer.
-async fn write_some<F>(
+/// One READ or WRITE; `range` lies inside the buffer.
+async fn transfer_some<F>(
+    direction: Direction,
     file: F,
-    buffer: Buffer,
+    mut buffer: Buffer,
     range: Range<usize>,
     offset: u64,
 ) -> (io::Result<usize>, (F, Buffer))
 where
     F: AsFd + Unpin + 'static,
 {
-    let part = buffer.as_slice().get(range).unwrap_or_default();
+    let part = buffer.as_mut_slice().get_mut(range).unwrap_or_default();
     let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
     let target = types::Fd(file.as_fd().as_raw_fd());
-    let entry = opcode::Write::new(target, part.as_ptr(), len)
-        .offset(offset)
-        .build();
-    // SAFETY: WRITE completes once; it reads a part of the buffer, which has a fixed address and
-    // belongs to the operation until then, as does the file.
+    let entry = match direction {
+        Direction::FromFile => opcode::Read::new(target, part.as_mut_ptr(), len)
+            .offset(offset)
+            .build(),
+        Direction::ToFile => opcode::Write::new(target, part.as_ptr(), len)
+            .offset(offset)
+            .build(),
+    };
+    // SAFETY: READ and WRITE complete once; they use a part of the buffer, which has a fixed
+    // address and belongs to the operation until then, as does the file.
     unsafe { ring::submit(entry, (file, buffer)) }.await
 }
 

@@ -69,14 +69,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn now<T>(future: impl Future<Output = T>) -> Option<T> {
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match std::pin::pin!(future).poll(&mut context) {
-            std::task::Poll::Ready(value) => Some(value),
-            std::task::Poll::Pending => None,
-        }
-    }
+    use crate::serve::poll_once::now;
 
     #[test]
     fn what_does_not_fit_waits_until_something_is_given_back() {

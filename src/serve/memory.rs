@@ -172,16 +172,9 @@ impl Since {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::poll_once::now;
 
     const OWN: u64 = SESSION_BYTES_OWN;
-
-    fn now<T>(future: impl Future<Output = T>) -> Option<T> {
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match std::pin::pin!(future).poll(&mut context) {
-            std::task::Poll::Ready(value) => Some(value),
-            std::task::Poll::Pending => None,
-        }
-    }
 
     fn shard() -> Rc<ShardMemory> {
         Rc::new(ShardMemory::new())

@@ -22,6 +22,8 @@ mod memory;
 mod options;
 mod outbox;
 mod placement;
+#[cfg(test)]
+mod poll_once;
 mod reload;
 mod reply;
 mod seats;

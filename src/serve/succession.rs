@@ -166,14 +166,7 @@ impl Elder {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn now<T>(future: impl Future<Output = T>) -> Option<T> {
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match std::pin::pin!(future).poll(&mut context) {
-            std::task::Poll::Ready(value) => Some(value),
-            std::task::Poll::Pending => None,
-        }
-    }
+    use crate::serve::poll_once::now;
 
     #[test]
     fn what_was_received_and_not_begun_is_waited_for() {

@@ -36,7 +36,7 @@ impl Volume {
         buffer: Buffer,
     ) -> impl Future<Output = Outcome<()>> + use<> {
         self.in_turn(range, async move |volume, turn| {
-            volume.write_in_turn(turn, range, buffer).await.map(drop)
+            volume.write_in_turn(turn, range, buffer).await
         })
     }
 
