@@ -59,8 +59,8 @@ pub enum StateError {
     #[error("state {}: the file system is read-only; choose another directory with \
              --state", .0.display())]
     ReadOnly(PathBuf),
-    #[error("state {}: that, or what is above it, is a file and no directory; choose a directory with \
-             --state", .0.display())]
+    #[error("state {}: that, or what is above it, is a file and no directory; choose a directory \
+             with --state", .0.display())]
     NoDirectory(PathBuf),
     #[error("state {}: {reason}; choose another directory with --state", path.display())]
     Failed { path: PathBuf, reason: io::Error },

@@ -153,8 +153,8 @@ impl Volume {
             let buffer = self.read_image(block.bytes()).await?;
             content.copy_from_slice(buffer.as_slice());
         }
-        // Merged into the overlay for good, so it must not be of an image that was rewritten a moment
-        // ago and is not known to be: the time of a change is set before its first byte.
+        // Merged into the overlay for good, so it must not be of an image that was rewritten a
+        // moment ago and is not known to be: the time of a change is set before its first byte.
         self.image
             .verify_now()
             .map_err(|_| VolumeError::ImageChanged)?;
