@@ -212,6 +212,6 @@ const _: () = assert!(DHCP_DATAGRAM_MIN <= DHCP_DATAGRAM_MAX);
 pub const DHCP_OPTION_MAX: usize = 1024;
 
 /// Addresses that all ranges of a config have together.
-pub const DHCP_RANGE_ADDRESSES_MAX: u64 = 1 << 16;
+pub const DHCP_RANGE_ADDRESSES_MAX: u32 = 1 << 16;
 
 const _: () = assert!(DHCP_OPTION_MAX < DHCP_DATAGRAM_MAX);

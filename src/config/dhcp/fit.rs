@@ -62,7 +62,7 @@ impl DhcpConfig {
         for range in ranges {
             let (first, last) = (range.value.0.start(), range.value.0.end());
             addresses += u64::from(last.to_bits() - first.to_bits()) + 1;
-            if addresses > DHCP_RANGE_ADDRESSES_MAX {
+            if addresses > u64::from(DHCP_RANGE_ADDRESSES_MAX) {
                 let what = format!("more than {DHCP_RANGE_ADDRESSES_MAX} addresses in all ranges");
                 return Err(Mistake::new(range.at, what));
             }
