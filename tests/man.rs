@@ -367,6 +367,8 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
+    "KEEPALIVE_DEFAULT",
+    "KEEPALIVE_MAX",
     "TLS_PIECE",
     "NBD_BLOCK_MIN",
     "NBD_BLOCK_PREFERRED",
