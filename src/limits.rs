@@ -241,3 +241,10 @@ pub const DHCP_RIVALS_MAX: usize = 64;
 const _: () = assert!(DHCP_OFFERS_MAX < DHCP_BINDINGS_MAX);
 const _: () = assert!(DHCP_PROBE_TIME.as_secs() < DHCP_OFFER_TIME.as_secs());
 const _: () = assert!(DHCP_LEASE_TIME_MIN.as_secs() > DHCP_OFFER_TIME.as_secs());
+/// Longest value of an option that a config may name: what fits into no reply helps nobody.
+pub const DHCP_OPTION_MAX: usize = 1024;
+
+/// Addresses that all ranges of a config have together.
+pub const DHCP_RANGE_ADDRESSES_MAX: u32 = 1 << 16;
+
+const _: () = assert!(DHCP_OPTION_MAX < DHCP_DATAGRAM_MAX);
