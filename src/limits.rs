@@ -229,16 +229,12 @@ pub const DHCP_LEASE_TIME_MIN: Duration = Duration::from_secs(60);
 /// Offers of one network to machines that are not in the config, at a time.
 pub const DHCP_OFFERS_MAX: usize = 4096;
 
-/// Addresses that are remembered for machines that are not in the config, in all.
-pub const DHCP_BINDINGS_MAX: usize = 1 << 17;
-
 /// How often one other server is reported.
 pub const DHCP_RIVAL_EVERY: Duration = Duration::from_secs(600);
 
 /// Other servers that are told apart.
 pub const DHCP_RIVALS_MAX: usize = 64;
 
-const _: () = assert!(DHCP_OFFERS_MAX < DHCP_BINDINGS_MAX);
 const _: () = assert!(DHCP_PROBE_TIME.as_secs() < DHCP_OFFER_TIME.as_secs());
 const _: () = assert!(DHCP_LEASE_TIME_MIN.as_secs() > DHCP_OFFER_TIME.as_secs());
 /// Longest value of an option that a config may name: what fits into no reply helps nobody.

@@ -404,7 +404,6 @@ const INNER: &[&str] = &[
     "DHCP_LEASE_TIME",
     "DHCP_LEASE_TIME_MIN",
     "DHCP_OFFERS_MAX",
-    "DHCP_BINDINGS_MAX",
     "DHCP_RIVAL_EVERY",
     "DHCP_RIVALS_MAX",
 ];

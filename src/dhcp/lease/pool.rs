@@ -139,7 +139,9 @@ impl Pool {
         };
         let (first, at) = self.cursor;
         for (index, range) in self.ranges.iter().enumerate().skip(first) {
-            let from = at.filter(|_| index == first).unwrap_or(*range.start());
+            let from = at
+                .filter(|_| index == first)
+                .unwrap_or_else(|| *range.start());
             let found = addresses(from, *range.end()).find(is_unused);
             if found.is_some() {
                 self.cursor = (index, found);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::pool::{self, Pool, Rank, Source};
 use super::{Binding, Key, Record, State};
 use crate::dhcp::moment::{Moment, millis};
-use crate::limits::{DHCP_BINDINGS_MAX, DHCP_OFFER_TIME, DHCP_OFFERS_MAX, DHCP_QUARANTINE_TIME};
+use crate::limits::{DHCP_OFFER_TIME, DHCP_OFFERS_MAX, DHCP_QUARANTINE_TIME};
 use crate::mac::MacAddress;
 
 /// The machines that the config knows.
@@ -192,10 +192,7 @@ impl Leases {
 
     /// An address of a pool for a machine that has none.
     pub fn pick(&mut self, pool: usize, is_known: bool) -> Option<(Ipv4Addr, Source)> {
-        let unused = match is_known || self.bindings.len() < DHCP_BINDINGS_MAX {
-            true => self.first_unused(pool),
-            false => None,
-        };
+        let unused = self.first_unused(pool);
         if !is_known && !self.has_room_for_unknown(pool) {
             return None;
         }
@@ -227,7 +224,7 @@ impl Leases {
     pub fn is_free(&self, pool: usize, address: Ipv4Addr, is_known: bool) -> bool {
         let in_pool = self.pools.get(pool).is_some_and(|pool| pool.holds(address));
         let free = match self.get(address) {
-            None => is_known || self.bindings.len() < DHCP_BINDINGS_MAX,
+            None => true,
             Some(binding) => self.rank(binding) == Some(Rank::Lapsed),
         };
         in_pool && free && (is_known || self.has_room_for_unknown(pool))
