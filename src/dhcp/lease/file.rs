@@ -6,17 +6,17 @@
 //! record:  kind 2, address[4] mac[6] state[1] until[8] length[8] key's kind[1] key
 //! ```
 //!
-//! Numbers are big-endian; `length` is that of the payload, `crc` the CRC-32 of all before it in the
-//! frame, `previous` the `crc` of the frame before.
+//! Numbers are big-endian; `length` is that of the payload, `crc` the CRC-32 of all before it in
+//! the frame, `previous` the `crc` of the frame before.
 //!
 //! Invariants:
 //! - The frames that are written and synced together are one batch; only the last of them says so.
 //!   A batch is written once the one before is durable.
-//! - So behind a frame that does not validate there may be frames of the same batch (a write that
-//!   was cut by a power failure: nobody was told of it), but a frame of a later batch means that the
-//!   medium lost what it had acknowledged.
-//! - Moments mean nothing under another boot id. Leases then count as given just now, for as long as
-//!   they were given: never shorter than promised.
+//! - So behind a frame that does not validate there may be frames of the same batch: a write that
+//!   was cut by a power failure, of which nobody was told. But a frame of a later batch means that
+//!   the medium lost what it had acknowledged.
+//! - Moments mean nothing under another boot id. Leases then count as given just now, for as long
+//!   as they were given: never shorter than promised.
 
 #![deny(clippy::indexing_slicing)]
 

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::file::{self, Chain, Damaged};
@@ -308,7 +309,7 @@ fn a_batch_of_another_file_is_told() {
 
 proptest! {
     #[test]
-    fn no_file_does_harm(bytes in proptest::collection::vec(any::<u8>(), 0..400), from in 0..400_usize) {
+    fn no_file_does_harm(bytes in vec(any::<u8>(), 0..400), from in 0..400_usize) {
         let (mut file, _, _) = written();
         let from = from.min(file.len());
         file.splice(from.., bytes);
