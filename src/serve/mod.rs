@@ -40,7 +40,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -76,7 +76,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let state = state.filter(|_| !options.read_only);
     let bound = bind(&options.listen, inherited)?;
     let watch = Watch::start(images.clone()).map_err(failed)?;
-    let shards = Shards::start(options.shards)?;
+    let shards = Shards::start(options.shards, options.keepalive)?;
     let directory = Arc::clone(running.directory());
     let catalog = Catalog::new(images, state, options.overlay_limit, directory);
     let upgrades = Arc::clone(running.upgrades());
@@ -191,7 +191,7 @@ struct Shards {
 }
 
 impl Shards {
-    fn start(asked: Option<NonZeroUsize>) -> Result<Self, Failure> {
+    fn start(asked: Option<NonZeroUsize>, keepalive: Duration) -> Result<Self, Failure> {
         let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let count = asked
             .map_or_else(processors, NonZeroUsize::get)
@@ -199,7 +199,8 @@ impl Shards {
         let placement = Arc::new(Placement::new(count));
         let (mut handles, mut threads) = (Vec::new(), Vec::new());
         for index in 0..count {
-            let (handle, thread) = shard::start(index, Arc::clone(&placement)).map_err(failed)?;
+            let (handle, thread) =
+                shard::start(index, Arc::clone(&placement), keepalive).map_err(failed)?;
             handles.push(handle);
             threads.push(thread);
         }
@@ -333,6 +334,6 @@ async fn drain(shards: &Shards, stop: &mut StopSignals) -> Result<(), Failure> {
 /// Waits until all shards have ended, but not past `deadline`.
 async fn finished(shards: &Shards, deadline: Instant) {
     while !shards.is_finished() && Instant::now() < deadline {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
