@@ -99,7 +99,7 @@ fn ipv4(pointer: *const libc::sockaddr) -> Option<Ipv4Addr> {
     if i32::from(family) != libc::AF_INET {
         return None;
     }
-    // SAFETY: of this family it is a sockaddr_in. Nothing is said of its alignment, so it is copied.
+    // SAFETY: of this family it is a sockaddr_in; it is copied, as its alignment is not known.
     let address = unsafe {
         pointer
             .cast::<libc::sockaddr_in>()

@@ -2,7 +2,8 @@
 //! the datagrams and packets of DHCP (`datagram`, `packet`, `interface`), which an ordinary runtime
 //! watches.
 //!
-//! Everything of the ring belongs to one thread, a shard, and is not `Send`. The rules that keep it sound:
+//! Everything of the ring belongs to one thread, a shard, and is not `Send`. The rules that keep
+//! it sound:
 //! - An operation owns all memory and the descriptor that the kernel uses for it, and gives them up
 //!   only after its completion, also when its future was dropped. `ring` sees to that, for all.
 //! - Dropping a future does not cancel its operation. A receive or send that is dropped half-way
