@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use toml::Spanned;
 use super::value::{Located, Unserved};
 use super::{Keep, TlsNeed};
 use crate::access::Entry;
+use crate::export::name::Generation;
 use crate::mac::MacAddress;
 use crate::name::Name;
 use crate::serve::listen::ListenAddress;
@@ -61,6 +63,9 @@ pub(super) struct Tls {
 #[serde(deny_unknown_fields)]
 pub(super) struct Image {
     pub(super) file: PathBuf,
+    pub(super) generation: Option<NonZeroU32>,
+    #[serde(default)]
+    pub(super) older: BTreeMap<Located<Generation>, PathBuf>,
     pub(super) tls: Option<Spanned<bool>>,
     #[serde(default)]
     pub(super) allow: Vec<Located<Entry>>,
