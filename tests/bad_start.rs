@@ -193,7 +193,10 @@ fn a_state_directory_that_is_a_file_is_named() {
     let setup = Setup::of_bytes(&good_image());
     let path = setup.file("occupied");
     write_file(&path, b"a file");
-    setup.with_state(&path).refused().says(&["occupied"]);
+    setup
+        .with_state(&path)
+        .refused()
+        .says(&["occupied", "no directory"]);
 }
 
 /// A state directory in which `disk@a` has written over an image of `bytes`.

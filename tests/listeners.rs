@@ -3,11 +3,12 @@
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 
 use rustix::process::Signal;
-use support::nbd::{Address, Client, Failure, Request, errno};
+use support::nbd::{Address, Client, Failure, Request, errno, hasty};
 use support::{Setup, Tool, assert_same, pseudo_random, require, skipped};
 
 fn image() -> Vec<u8> {
@@ -246,6 +247,35 @@ fn sigterm_with_requests_in_flight_answers_or_closes() {
     }
     let mut server = server;
     assert_eq!(server.ended().code(), Some(0));
+}
+
+/// A client that sends reads without an end, and takes the replies.
+fn restless(server: &support::Server) -> std::thread::JoinHandle<()> {
+    let Address::Tcp(at) = server.address() else {
+        panic!("it listens on TCP");
+    };
+    let reads = Request::read(0, 512).header(7).repeat(500);
+    let mut stream = TcpStream::connect(at).expect("a connection");
+    stream.write_all(&hasty("disk@a", &reads)).expect("sent");
+    let mut replies = stream.try_clone().expect("a descriptor");
+    replies.read_exact(&mut [0; 5000]).expect("replies");
+    std::thread::spawn(move || {
+        std::thread::spawn(move || while stream.write_all(&reads).is_ok() {});
+        while replies.read(&mut [0; 65536]).is_ok_and(|count| count > 0) {}
+        let _ = replies.shutdown(std::net::Shutdown::Both);
+    })
+}
+
+#[test]
+fn sigterm_does_not_wait_for_clients_that_go_on_asking() {
+    let mut server = Setup::of_bytes(&image()).start();
+    let clients = [restless(&server), restless(&server)];
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().code(), Some(0));
+    server.assert_never_logged(&["cutting"]);
+    for client in clients {
+        client.join().expect("no panic");
+    }
 }
 
 #[test]

@@ -9,26 +9,24 @@ use std::os::unix::net::UnixStream;
 use rustix::process::Signal;
 
 use support::Setup;
-use support::nbd::{IHAVEOPT, Request, go_data, option};
+use support::nbd::{Request, hasty};
 
 const BLOCK: usize = 4096;
-
-/// All that a client sends from its first byte to the request, in one piece.
-fn hasty(export: &str, requests: &[u8]) -> Vec<u8> {
-    let go = go_data(export.as_bytes(), &[]);
-    let mut bytes = 3u32.to_be_bytes().to_vec();
-    bytes.extend(IHAVEOPT.to_be_bytes());
-    bytes.extend(option::GO.to_be_bytes());
-    bytes.extend(u32::try_from(go.len()).expect("a short name").to_be_bytes());
-    bytes.extend(go);
-    bytes.extend_from_slice(requests);
-    bytes
-}
 
 fn write_of(cookie: u64, offset: u64, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Request::write(offset, payload).header(cookie);
     bytes.extend_from_slice(payload);
     bytes
+}
+
+/// Reads until `end` has come.
+fn read_up_to(stream: &mut UnixStream, end: &[u8]) {
+    let mut seen = Vec::new();
+    while !seen.ends_with(end) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("more to read");
+        seen.push(byte[0]);
+    }
 }
 
 #[test]
@@ -56,12 +54,7 @@ fn writes_of_a_dead_connection_never_land_after_those_of_its_successor() {
         .expect("room in the socket");
     server.signal(Signal::CONT);
     // Its one reply is the last thing to come: the greeting and the answers to GO come before.
-    let mut seen = Vec::new();
-    while !seen.ends_with(&999u64.to_be_bytes()) {
-        let mut byte = [0];
-        successor.read_exact(&mut byte).expect("an answer");
-        seen.push(byte[0]);
-    }
+    read_up_to(&mut successor, &999u64.to_be_bytes());
     let server = server.terminate().start();
     let kept = server.client("disk@a").read(7, 100).expect("a read");
     assert_eq!(kept, [2; 100]);

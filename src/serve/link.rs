@@ -66,18 +66,26 @@ impl Link {
         buffer: ReceiveBuffer,
     ) -> (io::Result<usize>, ReceiveBuffer) {
         match &self.secured {
-            None => {
-                self.progress.waits();
-                let (result, buffer) = self.socket.receive(buffer).await;
-                self.count(&result);
-                (result, buffer)
-            }
+            None => self.receive_more(buffer).await,
             Some(secured) => {
                 let mut buffer = buffer;
                 let result = self.receive_secured(secured, &mut buffer).await;
                 (result, buffer)
             }
         }
+    }
+
+    /// Waits for bytes from the network; for a session that drains the stream has ended.
+    async fn receive_more(&self, buffer: ReceiveBuffer) -> (io::Result<usize>, ReceiveBuffer) {
+        self.progress.waits();
+        if self.progress.is_drained() {
+            return (Ok(0), buffer);
+        }
+        let (result, buffer) = self.socket.receive(buffer).await;
+        if let Ok(count) = result {
+            self.progress.received(count as u64);
+        }
+        (result, buffer)
     }
 
     async fn receive_secured(
@@ -156,10 +164,8 @@ impl Link {
         let outcome = match taken {
             Ok(0) => {
                 // Nothing is left that could be read without more.
-                self.progress.waits();
-                let (result, back) = self.socket.receive(received).await;
+                let (result, back) = self.receive_more(received).await;
                 received = back;
-                self.count(&result);
                 result.map(|count| count > 0)
             }
             Ok(count) => {
@@ -170,12 +176,6 @@ impl Link {
         };
         secured.received.replace(received);
         outcome
-    }
-
-    fn count(&self, result: &io::Result<usize>) {
-        if let Ok(count) = result {
-            self.progress.received(*count as u64);
-        }
     }
 
     /// As [`Socket::send`].

@@ -278,7 +278,7 @@ async fn drain(shards: &Shards, stop: &mut StopSignals) -> Result<(), Failure> {
     if shards.is_finished() {
         return Ok(());
     }
-    tracing::warn!("some clients take no replies: cutting their connections");
+    tracing::warn!("some clients take no replies, or a disk is slow: cutting their connections");
     shards.handles.iter().for_each(ShardHandle::cut);
     finished(shards, Instant::now() + DRAIN_TIME).await;
     match shards.is_finished() {

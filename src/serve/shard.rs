@@ -286,9 +286,12 @@ impl Shard {
             Order::Release(key) => drop(io::spawn(async move { shard.release(key).await })),
             Order::Drain => {
                 self.draining.set(true);
-                self.shut_down(Shutdown::Read);
+                self.each_session(Elder::drain);
             }
-            Order::Cut => self.shut_down(Shutdown::Both),
+            Order::Cut => self.each_session(|session| {
+                // One that is closed already is as good.
+                let _ = session.socket.shutdown(Shutdown::Both);
+            }),
         }
     }
 
@@ -400,11 +403,9 @@ impl Shard {
         id
     }
 
-    fn shut_down(&self, how: Shutdown) {
-        for entry in self.sessions.borrow().values() {
-            // What was received is still served; a socket that is closed already is as good.
-            let _ = entry.elder.socket.shutdown(how);
-        }
+    fn each_session(&self, act: impl Fn(&Elder)) {
+        let sessions = self.sessions.borrow();
+        sessions.values().for_each(|entry| act(&entry.elder));
     }
 
     fn is_idle(&self) -> bool {

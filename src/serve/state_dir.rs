@@ -59,6 +59,9 @@ pub enum StateError {
     #[error("state {}: the file system is read-only; choose another directory with \
              --state", .0.display())]
     ReadOnly(PathBuf),
+    #[error("state {}: that, or what is above it, is a file and no directory; choose a directory \
+             with --state", .0.display())]
+    NoDirectory(PathBuf),
     #[error("state {}: {reason}; choose another directory with --state", path.display())]
     Failed { path: PathBuf, reason: io::Error },
     #[error("state {}: there is no such directory; name the one that the server uses with \
@@ -103,6 +106,7 @@ impl StateError {
         match reason.kind() {
             io::ErrorKind::PermissionDenied => Self::Forbidden(path),
             io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly(path),
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => Self::NoDirectory(path),
             _ => Self::Failed { path, reason },
         }
     }

@@ -17,7 +17,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -25,6 +25,9 @@ use crate::io::{self, Socket};
 
 /// How long a session may get nowhere with what has come for it before it is cut.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a session is looked at that is waited for.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How far a session is.
 #[derive(Debug, Default)]
@@ -41,6 +44,8 @@ pub(super) struct Progress {
     steps: Cell<u64>,
     has_ended: Cell<bool>,
     is_cut: Cell<bool>,
+    /// Where the server is going down: bytes that had come by then.
+    last: Cell<Option<u64>>,
     changed: Notify,
 }
 
@@ -97,6 +102,18 @@ impl Progress {
         self.is_cut.get()
     }
 
+    /// Whether it takes nothing more, since the server is going down: all is taken that had come.
+    pub(super) fn is_drained(&self) -> bool {
+        self.last
+            .get()
+            .is_some_and(|last| self.received.get() >= last)
+    }
+
+    /// Whether it waits for more, and has begun all that it received.
+    fn is_idle(&self) -> bool {
+        self.begun.get() == self.received.get()
+    }
+
     async fn until(&self, is_met: impl Fn(&Self) -> bool) {
         loop {
             let changed = self.changed.notified();
@@ -107,10 +124,14 @@ impl Progress {
         }
     }
 
-    /// Waits until it has begun its first `bytes` bytes, and ended the changes among them.
-    async fn until_done(&self, bytes: u64) {
+    /// Waits until it has begun its first `bytes` bytes.
+    async fn until_begun(&self, bytes: u64) {
         self.until(|now| now.has_ended.get() || now.begun.get() >= bytes)
             .await;
+    }
+
+    /// Waits until the changes have ended that have begun by now.
+    async fn until_changes_end(&self) {
         let next = self.next.get();
         self.until(|now| {
             now.underway
@@ -135,21 +156,68 @@ impl Elder {
     ///
     /// Whether it had to be cut.
     pub(super) async fn settle(&self) -> bool {
-        // Bytes may have left the socket for a completion that its task has not seen yet. The ring
-        // completes in order, so after two turns it has.
-        io::yield_now().await;
-        io::yield_now().await;
-        // A socket that can't be asked has ended.
-        let unread = self.socket.unread().unwrap_or(0);
-        let bytes = self.progress.received.get() + unread;
+        let done = async {
+            self.until_begun().await;
+            self.progress.until_changes_end().await;
+        };
+        !self.goes_on_until(done).await && self.cut()
+    }
+
+    /// Takes nothing more than has come by now: the server is going down.
+    ///
+    /// A socket that is shut down for reading still takes, on TCP, what a busy peer goes on
+    /// sending, so that alone would not end the session.
+    pub(super) fn drain(&self) {
+        self.progress.last.set(Some(self.come()));
+        // What was received is still served; a socket that is closed already is as good.
+        let _ = self.socket.shutdown(std::net::Shutdown::Read);
+    }
+
+    /// Bytes that have come by now, as far as can be told. A socket that can't be asked has ended.
+    fn come(&self) -> u64 {
+        self.progress.received.get() + self.unread()
+    }
+
+    fn unread(&self) -> u64 {
+        self.socket.unread().unwrap_or(0)
+    }
+
+    async fn until_begun(&self) {
+        let_completions_arrive().await;
+        let bytes = self.come();
         loop {
-            let steps = self.progress.steps.get();
-            let done = tokio::time::timeout(PATIENCE, self.progress.until_done(bytes));
-            if done.await.is_ok() {
-                return false;
+            let begun = tokio::time::timeout(LOOK, self.progress.until_begun(bytes));
+            if begun.await.is_ok() || self.waits_for_the_peer().await {
+                return;
             }
-            if self.progress.steps.get() == steps {
-                return self.cut();
+        }
+    }
+
+    /// Whether nothing of what came is left to be begun. The bytes may be those of a payload that
+    /// is not whole: they have left the socket and are not counted before the rest comes, if ever.
+    async fn waits_for_the_peer(&self) -> bool {
+        let waits = || self.progress.is_idle() && self.unread() == 0;
+        let received = self.progress.received.get();
+        if !waits() {
+            return false;
+        }
+        let_completions_arrive().await;
+        waits() && self.progress.received.get() == received
+    }
+
+    /// Waits for `done` as long as the session shows signs of life; whether it came.
+    async fn goes_on_until(&self, done: impl Future<Output = ()>) -> bool {
+        let mut done = std::pin::pin!(done);
+        let (mut steps, mut since) = (self.progress.steps.get(), Instant::now());
+        loop {
+            if tokio::time::timeout(LOOK, done.as_mut()).await.is_ok() {
+                return true;
+            }
+            let now = self.progress.steps.get();
+            if now != steps {
+                (steps, since) = (now, Instant::now());
+            } else if since.elapsed() >= PATIENCE {
+                return false;
             }
         }
     }
@@ -163,10 +231,28 @@ impl Elder {
     }
 }
 
+/// Bytes may have left a socket for a completion that no task has seen yet. The ring completes in
+/// order, so after two turns they have been counted.
+async fn let_completions_arrive() {
+    io::yield_now().await;
+    io::yield_now().await;
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+    use crate::io::Pool;
+    use crate::serve::link::Link;
     use crate::serve::poll_once::now;
+
+    impl Progress {
+        async fn until_done(&self, bytes: u64) {
+            self.until_begun(bytes).await;
+            self.until_changes_end().await;
+        }
+    }
 
     #[test]
     fn what_was_received_and_not_begun_is_waited_for() {
@@ -211,5 +297,37 @@ mod tests {
         assert!(now(progress.until_done(99)).is_none());
         drop(change);
         assert!(now(progress.until_done(99)).is_some());
+    }
+
+    #[test]
+    fn a_session_that_drains_takes_what_had_come_and_no_more() {
+        let progress = Progress::default();
+        progress.received(10);
+        assert!(!progress.is_drained());
+        progress.last.set(Some(15));
+        assert!(!progress.is_drained());
+        progress.received(5);
+        assert!(progress.is_drained());
+    }
+
+    #[test]
+    fn half_a_payload_that_was_taken_late_is_neither_waited_for_nor_cut() {
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        theirs.write_all(&[0; 100]).unwrap();
+        let was_cut = io::run(async move {
+            let socket = Socket::new(ours.into()).unwrap();
+            let progress = Rc::<Progress>::default();
+            let link = Link::new(socket.clone(), None, Rc::clone(&progress));
+            let _session = io::spawn(async move {
+                // The new session has counted what there is by then.
+                for _ in 0..20 {
+                    io::yield_now().await;
+                }
+                let buffer = Pool::new().take(4096).unwrap();
+                let _ = link.receive_exact(buffer, 0..4096).await;
+            });
+            Elder { socket, progress }.settle().await
+        });
+        assert!(!was_cut.unwrap());
     }
 }

@@ -306,6 +306,13 @@ impl Server {
         }
     }
 
+    /// Waits for the end of the log, in which no line may have every one of `words` in it.
+    #[track_caller]
+    pub(crate) fn assert_never_logged(&self, words: &[&str]) {
+        let unwanted = |line: &String| words.iter().all(|word| line.contains(word));
+        assert_eq!(self.log.wait_for(unwanted), None);
+    }
+
     /// Whether the process is still there.
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

@@ -153,8 +153,11 @@ impl Volume {
             let buffer = self.read_image(block.bytes()).await?;
             content.copy_from_slice(buffer.as_slice());
         }
-        // Merged into the overlay for good, so it must not be of an image that is being rewritten.
-        self.check_image()?;
+        // Merged into the overlay for good, so it must not be of an image that was rewritten a
+        // moment ago and is not known to be: the time of a change is set before its first byte.
+        self.image
+            .verify_now()
+            .map_err(|_| VolumeError::ImageChanged)?;
         Ok(content)
     }
 
@@ -184,5 +187,41 @@ impl Volume {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::export::merge::base_of;
+    use crate::image::Image;
+    use crate::io::Pool;
+    use crate::overlay::{OverlayMode, Spec};
+
+    #[test]
+    fn a_block_is_never_completed_from_an_image_whose_change_nobody_noticed_yet() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("disk.img");
+        std::fs::write(&path, [1; 8192]).unwrap();
+        let image = Arc::new(Image::open(&path).unwrap());
+        let spec = Spec {
+            base: base_of(image.identity()),
+            mode: OverlayMode::Persistent,
+            boot_id: [1; 16],
+            uuid: [5; 16],
+            now: 0,
+        };
+        let overlay = Overlay::open(&RealDisk, &home.path().join("client"), &spec).unwrap();
+        // Nothing watches it here.
+        std::fs::write(&path, [2; 8192]).unwrap();
+        let written = io::run(async move {
+            let pool = Pool::new();
+            let volume = Rc::new(Volume::new(image, Some(overlay), pool.clone()));
+            let buffer = pool.take(4096).unwrap();
+            volume.write(ByteRange::between(10, 20), buffer).await
+        });
+        assert!(matches!(written, Ok(Err(VolumeError::ImageChanged))));
     }
 }

@@ -259,3 +259,15 @@ fn block_sizes(data: &[u8]) -> [u32; 3] {
     assert_eq!(data.len(), 12, "three sizes");
     [0, 4, 8].map(|at| u32::from_be_bytes(data[at..at + 4].try_into().expect("4 bytes")))
 }
+
+/// All that a client sends from its first byte to its requests, in one piece.
+pub(crate) fn hasty(export: &str, requests: &[u8]) -> Vec<u8> {
+    let go = go_data(export.as_bytes(), &[]);
+    let mut bytes = 3u32.to_be_bytes().to_vec();
+    bytes.extend(IHAVEOPT.to_be_bytes());
+    bytes.extend(option::GO.to_be_bytes());
+    bytes.extend(u32::try_from(go.len()).expect("a short name").to_be_bytes());
+    bytes.extend(go);
+    bytes.extend_from_slice(requests);
+    bytes
+}

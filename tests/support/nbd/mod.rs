@@ -9,6 +9,8 @@ mod wire;
 
 pub(crate) use chunks::{Chunk, ChunkClient, Framing, Wide, assemble, context_data};
 pub(crate) use expect::{assert_errno, assert_refused};
-pub(crate) use handshake::{Handshake, IHAVEOPT, Refused, Reply, go_data, info, option, reply};
+pub(crate) use handshake::{
+    Handshake, IHAVEOPT, Refused, Reply, go_data, hasty, info, option, reply,
+};
 pub(crate) use session::{Client, Failure, Request, command, errno, flag};
 pub(crate) use wire::{Address, Wire};
