@@ -12,8 +12,10 @@ use support::nbd::{Client, Handshake, assert_errno, assert_refused, errno, reply
 use support::{Server, Setup, Tool, require, write_file};
 
 const BLOCK: usize = 4096;
-const SMALL: u64 = 4 * BLOCK as u64;
-const LARGE: u64 = 16 * BLOCK as u64;
+const SMALL_BLOCKS: usize = 4;
+const SMALL: u64 = (SMALL_BLOCKS * BLOCK) as u64;
+const LARGE_BLOCKS: usize = 16;
+const LARGE: u64 = (LARGE_BLOCKS * BLOCK) as u64;
 
 /// A setup with nothing on its command line but a config file.
 struct Scene {
@@ -26,8 +28,8 @@ impl Scene {
     fn new() -> Self {
         let setup = Setup::new();
         let config = setup.file("cowherd.toml");
-        write_file(&setup.file("small"), &[b's'; SMALL as usize]);
-        write_file(&setup.file("large"), &[b'l'; LARGE as usize]);
+        write_file(&setup.file("small"), &[b's'; SMALL_BLOCKS * BLOCK]);
+        write_file(&setup.file("large"), &[b'l'; LARGE_BLOCKS * BLOCK]);
         let setup = setup.with_arg("--config").with_arg(&config);
         Self { setup, config }
     }
