@@ -207,3 +207,11 @@ pub const DHCP_CLIENT_IDENTIFIER_MAX: usize = 255;
 
 const _: () = assert!(DHCP_REPLY_MIN + 28 <= DHCP_DATAGRAM_MIN);
 const _: () = assert!(DHCP_DATAGRAM_MIN <= DHCP_DATAGRAM_MAX);
+
+/// Longest value of an option that a config may name: what fits into no reply helps nobody.
+pub const DHCP_OPTION_MAX: usize = 1024;
+
+/// Addresses that all ranges of a config have together.
+pub const DHCP_RANGE_ADDRESSES_MAX: u32 = 1 << 16;
+
+const _: () = assert!(DHCP_OPTION_MAX < DHCP_DATAGRAM_MAX);

@@ -339,6 +339,16 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         Bytes(limits::STATUS_BYTES_MAX),
     ),
     (
+        "Addresses in all ranges of DHCP",
+        "DHCP_RANGE_ADDRESSES_MAX",
+        Count(limits::DHCP_RANGE_ADDRESSES_MAX as usize),
+    ),
+    (
+        "Value of a DHCP option",
+        "DHCP_OPTION_MAX",
+        Bytes(limits::DHCP_OPTION_MAX as u64),
+    ),
+    (
         "Config file",
         "CONFIG_BYTES_MAX",
         Bytes(limits::CONFIG_BYTES_MAX),

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 
 use toml::Spanned;
 
+use super::dhcp;
+use super::dhcp::form::Client;
 use super::error::Mistake;
-use super::file::{Client, File, Image, Nbd, Tables, Tls};
+use super::file::{File, Image, Nbd, Tables, Tls};
 use super::value::{Located, Unserved};
 use super::{ClientConfig, Config, FIRST_GENERATION, HerdConfig, ImageSource, TlsConfig, TlsNeed};
 use crate::access::{ClientRule, Entry, ImageRule, List, Rules, is_of_a_peer};
@@ -18,13 +20,12 @@ use crate::name::Name;
 use crate::tls::Files;
 
 pub(super) fn check(file: File) -> Result<Config, Mistake> {
-    refuse_unserved("[network]", file.network.as_ref())?;
-    refuse_unserved("[dhcp]", file.dhcp.as_ref())?;
     refuse_unserved("[tftp]", file.tftp.as_ref())?;
     refuse_unserved("[http]", file.http.as_ref())?;
     let tls = file.tls.and_then(check_tls);
     let access = check_access(&file.nbd, &file.image, &file.client)?;
     check_needs(tls.as_ref(), &file.image, &file.client)?;
+    let dhcp = dhcp::check(file.network, file.dhcp, &file.group, &file.client)?;
     let images = check_images(file.image)?;
     let default_image = default_image(&images, file.defaults.image)?;
     let herd = HerdConfig {
@@ -40,6 +41,7 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
         images,
         tls,
         herd,
+        dhcp,
     })
 }
 
@@ -122,7 +124,7 @@ fn entries(entries: &[Located<Entry>]) -> Vec<Entry> {
 fn client_rule(client: &Client) -> ClientRule {
     ClientRule {
         address: client.address.as_ref().map(|address| address.value),
-        allow: entries(&client.allow),
+        allow: entries(client.allow.as_deref().unwrap_or_default()),
         certificate: is_set(client.certificate.as_ref()),
     }
 }
@@ -230,7 +232,7 @@ fn check_clients(
 }
 
 /// Values that belong to one client each.
-struct Taken<T>(HashMap<T, Name>);
+pub(super) struct Taken<T>(HashMap<T, Name>);
 
 impl<T> Default for Taken<T> {
     fn default() -> Self {
@@ -239,7 +241,7 @@ impl<T> Default for Taken<T> {
 }
 
 impl<T: Clone + Display + Eq + Hash> Taken<T> {
-    fn take(&mut self, value: Located<T>, by: &Name) -> Result<T, Mistake> {
+    pub(super) fn take(&mut self, value: Located<T>, by: &Name) -> Result<T, Mistake> {
         match self.0.insert(value.value.clone(), by.clone()) {
             None => Ok(value.value),
             Some(other) => {

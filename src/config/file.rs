@@ -2,18 +2,17 @@
 //! checked value is.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::dhcp::form::{Client, Dhcp, Group, Network};
 use super::value::{Located, Unserved};
 use super::{Keep, TlsNeed};
 use crate::access::Entry;
 use crate::export::name::Generation;
-use crate::mac::MacAddress;
 use crate::name::Name;
 use crate::serve::listen::ListenAddress;
 
@@ -32,8 +31,11 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) client: Tables<Client>,
     pub(super) tls: Option<Tls>,
-    pub(super) network: Option<Unserved>,
-    pub(super) dhcp: Option<Unserved>,
+    #[serde(default)]
+    pub(super) network: Network,
+    pub(super) dhcp: Option<Dhcp>,
+    #[serde(default)]
+    pub(super) group: Tables<Group>,
     pub(super) tftp: Option<Unserved>,
     pub(super) http: Option<Unserved>,
 }
@@ -78,18 +80,6 @@ pub(super) struct Image {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Defaults {
-    pub(super) image: Option<Located<Name>>,
-    pub(super) overlay: Option<Keep>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Client {
-    pub(super) certificate: Option<Spanned<bool>>,
-    #[serde(default)]
-    pub(super) allow: Vec<Located<Entry>>,
-    pub(super) mac: Option<Located<MacAddress>>,
-    pub(super) address: Option<Located<Ipv4Addr>>,
     pub(super) image: Option<Located<Name>>,
     pub(super) overlay: Option<Keep>,
 }

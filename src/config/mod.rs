@@ -10,6 +10,7 @@
 //!   an address or a MAC address.
 
 mod check;
+mod dhcp;
 mod error;
 mod file;
 mod value;
@@ -28,6 +29,7 @@ use crate::name::Name;
 use crate::serve::listen::ListenAddress;
 use crate::tls;
 
+pub use dhcp::{DhcpConfig, OwnNetwork};
 pub use error::ConfigError;
 
 /// A config file, checked.
@@ -43,6 +45,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// Who is who, and who gets what.
     pub herd: HerdConfig,
+    /// What machines are told by DHCP; `None` where it is off.
+    pub dhcp: Option<DhcpConfig>,
 }
 
 /// Where an image comes from. This can be reloaded.
@@ -148,7 +152,11 @@ impl Config {
             return Err(ConfigError::TooLarge(path.to_owned()));
         }
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        Self::parse(&text).map_err(|mistake| mistake.in_file(path, &text))
+        let mut config = Self::parse(&text).map_err(|mistake| mistake.in_file(path, &text))?;
+        if let Some(dhcp) = &mut config.dhcp {
+            dhcp.set_source(path, &text);
+        }
+        Ok(config)
     }
 
     fn parse(text: &str) -> Result<Self, error::Mistake> {

@@ -1,9 +1,10 @@
 //! Single values of the file: texts that are parsed, each with its place for messages.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
+use std::marker::PhantomData;
 use std::str::FromStr;
 
-use serde::de::Error;
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
@@ -14,14 +15,18 @@ pub(super) struct Located<T> {
     pub(super) at: usize,
 }
 
+impl<T: FromStr<Err: Display>> Located<T> {
+    fn parse<E: Error>(text: &str, at: usize) -> Result<Self, E> {
+        let value = text.parse();
+        let value = value.map_err(|why| E::custom(format!("{text:?}: {why}")))?;
+        Ok(Self { value, at })
+    }
+}
+
 impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Located<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Spanned::<String>::deserialize(deserializer)?;
-        let value = text.get_ref().parse();
-        Ok(Self {
-            value: value.map_err(|why| D::Error::custom(format!("{:?}: {why}", text.get_ref())))?,
-            at: text.span().start,
-        })
+        Self::parse(text.get_ref(), text.span().start)
     }
 }
 
@@ -36,5 +41,67 @@ impl<'de> Deserialize<'de> for Unserved {
         let value = Spanned::<serde::de::IgnoredAny>::deserialize(deserializer)?;
         let at = value.span().start;
         Ok(Self { at })
+    }
+}
+
+/// What is one value or a list of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Several<T>(pub(super) Vec<Located<T>>);
+
+impl<T> Default for Several<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Clone> Several<T> {
+    /// The values alone.
+    pub(super) fn values(&self) -> Vec<T> {
+        self.0.iter().map(|located| located.value.clone()).collect()
+    }
+}
+
+impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Several<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let found = Spanned::<OneOrMore<T>>::deserialize(deserializer)?;
+        let at = found.span().start;
+        Ok(Self(match found.into_inner() {
+            OneOrMore::One(text) => vec![Located::parse(&text, at)?],
+            OneOrMore::More(list) => list,
+        }))
+    }
+}
+
+/// A text, or a list whose elements know their places.
+pub(super) enum OneOrMore<T> {
+    One(String),
+    More(Vec<Located<T>>),
+}
+
+impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for OneOrMore<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrMoreVisitor(PhantomData))
+    }
+}
+
+struct OneOrMoreVisitor<T>(PhantomData<T>);
+
+impl<'de, T: FromStr<Err: Display>> Visitor<'de> for OneOrMoreVisitor<T> {
+    type Value = OneOrMore<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text or a list of texts")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(OneOrMore::One(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(OneOrMore::More(values))
     }
 }
