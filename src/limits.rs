@@ -58,6 +58,12 @@ pub const RECEIVE_BUFFER: usize = 64 * 1024;
 /// A WRITE payload of at least this many bytes is received straight into an aligned buffer.
 pub const DIRECT_PAYLOAD_MIN: usize = 16 * 1024;
 
+/// Seconds of silence after which a peer is asked whether it is still there, where nobody says.
+pub const KEEPALIVE_DEFAULT: u16 = 60;
+
+/// The most of them that can be asked for.
+pub const KEEPALIVE_MAX: u16 = 3600;
+
 /// A larger WRITE is received and applied in pieces of this size: neighbours get their turn.
 pub const WRITE_PIECE: usize = 1024 * 1024;
 
@@ -208,6 +214,35 @@ pub const DHCP_CLIENT_IDENTIFIER_MAX: usize = 255;
 const _: () = assert!(DHCP_REPLY_MIN + 28 <= DHCP_DATAGRAM_MIN);
 const _: () = assert!(DHCP_DATAGRAM_MIN <= DHCP_DATAGRAM_MAX);
 
+/// How long an offered address is kept for its machine.
+pub const DHCP_OFFER_TIME: Duration = Duration::from_secs(30);
+
+/// How long an address that somebody else was seen to use is given to nobody.
+pub const DHCP_QUARANTINE_TIME: Duration = Duration::from_secs(600);
+
+/// For how long an address that its machine had is believed to be used by nobody else.
+pub const DHCP_TRUST_TIME: Duration = Duration::from_secs(3600);
+
+/// How long the answer to a probe is waited for before the machine's next request probes again.
+pub const DHCP_PROBE_TIME: Duration = Duration::from_secs(3);
+
+/// How long addresses are leased where the config does not say.
+pub const DHCP_LEASE_TIME: Duration = Duration::from_secs(12 * 3600);
+
+/// The shortest lease, however short a one a client asks for.
+pub const DHCP_LEASE_TIME_MIN: Duration = Duration::from_secs(60);
+
+/// Offers of one network to machines that are not in the config, at a time.
+pub const DHCP_OFFERS_MAX: usize = 4096;
+
+/// How often one other server is reported.
+pub const DHCP_RIVAL_EVERY: Duration = Duration::from_secs(600);
+
+/// Other servers that are told apart.
+pub const DHCP_RIVALS_MAX: usize = 64;
+
+const _: () = assert!(DHCP_PROBE_TIME.as_secs() < DHCP_OFFER_TIME.as_secs());
+const _: () = assert!(DHCP_LEASE_TIME_MIN.as_secs() > DHCP_OFFER_TIME.as_secs());
 /// Longest value of an option that a config may name: what fits into no reply helps nobody.
 pub const DHCP_OPTION_MAX: usize = 1024;
 

@@ -367,6 +367,8 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
+    "KEEPALIVE_DEFAULT",
+    "KEEPALIVE_MAX",
     "TLS_PIECE",
     "NBD_BLOCK_MIN",
     "NBD_BLOCK_PREFERRED",
@@ -397,6 +399,15 @@ const INNER: &[&str] = &[
     "DHCP_DATAGRAM_MAX",
     "DHCP_DATAGRAM_MIN",
     "DHCP_REPLY_MIN",
+    "DHCP_OFFER_TIME",
+    "DHCP_QUARANTINE_TIME",
+    "DHCP_TRUST_TIME",
+    "DHCP_PROBE_TIME",
+    "DHCP_LEASE_TIME",
+    "DHCP_LEASE_TIME_MIN",
+    "DHCP_OFFERS_MAX",
+    "DHCP_RIVAL_EVERY",
+    "DHCP_RIVALS_MAX",
 ];
 
 #[test]

@@ -44,7 +44,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -80,7 +80,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let overlays = state.filter(|_| !options.read_only);
     let running = configured.open(named, overlays.as_ref())?;
     let bound = bind(&options.listen, inherited)?;
-    let shards = Shards::start(options.shards)?;
+    let shards = Shards::start(options.shards, options.keepalive)?;
     let herd = Arc::new(Herd::new(
         Catalog::new(overlays, options.overlay_limit),
         Arc::clone(running.offers()),
@@ -149,7 +149,7 @@ struct Shards {
 }
 
 impl Shards {
-    fn start(asked: Option<NonZeroUsize>) -> Result<Self, Failure> {
+    fn start(asked: Option<NonZeroUsize>, keepalive: Duration) -> Result<Self, Failure> {
         let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let count = asked
             .map_or_else(processors, NonZeroUsize::get)
@@ -157,7 +157,8 @@ impl Shards {
         let placement = Arc::new(Placement::new(count));
         let (mut handles, mut threads) = (Vec::new(), Vec::new());
         for index in 0..count {
-            let (handle, thread) = shard::start(index, Arc::clone(&placement)).map_err(failed)?;
+            let (handle, thread) =
+                shard::start(index, Arc::clone(&placement), keepalive).map_err(failed)?;
             handles.push(handle);
             threads.push(thread);
         }
@@ -292,6 +293,6 @@ async fn drain(shards: &Shards, stop: &mut StopSignals) -> Result<(), Failure> {
 /// Waits until all shards have ended, but not past `deadline`.
 async fn finished(shards: &Shards, deadline: Instant) {
     while !shards.is_finished() && Instant::now() < deadline {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -1,0 +1,283 @@
+//! The table of bindings.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use super::pool::{self, Pool, Rank, Source};
+use super::{Binding, Key, Record, State};
+use crate::dhcp::moment::{Moment, millis};
+use crate::limits::{DHCP_OFFER_TIME, DHCP_OFFERS_MAX, DHCP_QUARANTINE_TIME};
+use crate::mac::MacAddress;
+
+/// The machines that the config knows.
+#[derive(Clone, Debug, Default)]
+pub struct Herd {
+    /// All of them.
+    pub known: HashSet<Key>,
+    /// Those without an own address, which need one of a pool.
+    pub floating: HashSet<Key>,
+}
+
+/// Every binding there is.
+#[derive(Clone, Debug, Default)]
+pub struct Leases {
+    bindings: BTreeMap<Ipv4Addr, Binding>,
+    of_key: HashMap<Key, BTreeSet<Ipv4Addr>>,
+    /// The machines that are known by something else than their network card.
+    of_card: HashMap<MacAddress, Key>,
+    /// When live bindings end.
+    ends: BTreeSet<(Moment, Ipv4Addr)>,
+    pools: Vec<Pool>,
+    herd: Herd,
+    /// Machines of `herd.floating` that have a binding.
+    settled: usize,
+}
+
+impl Leases {
+    /// The table that was saved by these records.
+    #[must_use]
+    pub fn recovered(records: impl IntoIterator<Item = Record>) -> Self {
+        let mut all = Self::default();
+        for record in records {
+            let address = record.address;
+            all.put(address, record.into());
+        }
+        all
+    }
+
+    /// Says which pools there are, one a network, and who is known.
+    #[must_use]
+    pub fn arranged(self, pools: Vec<Pool>, herd: Herd) -> Self {
+        let mut all = Self {
+            pools,
+            herd,
+            ..Self::default()
+        };
+        for (address, binding) in self.bindings {
+            all.put(address, binding);
+        }
+        all
+    }
+
+    /// The binding of an address.
+    #[must_use]
+    pub fn get(&self, address: Ipv4Addr) -> Option<&Binding> {
+        self.bindings.get(&address)
+    }
+
+    /// The bindings of a machine.
+    pub fn of(&self, key: &Key) -> impl Iterator<Item = (Ipv4Addr, &Binding)> {
+        let addresses = self.of_key.get(key).into_iter().flatten();
+        addresses.filter_map(|address| Some((*address, self.bindings.get(address)?)))
+    }
+
+    /// The machine that has a binding for this network card, where it is known by something else.
+    #[must_use]
+    pub fn machine_of_card(&self, mac: MacAddress) -> Option<&Key> {
+        self.of_card.get(&mac)
+    }
+
+    /// All that is to be saved.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        let all = self.bindings.iter();
+        all.filter_map(|(address, binding)| binding.record(*address))
+    }
+
+    /// When [`Self::pass`] has something to do.
+    #[must_use]
+    pub fn next_end(&self) -> Option<Moment> {
+        self.ends.first().map(|(moment, _)| *moment)
+    }
+
+    /// Ends what has ended.
+    pub fn pass(&mut self, now: Moment) {
+        while let Some((moment, address)) = self.ends.first().copied()
+            && moment <= now
+        {
+            self.end(address, moment);
+        }
+    }
+
+    fn end(&mut self, address: Ipv4Addr, until: Moment) {
+        let Some(mut binding) = self.take(address) else {
+            return;
+        };
+        binding.state = if binding.had {
+            State::Expired
+        } else {
+            State::Lapsed
+        };
+        binding.until = until;
+        self.put(address, binding);
+    }
+
+    /// Keeps an address for a machine that is to be offered it. A lease stays as it is.
+    pub fn offer(&mut self, now: Moment, address: Ipv4Addr, key: &Key, mac: MacAddress) {
+        let own = self.get(address).filter(|binding| binding.key == *key);
+        if own.is_some_and(|binding| binding.state == State::Leased) {
+            return;
+        }
+        let binding = Binding {
+            key: key.clone(),
+            mac,
+            state: State::Offered,
+            until: now.after(DHCP_OFFER_TIME),
+            length: millis(DHCP_OFFER_TIME),
+            checked: own.and_then(|binding| binding.checked),
+            had: own.is_some_and(|binding| binding.had),
+        };
+        self.put(address, binding);
+    }
+
+    /// Gives a machine an address for so long. `None` where it already has it for as long.
+    ///
+    /// What was promised before stays: the machine may never hear of a shorter time.
+    pub fn lease(
+        &mut self,
+        now: Moment,
+        address: Ipv4Addr,
+        key: &Key,
+        mac: MacAddress,
+        length: Duration,
+    ) -> Option<Record> {
+        let old = self.get(address).filter(|old| old.key == *key);
+        let old = old.filter(|old| old.state == State::Leased);
+        let promised = old.map_or(Moment(0), |old| old.until);
+        let until = now.after(length).max(promised);
+        if until == promised && old.is_some_and(|old| old.mac == mac) {
+            return None;
+        }
+        let binding = Binding {
+            key: key.clone(),
+            mac,
+            state: State::Leased,
+            until,
+            length: millis(until.since(now)),
+            checked: Some(now),
+            had: true,
+        };
+        let record = binding.record(address);
+        self.put(address, binding);
+        record
+    }
+
+    /// Notes that nobody answers to an address.
+    pub fn check(&mut self, now: Moment, address: Ipv4Addr) {
+        if let Some(binding) = self.bindings.get_mut(&address) {
+            binding.checked = Some(now);
+        }
+    }
+
+    /// Ends a lease or an offer before its time.
+    pub fn give_back(&mut self, now: Moment, address: Ipv4Addr) -> Option<Record> {
+        let was = self.get(address)?.state;
+        self.end(address, now);
+        let ended = self.get(address)?.record(address);
+        ended.filter(|_| was == State::Leased)
+    }
+
+    /// Keeps an address from everybody for a while, since somebody uses it.
+    pub fn decline(&mut self, now: Moment, address: Ipv4Addr) -> Option<Record> {
+        let mut binding = self.take(address)?;
+        binding.state = State::Declined;
+        binding.until = now.after(DHCP_QUARANTINE_TIME);
+        binding.length = millis(DHCP_QUARANTINE_TIME);
+        binding.checked = None;
+        binding.had = false;
+        let record = binding.record(address);
+        self.put(address, binding);
+        record
+    }
+
+    /// An address of a pool for a machine that has none.
+    pub fn pick(&mut self, pool: usize, is_known: bool) -> Option<(Ipv4Addr, Source)> {
+        let unused = self.first_unused(pool);
+        if !is_known && !self.has_room_for_unknown(pool) {
+            return None;
+        }
+        let pool = self.pools.get(pool)?;
+        let oldest = |rank, source| Some((pool.oldest(rank)?, source));
+        oldest(Rank::Lapsed, Source::Lapsed)
+            .or_else(|| Some((unused?, Source::Unused)))
+            .or_else(|| oldest(Rank::Expired, Source::Expired))
+            .or_else(|| oldest(Rank::Offered, Source::Offered).filter(|_| is_known))
+            .or_else(|| oldest(Rank::Kept, Source::Kept).filter(|_| is_known))
+    }
+
+    fn first_unused(&mut self, pool: usize) -> Option<Ipv4Addr> {
+        self.pools.get_mut(pool)?.first_unused(&self.bindings)
+    }
+
+    /// Whether unknown machines may be given more: known ones that have nothing yet come first,
+    /// and offers that nobody takes must not use up everything.
+    #[must_use]
+    pub fn has_room_for_unknown(&self, pool: usize) -> bool {
+        let unsettled = self.herd.floating.len().saturating_sub(self.settled);
+        self.pools
+            .get(pool)
+            .is_some_and(|pool| pool.spare() > unsettled as u64 && pool.offered() < DHCP_OFFERS_MAX)
+    }
+
+    /// Whether a machine that asks for this address may have it, since nobody ever had it.
+    #[must_use]
+    pub fn is_free(&self, pool: usize, address: Ipv4Addr, is_known: bool) -> bool {
+        let in_pool = self.pools.get(pool).is_some_and(|pool| pool.holds(address));
+        let free = match self.get(address) {
+            None => true,
+            Some(binding) => self.rank(binding) == Some(Rank::Lapsed),
+        };
+        in_pool && free && (is_known || self.has_room_for_unknown(pool))
+    }
+
+    /// Whether the address is one of the pool.
+    #[must_use]
+    pub fn is_pooled(&self, pool: usize, address: Ipv4Addr) -> bool {
+        self.pools.get(pool).is_some_and(|pool| pool.holds(address))
+    }
+
+    fn rank(&self, binding: &Binding) -> Option<Rank> {
+        pool::rank(binding, self.herd.known.contains(&binding.key))
+    }
+
+    fn put(&mut self, address: Ipv4Addr, binding: Binding) {
+        let is_known = self.herd.known.contains(&binding.key);
+        self.take(address);
+        let addresses = self.of_key.entry(binding.key.clone()).or_default();
+        if addresses.is_empty() && self.herd.floating.contains(&binding.key) {
+            self.settled += 1;
+        }
+        addresses.insert(address);
+        if !matches!(binding.key, Key::Mac(_)) {
+            self.of_card.insert(binding.mac, binding.key.clone());
+        }
+        if binding.is_live() {
+            self.ends.insert((binding.until, address));
+        }
+        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.holds(address)) {
+            pool.add(address, &binding, is_known);
+        }
+        self.bindings.insert(address, binding);
+    }
+
+    /// Takes a binding out of the table. It must be followed by [`Self::put`] of the same address.
+    fn take(&mut self, address: Ipv4Addr) -> Option<Binding> {
+        let binding = self.bindings.remove(&address)?;
+        let is_known = self.herd.known.contains(&binding.key);
+        if let Some(addresses) = self.of_key.get_mut(&binding.key) {
+            addresses.remove(&address);
+            if addresses.is_empty() {
+                self.of_key.remove(&binding.key);
+                self.settled -= usize::from(self.herd.floating.contains(&binding.key));
+            }
+        }
+        if self.of_card.get(&binding.mac) == Some(&binding.key) {
+            self.of_card.remove(&binding.mac);
+        }
+        self.ends.remove(&(binding.until, address));
+        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.holds(address)) {
+            pool.remove(address, &binding, is_known);
+        }
+        Some(binding)
+    }
+}
