@@ -252,7 +252,14 @@ impl Server {
 
     /// The URIs it printed, one a listener.
     pub(crate) fn uris(&self) -> Vec<String> {
-        self.listening.iter().map(|line| uri_in(line)).collect()
+        let of_nbd = |line: &&String| line.starts_with("listening on ");
+        let lines = self.listening.iter().filter(of_nbd);
+        lines.map(|line| uri_in(line)).collect()
+    }
+
+    /// All that it said before it was ready.
+    pub(crate) fn announced(&self) -> &[String] {
+        &self.listening
     }
 
     /// The URI of an export at the first listener.
