@@ -58,6 +58,12 @@ pub const RECEIVE_BUFFER: usize = 64 * 1024;
 /// A WRITE payload of at least this many bytes is received straight into an aligned buffer.
 pub const DIRECT_PAYLOAD_MIN: usize = 16 * 1024;
 
+/// Seconds of silence after which a peer is asked whether it is still there, where nobody says.
+pub const KEEPALIVE_DEFAULT: u16 = 60;
+
+/// The most of them that can be asked for.
+pub const KEEPALIVE_MAX: u16 = 3600;
+
 /// A larger WRITE is received and applied in pieces of this size: neighbours get their turn.
 pub const WRITE_PIECE: usize = 1024 * 1024;
 
@@ -244,3 +250,6 @@ pub const DHCP_OPTION_MAX: usize = 1024;
 pub const DHCP_RANGE_ADDRESSES_MAX: u32 = 1 << 16;
 
 const _: () = assert!(DHCP_OPTION_MAX < DHCP_DATAGRAM_MAX);
+
+/// Datagrams that are received by one call.
+pub const DATAGRAM_BATCH: usize = 64;

@@ -367,6 +367,8 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
+    "KEEPALIVE_DEFAULT",
+    "KEEPALIVE_MAX",
     "TLS_PIECE",
     "NBD_BLOCK_MIN",
     "NBD_BLOCK_PREFERRED",
@@ -393,6 +395,7 @@ const INNER: &[&str] = &[
     "CONTROL_ANSWER_MAX",
     "IMAGE_DATA_RANGES_MAX",
     "STATUS_STRETCHES_MAX",
+    "DATAGRAM_BATCH",
     "DHCP_CLIENT_IDENTIFIER_MAX",
     "DHCP_DATAGRAM_MAX",
     "DHCP_DATAGRAM_MIN",

@@ -2,10 +2,11 @@
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::size;
 use crate::access::Entry;
-use crate::limits::SHARDS_MAX;
+use crate::limits::{KEEPALIVE_DEFAULT, KEEPALIVE_MAX, SHARDS_MAX};
 use crate::serve::Options;
 use crate::serve::listen::ListenAddress;
 
@@ -86,6 +87,15 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SIZE", value_parser = size::parse_limit)]
     overlay_limit: Option<NonZeroU64>,
 
+    /// Seconds of silence after which a client on TCP is asked whether it is still there
+    ///
+    /// One that was switched off says no good-bye. It is asked three times, a third of this apart
+    /// but no less than a second, and given up when it does not answer. Clients that are idle
+    /// answer without noticing. At most 3600.
+    #[arg(long, value_name = "SECONDS", default_value_t = KEEPALIVE_DEFAULT,
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(KEEPALIVE_MAX)))]
+    keepalive: u16,
+
     /// Refuse all writes: clients get the bare image and no overlay is made
     #[arg(long)]
     read_only: bool,
@@ -109,6 +119,7 @@ impl From<Arguments> for Options {
             state: arguments.state,
             shards: arguments.shards,
             overlay_limit: arguments.overlay_limit,
+            keepalive: Duration::from_secs(arguments.keepalive.into()),
             read_only: arguments.read_only,
         }
     }
@@ -182,6 +193,13 @@ mod tests {
     fn a_limit_is_a_size() {
         let options = options(&["--overlay-limit", "2M", "disk.img"]).unwrap();
         assert_eq!(options.overlay_limit, NonZeroU64::new(2 << 20));
+    }
+
+    #[test]
+    fn nobody_is_asked_more_often_than_every_second_or_less_than_every_hour() {
+        let keepalive = |seconds: &str| options(&["--keepalive", seconds, "disk.img"]);
+        assert_eq!(keepalive("3600").unwrap().keepalive.as_secs(), 3600);
+        assert!(keepalive("0").is_err() && keepalive("3601").is_err());
     }
 
     #[test]

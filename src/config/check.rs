@@ -1,8 +1,10 @@
 //! What fits together in a file and what does not.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::hash::Hash;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 
 use toml::Spanned;
 
@@ -11,8 +13,9 @@ use super::dhcp::form::Client;
 use super::error::Mistake;
 use super::file::{File, Image, Nbd, Tables, Tls};
 use super::value::{Located, Unserved};
-use super::{ClientConfig, Config, HerdConfig, ImageSource, TlsConfig, TlsNeed};
+use super::{ClientConfig, Config, FIRST_GENERATION, HerdConfig, ImageSource, TlsConfig, TlsNeed};
 use crate::access::{ClientRule, Entry, ImageRule, List, Rules, is_of_a_peer};
+use crate::export::name::Generation;
 use crate::name::Name;
 use crate::tls::Files;
 
@@ -147,9 +150,13 @@ fn check_images(
     for (name, image) in tables {
         refuse_unserved("`initramfs`", image.initramfs.as_ref())?;
         refuse_unserved("`cmdline`", image.cmdline.as_ref())?;
+        let current = image.generation.map_or(FIRST_GENERATION, NonZeroU32::get);
+        let mut files = check_older(current, image.older)?;
+        files.insert(current, image.file);
         images.push(ImageSource {
             name: name.value,
-            file: image.file,
+            current,
+            files,
         });
     }
     match images.is_empty() {
@@ -159,6 +166,24 @@ fn check_images(
         )),
         false => Ok(images),
     }
+}
+
+/// A number that comes after the current one is most likely a slip.
+fn check_older(
+    current: u32,
+    older: BTreeMap<Located<Generation>, PathBuf>,
+) -> Result<BTreeMap<u32, PathBuf>, Mistake> {
+    let file = |(generation, file): (Located<Generation>, PathBuf)| {
+        let number = generation.value.get();
+        match number < current {
+            true => Ok((number, file)),
+            false => Err(Mistake::new(
+                generation.at,
+                format!("generation {number} is not older than the current one, {current}"),
+            )),
+        }
+    };
+    older.into_iter().map(file).collect()
 }
 
 /// With several images, which of them is the default must have been said.

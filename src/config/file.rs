@@ -2,6 +2,7 @@
 //! checked value is.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use super::dhcp::form::{Client, Dhcp, Group, Network};
 use super::value::{Located, Unserved};
 use super::{Keep, TlsNeed};
 use crate::access::Entry;
+use crate::export::name::Generation;
 use crate::name::Name;
 use crate::serve::listen::ListenAddress;
 
@@ -63,6 +65,9 @@ pub(super) struct Tls {
 #[serde(deny_unknown_fields)]
 pub(super) struct Image {
     pub(super) file: PathBuf,
+    pub(super) generation: Option<NonZeroU32>,
+    #[serde(default)]
+    pub(super) older: BTreeMap<Located<Generation>, PathBuf>,
     pub(super) tls: Option<Spanned<bool>>,
     #[serde(default)]
     pub(super) allow: Vec<Located<Entry>>,

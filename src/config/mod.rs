@@ -18,6 +18,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -48,14 +49,31 @@ pub struct Config {
     pub dhcp: Option<DhcpConfig>,
 }
 
-/// Where an image comes from.
+/// Where an image comes from. This can be reloaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageSource {
     /// What clients call it.
     pub name: Name,
-    /// The raw file or block device.
-    pub file: PathBuf,
+    /// The generation of those who ask for none; it has a file.
+    pub current: u32,
+    /// The raw file or block device of each generation.
+    pub files: BTreeMap<u32, PathBuf>,
 }
+
+impl ImageSource {
+    /// An image of which there is one file.
+    #[must_use]
+    pub fn of_file(name: Name, file: PathBuf) -> Self {
+        Self {
+            name,
+            current: FIRST_GENERATION,
+            files: BTreeMap::from([(FIRST_GENERATION, file)]),
+        }
+    }
+}
+
+/// The generation of an image where nobody says which it is.
+pub const FIRST_GENERATION: u32 = 1;
 
 /// `[tls]`. It can be reloaded.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -44,10 +44,7 @@ fn an_image_alone_is_enough() {
     let config = config(ONE_IMAGE);
     assert_eq!(
         config.images,
-        [ImageSource {
-            name: name("disk"),
-            file: "/srv/disk.img".into()
-        }]
+        [ImageSource::of_file(name("disk"), "/srv/disk.img".into())]
     );
     assert_eq!(config.state, None);
     assert_eq!(config.nbd_listen, []);
@@ -94,6 +91,39 @@ fn every_key_is_read() {
     assert_eq!(studio.address, Some([10, 77, 0, 10].into()));
     assert_eq!(studio.image, Some(name("disk")));
     assert_eq!(studio.overlay, Some(Keep::Persistent));
+}
+
+#[test]
+fn generations_have_a_file_each() {
+    let config = config(
+        r#"
+        [image.arch]
+        file = "/srv/arch-3.img"
+        generation = 3
+        older = { 1 = "/srv/arch-1.img", 2 = "/srv/arch-2.img" }
+    "#,
+    );
+    let [arch] = &config.images[..] else {
+        panic!("one image");
+    };
+    assert_eq!(arch.current, 3);
+    let files = (1..=3).map(|n| (n, format!("/srv/arch-{n}.img").into()));
+    assert_eq!(arch.files, files.collect());
+}
+
+#[test]
+fn what_is_not_older_is_refused() {
+    let file = |older: &str| format!("{ONE_IMAGE}generation = 2\nolder = {{ {older} }}\n");
+    check(&file("2 = \"/b\""), 4, &["2 is not older", "current"]);
+    check(&file("3 = \"/b\""), 4, &["3 is not older"]);
+    for bad in ["0", "01", "one"] {
+        check(
+            &file(&format!("{bad} = \"/b\"")),
+            4,
+            &["generation", "leading"],
+        );
+    }
+    check(&format!("{ONE_IMAGE}generation = 0\n"), 3, &["nonzero"]);
 }
 
 #[test]

@@ -49,12 +49,38 @@ fn split_optional(text: &str, mark: char) -> (&str, Option<&str>) {
     }
 }
 
-/// One spelling for each number, so that two names never mean the same generation.
-fn parse_generation(text: &str) -> Result<u32, ExportNameError> {
-    if text.starts_with(['+', '0']) {
-        return Err(ExportNameError::Generation);
+/// The number of a generation, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(u32);
+
+impl Generation {
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
     }
-    text.parse().map_err(|_| ExportNameError::Generation)
+}
+
+impl FromStr for Generation {
+    type Err = NoGeneration;
+
+    /// One spelling for each number, so that two names never mean the same generation.
+    fn from_str(text: &str) -> Result<Self, NoGeneration> {
+        if text.starts_with(['+', '0']) {
+            return Err(NoGeneration);
+        }
+        text.parse().map(Self).map_err(|_| NoGeneration)
+    }
+}
+
+/// A text that is not the number of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a generation is a number from 1 to 4294967295 without leading zeros")]
+pub struct NoGeneration;
+
+fn parse_generation(text: &str) -> Result<u32, ExportNameError> {
+    let generation: Generation = text.parse()?;
+    Ok(generation.get())
 }
 
 impl fmt::Display for ExportName {
@@ -79,8 +105,8 @@ pub enum ExportNameError {
     #[error("bad image name: {0}")]
     Image(NameError),
     /// The part after `+`.
-    #[error("bad generation: after '+' comes a number from 1 to 4294967295 without leading zeros")]
-    Generation,
+    #[error("bad generation after '+': {0}")]
+    Generation(#[from] NoGeneration),
     /// The part after `@`.
     #[error("bad client name after '@': {0}")]
     Client(NameError),

@@ -105,7 +105,8 @@ impl Image {
         if self.renamed.set(()).is_ok() {
             tracing::info!(
                 "image {} ({}) was renamed, removed or replaced: its clients go on with the file \
-                 as it was; restart cowherd to serve what is at that path now",
+                 as it was; what is at that path now is served as another generation, see \
+                 cowherd.toml(5), or after a restart",
                 self.name,
                 self.path.display()
             );

@@ -55,7 +55,7 @@ impl Image {
     /// # Errors
     /// In one line what is wrong with `path`, and what to do.
     pub fn open(path: &Path) -> Result<Self, ImageError> {
-        Self::open_as(path, name_of(path)?)
+        Self::open_as(path, Self::name_of(path)?)
     }
 
     /// Opens the image at `path` under a name of its own.
@@ -86,6 +86,19 @@ impl Image {
             Ok(()) => Ok(image),
             Err(_) => Err(ImageError::BeingWritten(image.path)),
         }
+    }
+
+    /// The name of an image that is called after its file: without directory and extension.
+    ///
+    /// # Errors
+    /// It makes no name.
+    pub fn name_of(path: &Path) -> Result<Name, ImageError> {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        Name::new(&stem).map_err(|reason| ImageError::Name {
+            path: path.to_owned(),
+            stem: stem.into_owned(),
+            reason,
+        })
     }
 
     /// What clients call it.
@@ -182,16 +195,6 @@ impl Image {
         self.check()?;
         self.file.read(buf, offset, self.size())
     }
-}
-
-/// The file's name without directory and extension.
-fn name_of(path: &Path) -> Result<Name, ImageError> {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    Name::new(&stem).map_err(|reason| ImageError::Name {
-        path: path.to_owned(),
-        stem: stem.into_owned(),
-        reason,
-    })
 }
 
 fn checked_stamp(file: &ImageFile, path: &Path) -> Result<Stamp, ImageError> {

@@ -62,7 +62,7 @@ fn only_one_extension_is_dropped() {
         ("arch.tar.img", "arch.tar"),
         ("a-1.raw", "a-1"),
     ] {
-        assert_eq!(name_of(Path::new(file)).unwrap().as_str(), name);
+        assert_eq!(Image::name_of(Path::new(file)).unwrap().as_str(), name);
     }
 }
 

@@ -8,11 +8,12 @@
 //!   show to nobody.
 //! - Without notices (no inotify left, a network file system) the regular look still finds a
 //!   change.
+//! - An image is watched for as long as anybody else has it open, and not a second longer.
 
-use std::io::{self, PipeReader, PipeWriter};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,42 +27,64 @@ use crate::limits::IMAGE_CHECK_EVERY;
 /// A thread that watches images until this is dropped.
 #[derive(Debug)]
 pub struct Watch {
-    /// Nothing is ever written to it: the thread wakes when it is closed.
-    stop: Option<PipeWriter>,
+    /// A byte of it makes the thread look at what has come; its end ends the thread.
+    bell: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
+    inbox: Arc<Inbox>,
 }
 
+/// Images on their way to the thread.
+type Inbox = Mutex<Vec<Arc<Image>>>;
+
 impl Watch {
-    /// Starts to watch `images`. Their warm marks grow old from now on, too.
+    /// Starts to watch, nothing so far.
     ///
     /// # Errors
     /// No descriptor or thread to be had.
-    pub fn start(images: Vec<Arc<Image>>) -> io::Result<Self> {
-        let (stopped, stop) = io::pipe()?;
-        let mut watcher = Watcher::new(images);
+    pub fn start() -> io::Result<Self> {
+        let (mut rung, bell) = io::pipe()?;
+        let mut watcher = Watcher::new();
+        let inbox = Arc::new(Inbox::default());
+        let incoming = Arc::clone(&inbox);
         let thread = std::thread::Builder::new()
             .name("image-watch".to_owned())
-            .spawn(move || watcher.run(&stopped))?;
+            .spawn(move || watcher.run(&mut rung, &incoming))?;
         Ok(Self {
-            stop: Some(stop),
+            bell: Some(bell),
             thread: Some(thread),
+            inbox,
         })
+    }
+
+    /// Watches one more image. Its warm marks grow old from now on, too.
+    pub fn add(&self, image: Arc<Image>) {
+        lock(&self.inbox).push(image);
+        if let Some(mut bell) = self.bell.as_ref() {
+            // Were the bell broken, the thread would find it at its next regular look.
+            let _ = bell.write(&[0]);
+        }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        drop(self.bell.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
+fn lock(inbox: &Inbox) -> std::sync::MutexGuard<'_, Vec<Arc<Image>>> {
+    inbox.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// An image and the number its notices carry.
 struct Watched {
-    image: Arc<Image>,
+    image: Weak<Image>,
     number: Option<i32>,
+    /// For the log, when the image is gone.
+    label: String,
 }
 
 struct Watcher {
@@ -70,7 +93,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(images: Vec<Arc<Image>>) -> Self {
+    fn new() -> Self {
         let notices = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .inspect_err(|error| {
                 tracing::warn!(
@@ -79,40 +102,68 @@ impl Watcher {
                 );
             })
             .ok();
-        let images = images
-            .into_iter()
-            .map(|image| Watched {
-                number: notices.as_ref().and_then(|fd| add(fd, &image)),
-                image,
-            })
-            .collect();
+        let images = Vec::new();
         Self { images, notices }
     }
 
-    fn run(&mut self, stop: &PipeReader) {
-        // What happened between the opening and now.
-        self.look();
+    fn add(&mut self, image: &Arc<Image>) {
+        self.images.push(Watched {
+            number: self.notices.as_ref().and_then(|fd| add(fd, image)),
+            image: Arc::downgrade(image),
+            label: format!("image {} ({})", image.name, image.path.display()),
+        });
+        // What happened between the opening and now. A failed image tells so itself.
+        let _ = image.verify_now();
+    }
+
+    fn run(&mut self, bell: &mut PipeReader, inbox: &Inbox) {
         let mut next = Instant::now() + IMAGE_CHECK_EVERY;
-        while !self.wait(stop, next.saturating_duration_since(Instant::now())) {
+        while !self.wait(bell, next.saturating_duration_since(Instant::now())) {
+            for image in std::mem::take(&mut *lock(inbox)) {
+                self.add(&image);
+            }
             self.take_notices();
             if Instant::now() >= next {
+                self.forget_closed();
                 self.look();
-                self.images.iter().for_each(|w| w.image.tick());
+                self.open().for_each(|image| image.tick());
                 next = Instant::now() + IMAGE_CHECK_EVERY;
             }
         }
     }
 
-    /// Waits for a notice, the end of `time` or the stop, and says whether it was the stop.
-    fn wait(&self, stop: &PipeReader, time: Duration) -> bool {
-        let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
+    /// Waits for a notice, the end of `time` or the bell, and says whether that has ended.
+    fn wait(&self, bell: &mut PipeReader, time: Duration) -> bool {
+        let mut fds = vec![PollFd::new(&*bell, PollFlags::IN)];
         if let Some(notices) = &self.notices {
             fds.push(PollFd::new(notices, PollFlags::IN));
         }
         let time = Timespec::try_from(time).unwrap_or_default();
         // An interrupted wait is one that ended early.
-        rustix::event::poll(&mut fds, Some(&time)).is_ok()
-            && fds.first().is_some_and(|stop| !stop.revents().is_empty())
+        let waited = rustix::event::poll(&mut fds, Some(&time)).is_ok();
+        let rung = waited && fds.first().is_some_and(|bell| !bell.revents().is_empty());
+        rung && !matches!(bell.read(&mut [0; 64]), Ok(1..))
+    }
+
+    /// The images that somebody has open.
+    fn open(&self) -> impl Iterator<Item = Arc<Image>> {
+        self.images
+            .iter()
+            .filter_map(|watched| watched.image.upgrade())
+    }
+
+    /// Lets go of images that nobody has open any more.
+    fn forget_closed(&mut self) {
+        let closed = |watched: &mut Watched| watched.image.strong_count() == 0;
+        let gone: Vec<_> = self.images.extract_if(.., closed).collect();
+        for Watched { number, label, .. } in gone {
+            tracing::info!("{label} is closed: nobody uses it any more");
+            // One file may be served under two names.
+            let shared = self.images.iter().any(|w| w.number == number);
+            if let (Some(notices), Some(number), false) = (&self.notices, number, shared) {
+                let _ = inotify::remove_watch(notices, number);
+            }
+        }
     }
 
     /// Works off every notice that has come, and waits for none.
@@ -138,7 +189,10 @@ impl Watcher {
         }
         // One file may be served under two names.
         let watched = self.images.iter_mut().filter(|w| w.number == Some(number));
-        for Watched { image, number } in watched {
+        for Watched { image, number, .. } in watched {
+            let Some(image) = image.upgrade() else {
+                continue;
+            };
             if events.contains(ReadFlags::MODIFY) {
                 image.saw_write();
             }
@@ -156,7 +210,7 @@ impl Watcher {
     }
 
     fn look(&self) {
-        for Watched { image, .. } in &self.images {
+        for image in self.open() {
             // A failed image has told so itself.
             let _ = image.verify_now();
         }

@@ -1,4 +1,4 @@
-//! What is served: images by name, and what an export name stands for.
+//! What an export name stands for, of what is offered.
 //!
 //! Invariants: promise 5, "one client's bytes are reachable only as that client": the overlay of a
 //! target is named after the client that [`Known::client_of`](super::who::Known::client_of)
@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::host;
+use super::offer::Offer;
 use super::state_dir::StateDir;
-use super::who::{Client, Directory};
+use super::who::Client;
 use crate::access::{Caller, Denial};
 use crate::config::Keep;
 use crate::export::merge::base_of;
@@ -22,9 +23,6 @@ use crate::nbd::handshake::Listing;
 use crate::nbd::{ExportInfo, Refusal};
 use crate::overlay::{OverlayMode, Spec};
 use crate::units::BLOCK_SIZE;
-
-/// The generation of an image that was named on the command line.
-pub(super) const ONLY_GENERATION: u32 = 1;
 
 /// What tells one volume from another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -84,31 +82,35 @@ pub(super) struct Target {
     pub(super) limit: Option<u64>,
 }
 
-/// The images served, the default one first.
+/// The images of `offer` that `caller` may open.
+pub(super) fn listing(offer: &Offer, caller: &Caller) -> Result<Vec<Listing>, Refused> {
+    let denied = |denial| refused(denial, caller, "the server");
+    offer.known.may_connect(caller).map_err(denied)?;
+    let names = offer.images.names();
+    let seen = names.filter(|name| offer.known.may_see(caller, name).is_ok());
+    let listing = |name: &Name| Listing {
+        name: name.to_string(),
+        description: String::new(),
+    };
+    Ok(seen.map(listing).collect())
+}
+
+/// What all exports have in common.
 #[derive(Debug)]
 pub(super) struct Catalog {
-    images: Vec<Arc<Image>>,
     /// Where overlays are; without it all exports are read-only.
     state: Option<Arc<StateDir>>,
     boot_id: [u8; 16],
     /// Bytes that an overlay may have.
     limit: Option<NonZeroU64>,
-    directory: Arc<Directory>,
 }
 
 impl Catalog {
-    pub(super) fn new(
-        images: Vec<Arc<Image>>,
-        state: Option<StateDir>,
-        limit: Option<NonZeroU64>,
-        directory: Arc<Directory>,
-    ) -> Self {
+    pub(super) fn new(state: Option<Arc<StateDir>>, limit: Option<NonZeroU64>) -> Self {
         Self {
-            images,
-            state: state.map(Arc::new),
+            state,
             boot_id: host::boot_id(),
             limit,
-            directory,
         }
     }
 
@@ -122,56 +124,33 @@ impl Catalog {
         self.boot_id
     }
 
-    /// The images that `caller` may open.
-    pub(super) fn listing(&self, caller: &Caller) -> Result<Vec<Listing>, Refused> {
-        let known = self.directory.now();
-        let denied = |denial| refused(denial, caller, "the server");
-        known.may_connect(caller).map_err(denied)?;
-        let images = self.images.iter().map(|image| image.name());
-        let seen = images.filter(|name| known.may_see(caller, name).is_ok());
-        let listing = |name: &Name| Listing {
-            name: name.to_string(),
-            description: String::new(),
-        };
-        Ok(seen.map(listing).collect())
-    }
-
     /// What `caller` gets under `name`.
-    pub(super) fn find(&self, name: &str, caller: &Caller) -> Result<Target, Refused> {
-        let known = self.directory.now();
+    pub(super) fn find(
+        &self,
+        offer: &Offer,
+        name: &str,
+        caller: &Caller,
+    ) -> Result<Target, Refused> {
+        let known = &offer.known;
         let denied = |denial| refused(denial, caller, "the server");
         known.may_connect(caller).map_err(denied)?;
         let name: ExportName = name
             .parse()
             .map_err(|error| Refusal::Unknown(format!("not a name of an export: {error}")))?;
         let client = known.client_of(caller, name.client.as_ref());
-        let image = self.image(name.image.as_ref().or(client.image.as_ref()))?;
-        let denied = |denial| refused(denial, caller, &format!("{}@{}", image.name(), client.name));
+        let generations = offer
+            .images
+            .get(name.image.as_ref().or(client.image.as_ref()))?;
+        let image = &generations.name;
+        let denied = |denial| refused(denial, caller, &format!("{image}@{}", client.name));
         known
-            .may_open(caller, image.name(), &client.name)
+            .may_open(caller, image, &client.name)
             .map_err(denied)?;
-        let generation = name.generation.unwrap_or(ONLY_GENERATION);
-        if generation != ONLY_GENERATION {
-            let image = image.name();
-            let what =
-                format!("image {image} has no generation {generation}, only {ONLY_GENERATION}");
-            return Err(Refusal::Unknown(what).into());
-        }
+        let (generation, image) = generations.get(name.generation)?;
         image
             .check()
             .map_err(|changed| Refusal::Failed(changed.to_string()))?;
         Ok(self.target(image, generation, client))
-    }
-
-    fn image(&self, name: Option<&Name>) -> Result<&Arc<Image>, Refusal> {
-        let Some(name) = name else {
-            return self
-                .images
-                .first()
-                .ok_or_else(|| Refusal::Unknown("no image".into()));
-        };
-        let found = self.images.iter().find(|image| image.name() == name);
-        found.ok_or_else(|| Refusal::Unknown(format!("there is no image {name}")))
     }
 
     fn target(&self, image: &Arc<Image>, generation: u32, client: Client) -> Target {

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::catalog::Refused;
+use super::catalog::{self, Refused};
 use super::control::note_client;
 use super::herd::{Herd, Opened};
 use super::host;
+use super::offer::Offer;
 use super::seats::Seat;
 use super::shard::Accepted;
 use crate::access::{Caller, Secured};
@@ -20,7 +21,7 @@ use crate::limits::HANDSHAKE_TIME;
 use crate::nbd::agreed::Agreed;
 use crate::nbd::handshake::{End, Event, Handshake};
 use crate::nbd::{ExportInfo, Refusal};
-use crate::tls::{Credentials, TlsError};
+use crate::tls::TlsError;
 use wire::Wire;
 
 mod wire;
@@ -81,29 +82,30 @@ pub(super) async fn run(
 
 struct Guide<S> {
     herd: Arc<Herd>,
+    /// NBD proto.md, NBD_OPT_GO: "The server MUST return the same values with an NBD_OPT_GO sent
+    /// with the same parameters as an NBD_OPT_INFO", so the config may not change in between.
+    offer: Arc<Offer>,
     wire: Wire<S>,
     caller: Caller,
     seat: Seat,
     label: String,
     handshake: Handshake,
-    /// There where the handshake may start TLS.
-    credentials: Option<Credentials>,
     received: Vec<u8>,
     opened: Option<Opened>,
 }
 
 impl<S: Stream> Guide<S> {
     fn new(herd: Arc<Herd>, stream: S, caller: Caller, seat: Seat, label: String) -> Self {
-        let upgrade = herd.upgrade();
-        let handshake = Handshake::new().with_tls(upgrade.mode);
+        let offer = herd.offer();
+        let handshake = Handshake::new().with_tls(offer.upgrade.mode);
         Self {
             herd,
+            offer,
             wire: Wire::new(stream),
             caller,
             seat,
             label,
             handshake,
-            credentials: upgrade.credentials,
             received: Vec::new(),
             opened: None,
         }
@@ -128,7 +130,8 @@ impl<S: Stream> Guide<S> {
 
     async fn start_tls(&mut self) -> Result<(), Failed> {
         // The handshake tells of this only where it was told that there are credentials.
-        let credentials = self.credentials.as_ref().ok_or(Failed::Left)?;
+        let credentials = self.offer.upgrade.credentials.as_ref();
+        let credentials = credentials.ok_or(Failed::Left)?;
         let channel = credentials.accept()?;
         let channel = self.wire.start_tls(channel, &mut self.received).await?;
         let certificate = channel.certificate_name()?;
@@ -140,12 +143,12 @@ impl<S: Stream> Guide<S> {
     async fn answer(&mut self, event: Event) {
         match event {
             Event::List => {
-                let listing = self.herd.listing(&self.caller);
+                let listing = catalog::listing(&self.offer, &self.caller);
                 let listing = listing.map_err(|refused| self.refuse("the list", refused));
                 self.handshake.handle_listing(&listing);
             }
             Event::Describe { name } => {
-                let described = self.herd.describe(&name, &self.caller);
+                let described = self.herd.describe(&self.offer, &name, &self.caller);
                 let described = described.map_err(|refused| self.refuse_export(&name, refused));
                 self.handshake.handle_described(described);
             }
@@ -159,7 +162,7 @@ impl<S: Stream> Guide<S> {
     }
 
     async fn open(&mut self, name: &str) -> Result<ExportInfo, Refused> {
-        let opened = self.herd.open(name, &self.caller).await?;
+        let opened = self.herd.open(&self.offer, name, &self.caller).await?;
         let info = opened.info;
         self.opened = Some(opened);
         Ok(info)

@@ -4,20 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::catalog::{Catalog, Refused, VolumeKey};
+use super::offer::{Offer, Offers};
 use super::placement::Placement;
 use super::shard::{Held, Lease, ShardHandle};
 use super::state_dir::StateDir;
-use super::upgrade::{Upgrade, Upgrades};
 use crate::access::Caller;
 use crate::limits::CONNECTIONS_PER_CLIENT_MAX;
-use crate::nbd::handshake::Listing;
 use crate::nbd::{ExportInfo, Refusal};
 
 /// All that is served, and where.
 #[derive(Debug)]
 pub(super) struct Herd {
     catalog: Catalog,
-    upgrades: Arc<Upgrades>,
+    offers: Arc<Offers>,
     placement: Arc<Placement>,
     shards: Vec<ShardHandle>,
 }
@@ -35,21 +34,21 @@ pub(super) struct Opened {
 impl Herd {
     pub(super) fn new(
         catalog: Catalog,
-        upgrades: Arc<Upgrades>,
+        offers: Arc<Offers>,
         placement: Arc<Placement>,
         shards: Vec<ShardHandle>,
     ) -> Self {
         Self {
             catalog,
-            upgrades,
+            offers,
             placement,
             shards,
         }
     }
 
-    /// How a connection that begins now may be encrypted.
-    pub(super) fn upgrade(&self) -> Upgrade {
-        self.upgrades.now()
+    /// What a connection that begins now is offered.
+    pub(super) fn offer(&self) -> Arc<Offer> {
+        self.offers.now()
     }
 
     /// Where overlays are; `None` where none are kept.
@@ -69,16 +68,23 @@ impl Herd {
         shard.hold(key.clone()).await
     }
 
-    pub(super) fn listing(&self, caller: &Caller) -> Result<Vec<Listing>, Refused> {
-        self.catalog.listing(caller)
+    pub(super) fn describe(
+        &self,
+        offer: &Offer,
+        name: &str,
+        caller: &Caller,
+    ) -> Result<ExportInfo, Refused> {
+        let found = self.catalog.find(offer, name, caller);
+        found.map(|target| target.info)
     }
 
-    pub(super) fn describe(&self, name: &str, caller: &Caller) -> Result<ExportInfo, Refused> {
-        self.catalog.find(name, caller).map(|target| target.info)
-    }
-
-    pub(super) async fn open(&self, name: &str, caller: &Caller) -> Result<Opened, Refused> {
-        let target = Arc::new(self.catalog.find(name, caller)?);
+    pub(super) async fn open(
+        &self,
+        offer: &Offer,
+        name: &str,
+        caller: &Caller,
+    ) -> Result<Opened, Refused> {
+        let target = Arc::new(self.catalog.find(offer, name, caller)?);
         if self.placement.users(&target.key) >= CONNECTIONS_PER_CLIENT_MAX {
             let key = &target.key;
             let message = format!("{key} has {CONNECTIONS_PER_CLIENT_MAX} connections already");

@@ -1,7 +1,8 @@
 //! Sockets, threads and signals: joins protocol and storage, and decides neither.
 //!
 //! - `listen`, `state_dir`, `who`, `catalog`, `demo` and `host` turn options, files and peers into
-//!   checked values; `upgrade` has the certificates, and `reload` reads the config file again.
+//!   checked values; `upgrade` has the certificates, `shelf` opens the `images`, and `reload` reads
+//!   the config file again. An `offer` is what all that comes to.
 //! - [`control`] answers `cowherd overlay`, on the socket of a running server or without one.
 //! - `accept` and `connection` are the control plane: one ordinary tokio runtime.
 //! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`, `link`,
@@ -16,9 +17,11 @@ pub mod demo;
 mod describe;
 mod herd;
 mod host;
+mod images;
 mod link;
 pub mod listen;
 mod memory;
+mod offer;
 mod options;
 mod outbox;
 mod placement;
@@ -29,6 +32,7 @@ mod reply;
 mod seats;
 mod session;
 mod shard;
+mod shelf;
 pub mod state_dir;
 mod succession;
 mod upgrade;
@@ -40,13 +44,13 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::image::{Image, Watch};
+use crate::config::ImageSource;
+use crate::image::Image;
 use crate::limits::{DRAIN_TIME, SHARDS_MAX};
-use crate::name::Name;
 pub use options::{Failure, Options};
 
 use catalog::Catalog;
@@ -54,7 +58,7 @@ use control::{Control, ControlSocket, Workshop};
 use herd::Herd;
 use listen::{Bound, ListenAddress};
 use placement::Placement;
-use reload::Running;
+use reload::{Configured, Running};
 use shard::ShardHandle;
 use state_dir::StateDir;
 
@@ -66,29 +70,24 @@ pub fn run(options: Options) -> Result<(), Failure> {
     // Before any thread is there: this changes the environment.
     let inherited = listen::inherited().map_err(failed)?;
     host::raise_file_limit();
-    let running = Running::read(&options)?;
-    let options = running.complete(options);
+    let configured = Configured::read(&options)?;
+    let options = configured.complete(options);
     let state = open_state(&options)?;
     // Right after the lock, so that no command finds one without the other for long.
-    let control = state.as_ref().map(bind_control).transpose()?;
-    let images = open_images(sources(&options, &running, state.as_ref())?, state.as_ref())?;
+    let control = state.as_deref().map(bind_control).transpose()?;
+    let named = named_images(&options, state.as_deref())?;
     // The demo keeps its image there, and a read-only one nothing else.
-    let state = state.filter(|_| !options.read_only);
+    let overlays = state.filter(|_| !options.read_only);
+    let running = configured.open(named, overlays.as_ref())?;
     let bound = bind(&options.listen, inherited)?;
-    let watch = Watch::start(images.clone()).map_err(failed)?;
-    let shards = Shards::start(options.shards)?;
-    let directory = Arc::clone(running.directory());
-    let catalog = Catalog::new(images, state, options.overlay_limit, directory);
-    let upgrades = Arc::clone(running.upgrades());
+    let shards = Shards::start(options.shards, options.keepalive)?;
     let herd = Arc::new(Herd::new(
-        catalog,
-        upgrades,
+        Catalog::new(overlays, options.overlay_limit),
+        Arc::clone(running.offers()),
         Arc::clone(&shards.placement),
         shards.handles.clone(),
     ));
-    serve(&options, Doors { bound, control }, running, herd, shards)?;
-    drop(watch);
-    Ok(())
+    serve(&options, Doors { bound, control }, running, herd, shards)
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {
@@ -96,12 +95,13 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 }
 
 /// The state directory; none where no overlay is to be made.
-fn open_state(options: &Options) -> Result<Option<StateDir>, Failure> {
+fn open_state(options: &Options) -> Result<Option<Arc<StateDir>>, Failure> {
     if options.read_only && !options.demo {
         return Ok(None);
     }
     let path = options.state.clone().unwrap_or_else(StateDir::default_path);
-    StateDir::open(&path).map(Some).map_err(failed)
+    let state = StateDir::open(&path).map_err(failed)?;
+    Ok(Some(Arc::new(state)))
 }
 
 fn bind_control(state: &StateDir) -> Result<ControlSocket, Failure> {
@@ -114,59 +114,17 @@ fn bind_control(state: &StateDir) -> Result<ControlSocket, Failure> {
     })
 }
 
-fn open_images(sources: Vec<Source>, state: Option<&StateDir>) -> Result<Vec<Arc<Image>>, Failure> {
-    let mut images: Vec<Arc<Image>> = Vec::new();
-    for Source { path, name } in sources {
-        let image = match name {
-            Some(name) => Image::open_as(&path, name),
-            None => Image::open(&path),
-        };
-        let image = image.map_err(failed)?;
-        if let Some(other) = images.iter().find(|other| other.name() == image.name()) {
-            return Err(Failure::usage(format!(
-                "{} and {} are both image {}: rename one of the files",
-                other.path().display(),
-                path.display(),
-                image.name(),
-            )));
-        }
-        if let Some(state) = state {
-            let generation = catalog::ONLY_GENERATION;
-            state
-                .bind_identity(image.name(), generation, image.identity())
-                .map_err(failed)?;
-            state
-                .record_image(image.name(), generation, &path)
-                .map_err(failed)?;
-        }
-        images.push(Arc::new(image));
-    }
-    Ok(images)
-}
-
-/// An image to be opened, under the name of its file where it has no other.
-struct Source {
-    path: PathBuf,
-    name: Option<Name>,
-}
-
-/// The images of the command line, then those of the config file.
-fn sources(
-    options: &Options,
-    running: &Running,
-    state: Option<&StateDir>,
-) -> Result<Vec<Source>, Failure> {
-    let of_file = |path| Source { path, name: None };
+/// The images of the command line, under the names of their files.
+fn named_images(options: &Options, state: Option<&StateDir>) -> Result<Vec<ImageSource>, Failure> {
+    let of_file = |path: PathBuf| {
+        let name = Image::name_of(&path).map_err(failed)?;
+        Ok(ImageSource::of_file(name, path))
+    };
     if let Some(state) = state.filter(|_| options.demo) {
         let demo = demo::demo_image(state.path()).map_err(failed)?;
-        return Ok(vec![of_file(demo)]);
+        return Ok(vec![of_file(demo)?]);
     }
-    let asked = options.images.iter().cloned().map(of_file);
-    let configured = running.images().iter().map(|image| Source {
-        path: image.file.clone(),
-        name: Some(image.name.clone()),
-    });
-    Ok(asked.chain(configured).collect())
+    options.images.iter().cloned().map(of_file).collect()
 }
 
 /// What was asked for; else what systemd handed over; else the default.
@@ -191,7 +149,7 @@ struct Shards {
 }
 
 impl Shards {
-    fn start(asked: Option<NonZeroUsize>) -> Result<Self, Failure> {
+    fn start(asked: Option<NonZeroUsize>, keepalive: Duration) -> Result<Self, Failure> {
         let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let count = asked
             .map_or_else(processors, NonZeroUsize::get)
@@ -199,7 +157,8 @@ impl Shards {
         let placement = Arc::new(Placement::new(count));
         let (mut handles, mut threads) = (Vec::new(), Vec::new());
         for index in 0..count {
-            let (handle, thread) = shard::start(index, Arc::clone(&placement)).map_err(failed)?;
+            let (handle, thread) =
+                shard::start(index, Arc::clone(&placement), keepalive).map_err(failed)?;
             handles.push(handle);
             threads.push(thread);
         }
@@ -238,7 +197,7 @@ fn start_control(
 fn serve(
     options: &Options,
     doors: Doors,
-    mut running: Running,
+    running: Running,
     herd: Arc<Herd>,
     shards: Shards,
 ) -> Result<(), Failure> {
@@ -250,8 +209,9 @@ fn serve(
         announce(options, &doors.bound).map_err(failed)?;
         let control = start_control(doors.control, &herd).map_err(failed)?;
         let accepting = accept::start(doors.bound, herd).map_err(failed)?;
+        let reloader = running.wait_for_word().map_err(failed)?;
         ready().map_err(failed)?;
-        stop.wait(|| running.reload()).await;
+        stop.wait(|| reloader.reload()).await;
         tracing::info!("stopping");
         drop(accepting);
         drop(control);
@@ -333,6 +293,6 @@ async fn drain(shards: &Shards, stop: &mut StopSignals) -> Result<(), Failure> {
 /// Waits until all shards have ended, but not past `deadline`.
 async fn finished(shards: &Shards, deadline: Instant) {
     while !shards.is_finished() && Instant::now() < deadline {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

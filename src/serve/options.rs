@@ -2,6 +2,7 @@
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::listen::ListenAddress;
 use crate::access::Entry;
@@ -27,6 +28,8 @@ pub struct Options {
     pub shards: Option<NonZeroUsize>,
     /// Bytes that an overlay may hold; `None` means any number.
     pub overlay_limit: Option<NonZeroU64>,
+    /// How long a peer is silent before it is asked whether it is still there.
+    pub keepalive: Duration,
     /// Serve the images without overlays.
     pub read_only: bool,
 }

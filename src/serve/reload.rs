@@ -4,26 +4,30 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
+use super::images::Images;
+use super::offer::{Offer, Offers};
 use super::options::{Failure, Options};
-use super::upgrade::{Upgrade, Upgrades};
-use super::who::Directory;
+use super::shelf::Shelf;
+use super::state_dir::StateDir;
+use super::upgrade::Upgrade;
+use super::who::Known;
 use crate::access::List;
 use crate::config::{Config, HerdConfig, ImageSource};
 
-/// The config that the server runs with.
+/// The config as it was read first. Nothing is served yet.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct Configured {
     /// Where it was read; `None` where there is no file.
     path: Option<PathBuf>,
     config: Config,
+    upgrade: Upgrade,
     /// Of the command line; empty where it says nothing.
     access: List,
-    directory: Arc<Directory>,
-    upgrades: Arc<Upgrades>,
 }
 
-impl Running {
+impl Configured {
     /// Reads the file that `options` name.
     pub(super) fn read(options: &Options) -> Result<Self, Failure> {
         let config = match &options.config {
@@ -40,29 +44,12 @@ impl Running {
             allow: options.allow.clone(),
             deny: options.deny.clone(),
         };
-        let herd = with_access(config.herd.clone(), &access);
         Ok(Self {
             path: options.config.clone(),
-            directory: Arc::new(Directory::new(herd)),
-            upgrades: Arc::new(Upgrades::new(upgrade)),
             config,
+            upgrade,
             access,
         })
-    }
-
-    /// Who is who.
-    pub(super) const fn directory(&self) -> &Arc<Directory> {
-        &self.directory
-    }
-
-    /// How connections may be encrypted.
-    pub(super) const fn upgrades(&self) -> &Arc<Upgrades> {
-        &self.upgrades
-    }
-
-    /// The images of the file.
-    pub(super) fn images(&self) -> &[ImageSource] {
-        &self.config.images
     }
 
     /// What was asked for, completed by what the file says. The command line goes before.
@@ -74,8 +61,69 @@ impl Running {
         options
     }
 
+    /// Opens the images: those of the command line, `named`, and those of the file.
+    pub(super) fn open(
+        self,
+        named: Vec<ImageSource>,
+        state: Option<&Arc<StateDir>>,
+    ) -> Result<Running, Failure> {
+        let mut shelf = Shelf::new(state).map_err(|error| Failure::failed(error.to_string()))?;
+        let images = shelf.open(&all(&named, &self.config))?;
+        let known = known(&self.config, &self.access);
+        let offer = Offer {
+            images: images.clone(),
+            known,
+            upgrade: self.upgrade,
+        };
+        Ok(Running {
+            path: self.path,
+            config: self.config,
+            access: self.access,
+            named,
+            shelf,
+            images,
+            offers: Arc::new(Offers::new(offer)),
+        })
+    }
+}
+
+/// The config that the server runs with.
+#[derive(Debug)]
+pub(super) struct Running {
+    path: Option<PathBuf>,
+    config: Config,
+    access: List,
+    /// The images of the command line.
+    named: Vec<ImageSource>,
+    shelf: Shelf,
+    images: Images,
+    offers: Arc<Offers>,
+}
+
+impl Running {
+    /// What is offered to clients.
+    pub(super) const fn offers(&self) -> &Arc<Offers> {
+        &self.offers
+    }
+
+    /// Starts the thread that reads the file again when it is told to. It is a thread of its own
+    /// since an image may be on a disk that does not answer.
+    pub(super) fn wait_for_word(self) -> std::io::Result<Reloader> {
+        let (word, words) = channel();
+        std::thread::Builder::new()
+            .name("reload".to_owned())
+            .spawn(move || self.run(&words))?;
+        Ok(Reloader { word })
+    }
+
+    fn run(mut self, words: &Receiver<()>) {
+        while let Ok(()) = words.recv() {
+            self.reload();
+        }
+    }
+
     /// Reads the file again, and lets what can be changed take effect.
-    pub(super) fn reload(&mut self) {
+    fn reload(&mut self) {
         let Some(path) = &self.path else {
             tracing::info!("SIGHUP: there is no config file to read again");
             return;
@@ -83,27 +131,60 @@ impl Running {
         let failed = |error: &dyn std::fmt::Display| {
             tracing::error!("config not reloaded, nothing changes: {error}");
         };
-        match Config::read(path) {
-            // Certificates are read again even if the config is what it was.
-            Ok(config) => match Upgrade::read(config.tls.as_ref()) {
-                Ok(upgrade) => self.change_to(config, upgrade),
-                Err(error) => failed(&error),
-            },
+        let config = match Config::read(path) {
+            Ok(config) => config,
+            Err(error) => return failed(&error),
+        };
+        // Certificates are read again even if the config is what it was.
+        let upgrade = match Upgrade::read(config.tls.as_ref()) {
+            Ok(upgrade) => upgrade,
+            Err(error) => return failed(&error),
+        };
+        match self.shelf.open(&all(&self.named, &config)) {
+            Ok(images) => self.change_to(config, upgrade, images),
             Err(error) => failed(&error),
         }
     }
 
-    fn change_to(&mut self, config: Config, upgrade: Upgrade) {
+    fn change_to(&mut self, config: Config, upgrade: Upgrade, images: Images) {
+        self.offers.replace(Offer {
+            images: images.clone(),
+            known: known(&config, &self.access),
+            upgrade,
+        });
+        // Only what is true by now is said.
         for what in needs_restart(&self.config, &config) {
             tracing::warn!("the change of {what} takes effect when the server is started again");
         }
-        let herd = with_access(config.herd.clone(), &self.access);
-        self.directory.replace(herd);
-        self.upgrades.replace(upgrade);
-        // The rest stays what the server was started with, so that the next comparison is right.
-        self.config.herd = config.herd;
+        for change in self.images.changes(&images) {
+            tracing::info!("{change}");
+        }
+        self.images = images;
         tracing::info!("config reloaded");
     }
+}
+
+/// Tells the thread to read the config again. The thread ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    word: Sender<()>,
+}
+
+impl Reloader {
+    /// Does not wait for it.
+    pub(super) fn reload(&self) {
+        // The thread is there as long as this is.
+        let _ = self.word.send(());
+    }
+}
+
+/// The images of the command line, then those of the file.
+fn all(named: &[ImageSource], config: &Config) -> Vec<ImageSource> {
+    named.iter().chain(&config.images).cloned().collect()
+}
+
+fn known(config: &Config, access: &List) -> Known {
+    Known::new(with_access(config.herd.clone(), access))
 }
 
 /// The command line goes before the file.
@@ -119,7 +200,6 @@ fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
     let parts = [
         ("`state`", running.state == read.state),
         ("`listen` in [nbd]", running.nbd_listen == read.nbd_listen),
-        ("the images", running.images == read.images),
     ];
     let changed = parts.into_iter().filter(|(_, same)| !same);
     changed.map(|(what, _)| what).collect()

@@ -31,9 +31,6 @@ use crate::overlay::OpenError;
 use crate::overlay::inspect::View;
 use crate::tls::Channel;
 
-/// A peer that is silent this long is asked whether it is still there.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-
 /// A connection whose handshake has ended.
 #[derive(Debug)]
 pub(super) struct Accepted {
@@ -187,6 +184,7 @@ impl ShardHandle {
 pub(super) fn start(
     index: usize,
     placement: Arc<Placement>,
+    keepalive: Duration,
 ) -> std::io::Result<(ShardHandle, JoinHandle<()>)> {
     let (orders, received) = unbounded_channel();
     let handle = ShardHandle {
@@ -201,7 +199,7 @@ pub(super) fn start(
         .spawn(move || {
             let ran = io::run(async {
                 let _ = started.send(Ok(()));
-                Shard::new(placement).run(received).await;
+                Shard::new(placement, keepalive).run(received).await;
             });
             if let Err(error) = ran {
                 let _ = started.send(Err(error));
@@ -234,10 +232,12 @@ struct Shard {
     /// A volume has been given up.
     released: Notify,
     placement: Arc<Placement>,
+    /// A peer that is silent this long is asked whether it is still there.
+    keepalive: Duration,
 }
 
 impl Shard {
-    fn new(placement: Arc<Placement>) -> Rc<Self> {
+    fn new(placement: Arc<Placement>, keepalive: Duration) -> Rc<Self> {
         Rc::new(Self {
             volumes: Volumes::default(),
             pool: Pool::new(),
@@ -247,6 +247,7 @@ impl Shard {
             draining: Cell::new(false),
             released: Notify::new(),
             placement,
+            keepalive,
         })
     }
 
@@ -342,7 +343,7 @@ impl Shard {
             agreed,
             peer,
         } = accepted;
-        let socket = match prepare(socket) {
+        let socket = match prepare(socket, self.keepalive) {
             Ok(socket) if !self.draining.get() => socket,
             Ok(_) => return,
             Err(error) => {
@@ -413,10 +414,10 @@ impl Shard {
     }
 }
 
-fn prepare(socket: OwnedFd) -> std::io::Result<Socket> {
+fn prepare(socket: OwnedFd, keepalive: Duration) -> std::io::Result<Socket> {
     let socket = Socket::new(socket)?;
     socket.set_nodelay()?;
-    socket.set_keepalive(KEEPALIVE)?;
+    socket.set_keepalive(keepalive)?;
     Ok(socket)
 }
 

@@ -1,8 +1,4 @@
-//! What connections are offered of TLS. It can be exchanged while they are made.
-//!
-//! Invariant: a connection keeps what it was offered when it began.
-
-use std::sync::{PoisonError, RwLock};
+//! What connections are offered of TLS.
 
 use crate::config::{TlsConfig, TlsNeed};
 use crate::nbd::handshake::TlsMode;
@@ -29,30 +25,5 @@ impl Upgrade {
         };
         let credentials = Some(Credentials::read(files)?);
         Ok(Self { mode, credentials })
-    }
-}
-
-/// The offer of the moment.
-#[derive(Debug)]
-pub(super) struct Upgrades {
-    current: RwLock<Upgrade>,
-}
-
-impl Upgrades {
-    pub(super) fn new(first: Upgrade) -> Self {
-        Self {
-            current: RwLock::new(first),
-        }
-    }
-
-    /// What a connection that begins now is offered.
-    pub(super) fn now(&self) -> Upgrade {
-        let current = self.current.read();
-        current.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// From now on this is offered.
-    pub(super) fn replace(&self, next: Upgrade) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
     }
 }

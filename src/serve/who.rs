@@ -1,10 +1,7 @@
 //! The one place that decides which client a peer is, and who has which address.
-//!
-//! Invariant: one question is answered by one config, also while that is exchanged.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::access::{Caller, Denial, Peer, Rules, Who, name_of};
 use crate::config::{ClientConfig, HerdConfig, Keep};
@@ -21,34 +18,6 @@ pub struct Client {
     pub image: Option<Name>,
 }
 
-/// Who is who. What the config says of it can be exchanged while it is asked.
-#[derive(Debug, Default)]
-pub struct Directory {
-    known: RwLock<Arc<Known>>,
-}
-
-impl Directory {
-    /// Knows whom the config names.
-    #[must_use]
-    pub fn new(herd: HerdConfig) -> Self {
-        let known = RwLock::new(Arc::new(Known::new(herd)));
-        Self { known }
-    }
-
-    /// From now on the config says this.
-    pub fn replace(&self, herd: HerdConfig) {
-        let known = Arc::new(Known::new(herd));
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
-    }
-
-    /// What is known now. It stays as it is; a later question is to be asked of a later one.
-    #[must_use]
-    pub fn now(&self) -> Arc<Known> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&known)
-    }
-}
-
 /// What the config says of clients, by what is asked for.
 #[derive(Debug, Default)]
 pub struct Known {
@@ -60,7 +29,9 @@ pub struct Known {
 }
 
 impl Known {
-    fn new(herd: HerdConfig) -> Self {
+    /// Knows whom the config names.
+    #[must_use]
+    pub fn new(herd: HerdConfig) -> Self {
         let address = |client: &ClientConfig| Some((client.address?, client.name.clone()));
         Self {
             addresses: herd.clients.iter().filter_map(address).collect(),
@@ -182,8 +153,8 @@ mod tests {
     }
 
     /// One client `a` at 10.0.0.1 that says this of its changes.
-    fn herd(overlay: Option<Keep>, default_overlay: Option<Keep>) -> Directory {
-        Directory::new(HerdConfig {
+    fn herd(overlay: Option<Keep>, default_overlay: Option<Keep>) -> Known {
+        Known::new(HerdConfig {
             default_image: Some(name("usual")),
             default_overlay,
             access: Rules::default(),
@@ -200,46 +171,43 @@ mod tests {
     #[test]
     fn a_client_that_names_itself_keeps_its_changes() {
         let asked = name("studio-3");
-        let client = Directory::default().now().client_of(&local(), Some(&asked));
+        let client = Known::default().client_of(&local(), Some(&asked));
         assert_eq!(client.name, asked);
         assert_eq!(client.keep, Keep::Persistent);
     }
 
     #[test]
     fn a_client_that_calls_itself_by_its_address_is_one_without_a_name() {
-        let directory = Directory::default();
+        let known = Known::default();
         let asked = name("10-77-0-12");
-        let known = directory.now();
         let client = known.client_of(&peer("10.77.0.12"), Some(&asked));
         assert_eq!(client, known.client_of(&peer("10.77.0.12"), None));
     }
 
     #[test]
     fn a_client_without_a_name_is_its_address_for_a_while() {
-        let client = Directory::default()
-            .now()
-            .client_of(&peer("10.77.0.12"), None);
+        let client = Known::default().client_of(&peer("10.77.0.12"), None);
         assert_eq!(client.name.as_str(), "10-77-0-12");
         assert_eq!(client.keep, Keep::Ephemeral);
     }
 
     #[test]
     fn a_peer_is_the_client_whose_address_it_has() {
-        let directory = herd(Some(Keep::ReadOnly), None);
+        let known = herd(Some(Keep::ReadOnly), None);
         for address in ["10.0.0.1", "::ffff:10.0.0.1"] {
-            let client = directory.now().client_of(&peer(address), None);
+            let client = known.client_of(&peer(address), None);
             assert_eq!(client.name.as_str(), "a");
             assert_eq!(client.keep, Keep::ReadOnly);
             assert_eq!(client.image, Some(name("own")));
         }
-        assert_eq!(directory.now().holder_of([10, 0, 0, 2].into()), None);
+        assert_eq!(known.holder_of([10, 0, 0, 2].into()), None);
     }
 
     #[test]
     fn what_a_client_says_goes_before_what_the_defaults_say() {
         let ephemeral = Some(Keep::Ephemeral);
-        let keep = |directory: Directory, asked: &str| {
-            let client = directory.now().client_of(&local(), Some(&name(asked)));
+        let keep = |known: Known, asked: &str| {
+            let client = known.client_of(&local(), Some(&name(asked)));
             client.keep
         };
         assert_eq!(
@@ -254,18 +222,11 @@ mod tests {
     #[test]
     fn changes_of_an_address_are_never_kept_for_good() {
         let keep = |said| {
-            let known = herd(None, said).now();
+            let known = herd(None, said);
             known.client_of(&peer("10.0.0.9"), None).keep
         };
         assert_eq!(keep(Some(Keep::Persistent)), Keep::Ephemeral);
         assert_eq!(keep(Some(Keep::ReadOnly)), Keep::ReadOnly);
-    }
-
-    #[test]
-    fn what_is_replaced_counts_no_more() {
-        let directory = herd(None, None);
-        directory.replace(HerdConfig::default());
-        assert_eq!(directory.now().holder_of([10, 0, 0, 1].into()), None);
     }
 
     #[test]
@@ -276,15 +237,10 @@ mod tests {
             }),
             ..peer("10.0.0.1")
         };
-        let named = |text| {
-            herd(None, None)
-                .now()
-                .client_of(&certificate(text), None)
-                .name
-        };
+        let named = |text| herd(None, None).client_of(&certificate(text), None).name;
         assert_eq!(named("studio-3").as_str(), "studio-3");
         // No name of a client: it opens nothing, whoever it is taken for.
-        let known = herd(None, None).now();
+        let known = herd(None, None);
         let caller = certificate("Studio 3");
         let client = known.client_of(&caller, None).name;
         assert!(known.may_open(&caller, &name("disk"), &client).is_err());

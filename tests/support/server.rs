@@ -27,6 +27,7 @@ pub(crate) struct Setup {
     images: Vec<PathBuf>,
     listen: Vec<String>,
     more: Vec<OsString>,
+    around: Vec<OsString>,
 }
 
 impl Setup {
@@ -39,6 +40,7 @@ impl Setup {
             images: Vec::new(),
             listen: Vec::new(),
             more: Vec::new(),
+            around: Vec::new(),
         }
     }
 
@@ -78,6 +80,12 @@ impl Setup {
         self
     }
 
+    /// Run by this program, which gets the whole command line behind these arguments.
+    pub(crate) fn run_by(mut self, around: &[&str]) -> Self {
+        self.around = around.iter().map(OsString::from).collect();
+        self
+    }
+
     /// A path in the folder of this setup.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
@@ -104,8 +112,14 @@ impl Setup {
 
     /// The same for another copy of the program, and without the address it listens on by itself.
     pub(crate) fn command_of(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
+        let mut words = self
+            .around
+            .iter()
+            .map(OsString::as_os_str)
+            .chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().expect("a program"));
         command
+            .args(words)
             .env_remove("LISTEN_FDS")
             .env_remove("RUST_LOG")
             .arg("serve")

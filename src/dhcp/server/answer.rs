@@ -161,9 +161,9 @@ impl Asked<'_> {
         }
     }
 
-    /// RFC 6842: "the server MUST return the client identifier option, unaltered". RFC 4578, section
-    /// 2.3: the same for the UUID, by which GRUB looks for its config. RFC 3046, section 2.2: the
-    /// relay's option 82; `write` puts it last.
+    /// RFC 6842, section 3: "the server MUST return the client identifier option, unaltered". RFC
+    /// 4578, section 2.3: the same for the UUID, by which GRUB looks for its config. RFC 3046,
+    /// section 2.2: the relay's option 82; `write` puts it last.
     pub(super) fn echo(&self, reply: &mut Message) {
         let mut codes = vec![code::CLIENT_IDENTIFIER, code::MACHINE_UUID];
         if !self.message.giaddr.is_unspecified() {
@@ -176,8 +176,8 @@ impl Asked<'_> {
         }
     }
 
-    /// RFC 2132, section 3.3: "If both the subnet mask and the router option are specified in a DHCP
-    /// reply, the subnet mask option MUST be first."
+    /// RFC 2132, section 3.3: "If both the subnet mask and the router option are specified in a
+    /// DHCP reply, the subnet mask option MUST be first."
     fn tell_way(&self, reply: &mut Message) {
         if let Ok((_, network)) = self.network() {
             reply

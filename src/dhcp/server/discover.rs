@@ -46,8 +46,8 @@ impl Server {
         self.leases.offer(self.now, address, &asked.key, mac);
     }
 
-    /// RFC 2131, section 4.4.1: "the server SHOULD check ... that the network address is not already
-    /// in use", but not while the machine itself has it, or did a short while ago.
+    /// RFC 2131, section 3.1, 2: "the server SHOULD check that the offered network address is not
+    /// already in use", but not while the machine itself has it, or did a short while ago.
     fn must_probe(&self, asked: &mut Asked<'_>, address: Ipv4Addr) -> bool {
         if !self.settings.probe {
             return false;

@@ -29,7 +29,8 @@ impl Scene {
         let file = File::options().write(true).open(&path).unwrap();
         file.set_modified(then).unwrap();
         let image = Arc::new(Image::open(&path).unwrap());
-        let watcher = Watcher::new(vec![Arc::clone(&image)]);
+        let mut watcher = Watcher::new();
+        watcher.add(&image);
         Self {
             dir,
             image,
@@ -162,10 +163,33 @@ fn without_notices_the_regular_look_finds_a_change() {
 fn another_image_is_unharmed() {
     let mut scene = Scene::new();
     let other = Scene::new();
-    scene.watcher = Watcher::new(vec![Arc::clone(&other.image), Arc::clone(&scene.image)]);
+    scene.watcher.add(&other.image);
     scene.writer().set_len(5000).unwrap();
     scene.outcome().unwrap_err();
     assert_eq!(other.image.check(), Ok(()));
+}
+
+#[test]
+fn an_image_is_watched_no_longer_than_it_is_open() {
+    let Scene {
+        dir,
+        image,
+        mut watcher,
+    } = Scene::new();
+    let path = dir.path().join("disk.img");
+    let second = Arc::new(Image::open_as(&path, crate::name::Name::new("two").unwrap()).unwrap());
+    watcher.add(&second);
+    drop(image);
+    watcher.forget_closed();
+    assert_eq!(watcher.images.len(), 1);
+    // The same file is still watched under its other name.
+    let writer = File::options().write(true).open(&path).unwrap();
+    writer.set_len(5000).unwrap();
+    watcher.take_notices();
+    assert!(second.check().is_err());
+    drop(second);
+    watcher.forget_closed();
+    assert!(watcher.images.is_empty());
 }
 
 /// What was logged while it was the default subscriber.
@@ -206,7 +230,8 @@ fn a_change_is_told_once() {
 #[test]
 fn the_thread_sees_a_change_and_ends_at_once() {
     let scene = Scene::new();
-    let watch = Watch::start(vec![Arc::clone(&scene.image)]).unwrap();
+    let watch = Watch::start().unwrap();
+    watch.add(Arc::clone(&scene.image));
     scene.writer().set_len(5000).unwrap();
     let give_up = Instant::now() + Duration::from_secs(20);
     while scene.image.check().is_ok() {

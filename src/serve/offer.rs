@@ -1,0 +1,47 @@
+//! What is served to whom. It is exchanged as a whole when the config is read again.
+//!
+//! Invariants:
+//! - Images and the rules about them change together: no image is ever served under the rules of
+//!   another config.
+//! - A connection keeps what it was offered when it began, up to its choice of an export.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::images::Images;
+use super::upgrade::Upgrade;
+use super::who::Known;
+
+/// What one config comes to.
+#[derive(Debug, Default)]
+pub(super) struct Offer {
+    pub(super) images: Images,
+    /// Who is who, and may what.
+    pub(super) known: Known,
+    pub(super) upgrade: Upgrade,
+}
+
+/// The offer of the moment.
+#[derive(Debug)]
+pub(super) struct Offers {
+    current: RwLock<Arc<Offer>>,
+}
+
+impl Offers {
+    pub(super) fn new(first: Offer) -> Self {
+        Self {
+            current: RwLock::new(Arc::new(first)),
+        }
+    }
+
+    /// What a connection that begins now is offered.
+    pub(super) fn now(&self) -> Arc<Offer> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&current)
+    }
+
+    /// From now on this is offered.
+    pub(super) fn replace(&self, next: Offer) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(next);
+    }
+}
