@@ -274,3 +274,6 @@ pub const DHCP_OPTION_MAX: usize = 1024;
 pub const DHCP_RANGE_ADDRESSES_MAX: u32 = 1 << 16;
 
 const _: () = assert!(DHCP_OPTION_MAX < DHCP_DATAGRAM_MAX);
+
+/// Datagrams that are received by one call.
+pub const DATAGRAM_BATCH: usize = 64;
