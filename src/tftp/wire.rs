@@ -29,8 +29,11 @@ pub struct Request<'a> {
     /// How it wants to have it.
     pub mode: Mode,
     /// Options in its order, as it wrote them.
-    pub options: Vec<(&'a [u8], &'a [u8])>,
+    pub options: Vec<RequestOption<'a>>,
 }
+
+/// The name of an option, and the value that is asked for.
+pub type RequestOption<'a> = (&'a [u8], &'a [u8]);
 
 /// The form of the bytes on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +156,7 @@ impl Mode {
 }
 
 /// Pairs of name and value. What is behind the last whole pair is padding of old boot ROMs.
-fn options(mut rest: &[u8]) -> Result<Vec<(&[u8], &[u8])>, Malformed> {
+fn options(mut rest: &[u8]) -> Result<Vec<RequestOption<'_>>, Malformed> {
     let mut options = Vec::new();
     while let Ok((name, behind)) = string(rest) {
         let Ok((value, behind)) = string(behind) else {
