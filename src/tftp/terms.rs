@@ -1,8 +1,8 @@
 //! What a request's options come to (RFC 2347).
 //!
 //! Invariants:
-//! - An OACK has only options that were asked for, under the names they were asked by: EDK2 gives up
-//!   on any other, and GRUB compares names by case.
+//! - An OACK has only options that were asked for, under the names they were asked by: EDK2 gives
+//!   up on any other, and GRUB compares names by case.
 //! - No block is larger than what was asked for, or than the link carries; no window is wider.
 //! - An option that is not understood, or has no number, is left out, as if it had not been sent.
 
@@ -67,7 +67,7 @@ impl Terms {
                 self.block = within(asked, TFTP_BLOCK_MIN, block_max)?;
                 Some(self.block.into())
             }
-            // RFC 7440, section 3: 1 to 65535 blocks; what is granted is no more than was asked for.
+            // RFC 7440, section 3: 1 to 65535 blocks; no more is granted than was asked for.
             () if name.eq_ignore_ascii_case(b"windowsize") => {
                 self.window = within(asked, 1, TFTP_WINDOW_MAX)?;
                 Some(self.window.into())
