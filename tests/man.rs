@@ -367,6 +367,14 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
+    "TFTP_NAME_MAX",
+    "TFTP_OPTIONS_MAX",
+    "TFTP_BLOCK_MIN",
+    "TFTP_WINDOW_MAX",
+    "TFTP_TRIES_MAX",
+    "TFTP_PATIENCE_START",
+    "TFTP_PATIENCE_MIN",
+    "TFTP_PATIENCE_MAX",
     "KEEPALIVE_DEFAULT",
     "KEEPALIVE_MAX",
     "TLS_PIECE",
