@@ -34,9 +34,10 @@ impl Net {
         let setup = setup
             .with_arg("--config")
             .with_arg(&config)
-            .with_arg("-v")
-            .with_listen("10.77.0.1:10809")
-            .around(host.runner());
+            .with_listen("10.77.0.1:10809");
+        let runner = host.runner();
+        let runner: Vec<&str> = runner.iter().map(String::as_str).collect();
+        let setup = setup.run_by(&runner);
         let net = Self {
             lan,
             host,
@@ -96,14 +97,20 @@ fn script(setup: &Setup) -> (PathBuf, PathBuf) {
 fn assert_told(told: &Path, lines: &[&str]) {
     let text = std::fs::read_to_string(told).expect("what the client was told");
     for line in lines {
-        assert!(text.lines().any(|told| told == *line), "{line:?} is not in\n{text}");
+        assert!(
+            text.lines().any(|told| told == *line),
+            "{line:?} is not in\n{text}"
+        );
     }
 }
 
 /// dhclient until it has an address, and no longer.
 fn dhclient(net: &Net, host: &Host) -> String {
     let (script, told) = script(&net.setup);
-    let (leases, pid) = (net.setup.file("dhclient.leases"), net.setup.file("dhclient.pid"));
+    let (leases, pid) = (
+        net.setup.file("dhclient.leases"),
+        net.setup.file("dhclient.pid"),
+    );
     // Once it has its lease it would go on in the background; -x takes it away again.
     let dhclient = || {
         host.tool("dhclient")
@@ -135,9 +142,13 @@ fn message(kind: MessageType, mac: MacAddress) -> Message {
 fn boot_request(kind: MessageType, architecture: u16, class: &str) -> Message {
     let mut message = message(kind, MAC);
     message.options.set(code::VENDOR_CLASS, class.as_bytes());
-    message.options.set(code::ARCHITECTURE, architecture.to_be_bytes());
+    message
+        .options
+        .set(code::ARCHITECTURE, architecture.to_be_bytes());
     message.options.set(code::NETWORK_INTERFACE, [1, 3, 16]);
-    message.options.set(code::MACHINE_UUID, [&[0][..], &[7; 16]].concat());
+    message
+        .options
+        .set(code::MACHINE_UUID, [&[0][..], &[7; 16]].concat());
     message
 }
 
@@ -162,11 +173,18 @@ fn offer(card: &Card, discover: &Message) -> Message {
 fn lease(card: &Card, mac: MacAddress) -> Ipv4Addr {
     let offer = offer(card, &message(MessageType::Discover, mac));
     let mut request = message(MessageType::Request, mac);
-    request.options.set(code::REQUESTED_ADDRESS, offer.yiaddr.octets());
-    request.options.set(code::SERVER_IDENTIFIER, SERVER.octets());
+    request
+        .options
+        .set(code::REQUESTED_ADDRESS, offer.yiaddr.octets());
+    request
+        .options
+        .set(code::SERVER_IDENTIFIER, SERVER.octets());
     card.broadcast(&bytes(&request), 67);
     let (ack, _) = card.receive();
-    assert_eq!((kind(&ack), ack.yiaddr), (Some(MessageType::Ack), offer.yiaddr));
+    assert_eq!(
+        (kind(&ack), ack.yiaddr),
+        (Some(MessageType::Ack), offer.yiaddr)
+    );
     ack.yiaddr
 }
 
@@ -177,7 +195,10 @@ fn dhclient_gets_an_address_and_what_comes_with_it() {
     }
     let Some(net) = Net::new(USUAL) else { return };
     let server = net.start();
-    assert_eq!(server.announced().last().map(String::as_str), Some("dhcp on lan0 (10.77.0.1)"));
+    assert_eq!(
+        server.announced().last().map(String::as_str),
+        Some("dhcp on lan0 (10.77.0.1)")
+    );
     let said = dhclient(&net, &net.machine());
     assert!(said.contains("bound to 10.77.0.10"), "{said}");
     let told = net.setup.file("told");
@@ -227,7 +248,9 @@ fn dhcping_is_answered() {
         return;
     }
     let client = "[client.a]\nmac = \"52:54:00:12:34:56\"\naddress = \"10.77.0.9\"\n";
-    let Some(net) = Net::new(&format!("{USUAL}{client}")) else { return };
+    let Some(net) = Net::new(&format!("{USUAL}{client}")) else {
+        return;
+    };
     let _server = net.start();
     let machine = net.machine();
     machine.ip("addr add 10.77.0.9/24 dev lan0");
@@ -245,7 +268,11 @@ fn nmap_finds_the_server() {
     let _server = net.start();
     let words = "--script broadcast-dhcp-discover --script-args broadcast-dhcp-discover.timeout=3";
     let machine = net.sender();
-    let said = machine.tool("nmap").args(words.split(' ')).args(["-e", "lan0"]).ok();
+    let said = machine
+        .tool("nmap")
+        .args(words.split(' '))
+        .args(["-e", "lan0"])
+        .ok();
     for words in ["IP Offered: 10.77.0.10", "Server Identifier: 10.77.0.1"] {
         assert!(said.contains(words), "{words:?} is not in\n{said}");
     }
@@ -259,10 +286,13 @@ fn perfdhcp_loses_nothing() {
     let config = "[dhcp]\nrange = \"10.77.0.100-10.77.0.249\"\nprobe = false\n";
     let Some(net) = Net::new(config) else { return };
     let _server = net.start();
-    let words = "-4 -l lan0 -r 100 -R 100 -n 300 -d 5";
+    let words = "-4 -l lan0 -r 100 -R 100 -n 300 -d 5 -W 1000000";
     let said = net.sender().tool("perfdhcp").args(words.split(' ')).run();
     assert_eq!(said.code, Some(0), "{said}");
-    let drops = said.stdout.lines().filter(|line| line.starts_with("drops: "));
+    let drops = said
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("drops: "));
     let drops: Vec<_> = drops.collect();
     assert_eq!(drops, ["drops: 0", "drops: 0"], "{said}");
 }
@@ -301,7 +331,8 @@ fn a_lease_file_that_is_damaged_is_refused() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     write_file(&leases, &bytes);
-    net.refused().says(&["lease file", "damaged", "move it away"]);
+    net.refused()
+        .says(&["lease file", "damaged", "move it away"]);
 }
 
 #[test]
@@ -335,13 +366,20 @@ fn nobody_is_answered_on_another_interface() {
     there.broadcast(&bytes(&discover), 67);
     there.broadcast(&bytes(&discover), 4011);
     offer(&sender.card("lan0", 68), &discover);
-    assert_eq!(there.next(Duration::from_millis(200)).map(|(answer, _)| answer), None);
+    assert_eq!(
+        there
+            .next(Duration::from_millis(200))
+            .map(|(answer, _)| answer),
+        None
+    );
 }
 
 #[test]
 fn another_server_on_the_segment_is_reported() {
     let Some(net) = Net::new(USUAL) else { return };
-    let Some(second) = Net::new(USUAL) else { return };
+    let Some(second) = Net::new(USUAL) else {
+        return;
+    };
     // Its host is on its own network, and on that of the first.
     net.lan.plug(&second.host, "lan1");
     second.host.ip("addr flush dev lan0");
@@ -349,16 +387,25 @@ fn another_server_on_the_segment_is_reported() {
     second.write(&USUAL.replace(".100-10.77.0.109", ".200-10.77.0.209"));
     let text = std::fs::read_to_string(&second.config).expect("a config");
     write_file(&second.config, text.replace("lan0", "lan1").as_bytes());
-    let rival = second.setup.clone().with_only_listen("10.77.0.2:10809").start();
+    let rival = second
+        .setup
+        .clone()
+        .with_listen_only("10.77.0.2:10809")
+        .start();
     let server = net.start();
     let sender = net.sender();
     let card = sender.card("lan0", 68);
     card.broadcast(&bytes(&message(MessageType::Discover, MAC)), 67);
     let offers = [card.receive().0, card.receive().0];
-    let of_rival = offers.iter().find(|offer| offer.yiaddr.octets()[3] >= 200).expect("its offer");
+    let of_rival = offers
+        .iter()
+        .find(|offer| offer.yiaddr.octets()[3] >= 200)
+        .expect("its offer");
     // The machine takes the other's offer, and says so to all.
     let mut request = message(MessageType::Request, MAC);
-    request.options.set(code::REQUESTED_ADDRESS, of_rival.yiaddr.octets());
+    request
+        .options
+        .set(code::REQUESTED_ADDRESS, of_rival.yiaddr.octets());
     request.options.set(code::SERVER_IDENTIFIER, [10, 77, 0, 2]);
     card.broadcast(&bytes(&request), 67);
     server.wait_for_log(&["another DHCP server", "10.77.0.2"]);
@@ -369,7 +416,9 @@ fn another_server_on_the_segment_is_reported() {
 fn a_machine_behind_a_relay_gets_an_address_of_its_network() {
     let relayed = "[dhcp.network.far]\naddress = \"10.78.0.0/24\"\n\
                    range = \"10.78.0.50-10.78.0.59\"\nrouter = \"10.78.0.1\"\n";
-    let Some(net) = Net::new(&format!("{USUAL}{relayed}")) else { return };
+    let Some(net) = Net::new(&format!("{USUAL}{relayed}")) else {
+        return;
+    };
     net.host.ip("route add 10.78.0.0/24 via 10.77.0.250");
     let _server = net.start();
     let relay = net.sender();
@@ -387,7 +436,10 @@ fn a_machine_behind_a_relay_gets_an_address_of_its_network() {
     assert_eq!(offer.yiaddr.octets()[..3], [10, 78, 0]);
     assert_eq!(offer.giaddr, discover.giaddr);
     assert_eq!(offer.options.address(code::ROUTER), Some(discover.giaddr));
-    assert_eq!(offer.options.iter().last(), Some((code::RELAY_AGENT, &added[..])));
+    assert_eq!(
+        offer.options.iter().last(),
+        Some((code::RELAY_AGENT, &added[..]))
+    );
 }
 
 /// What machines of each architecture are told to load by full DHCP.
@@ -400,12 +452,36 @@ const FILES: &[(u16, &str, &str)] = &[
     (11, "PXEClient", "boot/grub/arm64-efi/core.efi"),
     (27, "PXEClient", "boot/grub/riscv64-efi/core.efi"),
     (39, "PXEClient", "boot/grub/loongarch64-efi/core.efi"),
-    (15, "HTTPClient", "http://10.77.0.1/boot/grub/i386-efi/core.efi"),
-    (16, "HTTPClient", "http://10.77.0.1/boot/grub/x86_64-efi/core.efi"),
-    (18, "HTTPClient", "http://10.77.0.1/boot/grub/arm-efi/core.efi"),
-    (19, "HTTPClient", "http://10.77.0.1/boot/grub/arm64-efi/core.efi"),
-    (28, "HTTPClient", "http://10.77.0.1/boot/grub/riscv64-efi/core.efi"),
-    (40, "HTTPClient", "http://10.77.0.1/boot/grub/loongarch64-efi/core.efi"),
+    (
+        15,
+        "HTTPClient",
+        "http://10.77.0.1/boot/grub/i386-efi/core.efi",
+    ),
+    (
+        16,
+        "HTTPClient",
+        "http://10.77.0.1/boot/grub/x86_64-efi/core.efi",
+    ),
+    (
+        18,
+        "HTTPClient",
+        "http://10.77.0.1/boot/grub/arm-efi/core.efi",
+    ),
+    (
+        19,
+        "HTTPClient",
+        "http://10.77.0.1/boot/grub/arm64-efi/core.efi",
+    ),
+    (
+        28,
+        "HTTPClient",
+        "http://10.77.0.1/boot/grub/riscv64-efi/core.efi",
+    ),
+    (
+        40,
+        "HTTPClient",
+        "http://10.77.0.1/boot/grub/loongarch64-efi/core.efi",
+    ),
 ];
 
 #[test]
@@ -416,20 +492,35 @@ fn every_architecture_is_told_its_file() {
     let card = sender.card("lan0", 68);
     for (architecture, class, file) in FILES {
         let says = format!("{class}:Arch:{architecture:05}:UNDI:003016");
-        let offer = offer(&card, &boot_request(MessageType::Discover, *architecture, &says));
+        let offer = offer(
+            &card,
+            &boot_request(MessageType::Discover, *architecture, &says),
+        );
         assert_eq!(offer.siaddr, SERVER, "{architecture}");
         assert_eq!(offer.file, file.as_bytes(), "{architecture}");
         let with_nul = format!("{file}\0");
-        assert_eq!(offer.options.get(code::BOOT_FILE), Some(with_nul.as_bytes()));
+        assert_eq!(
+            offer.options.get(code::BOOT_FILE),
+            Some(with_nul.as_bytes())
+        );
         let class = (*class == "HTTPClient").then_some(class.as_bytes());
-        assert_eq!(offer.options.get(code::VENDOR_CLASS), class, "{architecture}");
-        assert_eq!(offer.options.get(code::MACHINE_UUID).map(<[u8]>::len), Some(17));
+        assert_eq!(
+            offer.options.get(code::VENDOR_CLASS),
+            class,
+            "{architecture}"
+        );
+        assert_eq!(
+            offer.options.get(code::MACHINE_UUID).map(<[u8]>::len),
+            Some(17)
+        );
     }
 }
 
 #[test]
 fn a_proxy_tells_what_to_load_and_gives_no_address() {
-    let Some(net) = Net::new("[dhcp]\nmode = \"proxy\"\n") else { return };
+    let Some(net) = Net::new("[dhcp]\nmode = \"proxy\"\n") else {
+        return;
+    };
     let server = net.start();
     assert_eq!(server.announced()[1], "proxy dhcp on lan0 (10.77.0.1)");
     assert!(!net.setup.state().join("leases").exists());
@@ -437,15 +528,28 @@ fn a_proxy_tells_what_to_load_and_gives_no_address() {
     let card = sender.card("lan0", 68);
     for (architecture, file) in [(0, "i386-pc/core.0"), (7, "x86_64-efi/core.efi")] {
         let class = format!("PXEClient:Arch:{architecture:05}:UNDI:003016");
-        let offer = offer(&card, &boot_request(MessageType::Discover, architecture, &class));
-        assert_eq!((offer.yiaddr, offer.siaddr), (Ipv4Addr::UNSPECIFIED, SERVER));
-        assert_eq!(offer.options.get(code::VENDOR_CLASS), Some(&b"PXEClient"[..]));
+        let offer = offer(
+            &card,
+            &boot_request(MessageType::Discover, architecture, &class),
+        );
+        assert_eq!(
+            (offer.yiaddr, offer.siaddr),
+            (Ipv4Addr::UNSPECIFIED, SERVER)
+        );
+        assert_eq!(
+            offer.options.get(code::VENDOR_CLASS),
+            Some(&b"PXEClient"[..])
+        );
         let loads = format!("boot/grub/{file}");
         if architecture == 0 {
             assert_eq!(offer.file, loads.as_bytes());
             assert_eq!(offer.options.get(code::VENDOR), Some(&[6, 1, 8, 255][..]));
         } else {
-            assert_eq!(offer.options.get(code::VENDOR), None, "or it does not ask on port 4011");
+            assert_eq!(
+                offer.options.get(code::VENDOR),
+                None,
+                "or it does not ask on port 4011"
+            );
         }
         // What a UEFI machine does next: it asks on port 4011, with the address it has.
         let mut request = boot_request(MessageType::Request, architecture, &class);
@@ -462,7 +566,9 @@ fn a_proxy_tells_what_to_load_and_gives_no_address() {
 
 #[test]
 fn a_proxy_leaves_machines_that_do_not_boot_to_the_other_server() {
-    let Some(net) = Net::new("[dhcp]\nmode = \"proxy\"\n") else { return };
+    let Some(net) = Net::new("[dhcp]\nmode = \"proxy\"\n") else {
+        return;
+    };
     let _server = net.start();
     let sender = net.sender();
     let card = sender.card("lan0", 68);
@@ -491,7 +597,7 @@ fn what_is_malformed_is_dropped_counted_and_told() {
 #[test]
 fn a_machine_without_an_address_is_answered_at_its_card() {
     let Some(net) = Net::new(USUAL) else { return };
-    let server = net.start();
+    let server = net.setup.clone().with_arg("-v").start();
     let sender = net.sender();
     let card = sender.card("lan0", 68);
     let mut discover = message(MessageType::Discover, sender.mac());
@@ -513,14 +619,24 @@ fn sighup_changes_what_machines_are_told() {
     let sender = net.sender();
     let card = sender.card("lan0", 68);
     let discover = message(MessageType::Discover, MAC);
-    assert_eq!(offer(&card, &discover).options.get(code::DOMAIN), Some(&b"lab.example"[..]));
+    assert_eq!(
+        offer(&card, &discover).options.get(code::DOMAIN),
+        Some(&b"lab.example"[..])
+    );
     net.write(&USUAL.replace("lab.example", "other.example"));
     server.signal(Signal::HUP);
     server.wait_for_log(&["config reloaded"]);
-    assert_eq!(offer(&card, &discover).options.get(code::DOMAIN), Some(&b"other.example"[..]));
-    net.write(&USUAL.replace("10.77.0.109", "10.78.0.109"));
+    assert_eq!(
+        offer(&card, &discover).options.get(code::DOMAIN),
+        Some(&b"other.example"[..])
+    );
+    net.write(&USUAL.replace("10.77.0.109", "10.77.1.109"));
     server.signal(Signal::HUP);
-    server.wait_for_log(&["config not reloaded", "cowherd.toml:6", "not in 10.77.0.0/24"]);
+    server.wait_for_log(&[
+        "config not reloaded",
+        "cowherd.toml:6",
+        "not in 10.77.0.0/24",
+    ]);
     offer(&card, &discover);
 }
 
@@ -530,14 +646,16 @@ fn a_client_with_a_lease_opens_its_own_overlay_without_a_name() {
         return;
     }
     let client = format!("[client.studio-3]\nmac = \"{MAC}\"\n");
-    let Some(net) = Net::new(&format!("{USUAL}{client}")) else { return };
+    let Some(net) = Net::new(&format!("{USUAL}{client}")) else {
+        return;
+    };
     let mut server = net.start();
     for _ in 0..2 {
         let sender = net.sender();
         let card = sender.card("lan0", 68);
         let address = lease(&card, MAC);
-        sender.ip(&format!("addr add {address}/24 dev lan0"));
         sender.ip("addr del 10.77.0.250/24 dev lan0");
+        sender.ip(&format!("addr add {address}/24 dev lan0"));
         sender.tool("nbdinfo").arg("nbd://10.77.0.1/disk").ok();
         let overlays = net.setup.state().join("overlays/disk+1");
         assert!(overlays.join("studio-3").is_dir(), "{overlays:?}");
@@ -559,8 +677,9 @@ fn what_dhcp_cannot_be_served_on_is_refused() {
     };
     with("\"eth9\"", USUAL).says(&["interface eth9", "there is none", "[network]"]);
     with("\"lan0\"\naddress = \"10.77.0.9\"", USUAL).says(&["does not have the address 10.77.0.9"]);
-    with("\"lan0\"", "[dhcp]\nrange = \"10.9.0.1-10.9.0.2\"\n").says(&["cowherd.toml:6", "10.77.0.0/24 of lan0"]);
-    net.host.ip("link add lan1 type dummy");
+    with("\"lan0\"", "[dhcp]\nrange = \"10.9.0.1-10.9.0.2\"\n")
+        .says(&["cowherd.toml:6", "10.77.0.0/24 of lan0"]);
+    net.host.ip("link add lan1 type bridge");
     with("\"lan1\"", USUAL).says(&["lan1", "no IPv4 address"]);
 }
 
@@ -568,5 +687,6 @@ fn what_dhcp_cannot_be_served_on_is_refused() {
 fn a_port_that_another_server_has_is_named() {
     let Some(net) = Net::new(USUAL) else { return };
     let _other = net.host.card("lan0", 67);
-    net.refused().says(&["DHCP on lan0", "port 67", "stop the other DHCP"]);
+    net.refused()
+        .says(&["DHCP on lan0", "port 67", "stop the other DHCP"]);
 }

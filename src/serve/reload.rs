@@ -163,10 +163,10 @@ impl Running {
         };
         match self.shelf.open(&all(&self.named, &config)) {
             Ok(images) => {
-                self.change_to(config, upgrade, images);
                 if let (Some(dhcp), Some(settings)) = (&self.dhcp, dhcp) {
                     dhcp.change_to(settings);
                 }
+                self.change_to(config, upgrade, images);
             }
             Err(error) => failed(&error),
         }

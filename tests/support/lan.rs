@@ -37,7 +37,14 @@ struct NameSpace {
 impl NameSpace {
     fn new() -> Self {
         let keeper = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "unshare", "--net", "sleep", "infinity"])
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "--net",
+                "sleep",
+                "infinity",
+            ])
             .stdin(Stdio::null())
             .spawn()
             .expect("a namespace of its own");
@@ -66,8 +73,13 @@ impl NameSpace {
     }
 
     fn ip(&self, words: &str) {
+        self.shown(words);
+    }
+
+    /// What `ip` has to say.
+    fn shown(&self, words: &str) -> String {
         let tool = Tool::new("nsenter").arg(format!("--net={}", self.path()));
-        tool.arg("ip").args(words.split_whitespace()).ok();
+        tool.arg("ip").args(words.split_whitespace()).ok()
     }
 }
 
@@ -107,9 +119,18 @@ impl Lan {
     pub(crate) fn plug(&self, host: &Host, card: &str) {
         let keeper = host.space.keeper.id();
         let port = format!("p{keeper}");
-        self.bridge.ip(&format!("link add {port} type veth peer name {card} netns {keeper}"));
+        self.bridge.ip(&format!(
+            "link add {port} type veth peer name {card} netns {keeper}"
+        ));
         self.bridge.ip(&format!("link set {port} master br0 up"));
         host.space.ip(&format!("link set {card} up"));
+        // The kernel takes its time to see that both ends are up; what is sent before is lost.
+        super::eventually(|| {
+            let port = self.bridge.shown(&format!("-d link show {port}"));
+            let card = host.space.shown(&format!("link show {card}"));
+            let is_up = port.contains("state forwarding") && card.contains("state UP");
+            if is_up { Ok(()) } else { Err((port, card)) }
+        });
     }
 }
 
@@ -135,7 +156,10 @@ impl Host {
     pub(crate) fn mac(&self) -> MacAddress {
         // sysfs shows the interfaces of whoever mounted it, so `ip` is asked.
         let shown = self.tool("ip").args(["-o", "link", "show", "lan0"]).ok();
-        let mac = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
+        let mac = shown
+            .split("link/ether ")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next());
         mac.expect("a card").parse().expect("its address")
     }
 
@@ -190,7 +214,9 @@ impl Card {
     /// What is there now, or soon.
     pub(crate) fn next(&self, patience: Duration) -> Option<(Message, SocketAddrV4)> {
         let mut bytes = [0; 2048];
-        self.socket.set_read_timeout(Some(patience)).expect("a time");
+        self.socket
+            .set_read_timeout(Some(patience))
+            .expect("a time");
         let (length, from) = self.socket.recv_from(&mut bytes).ok()?;
         let message = Message::read(&bytes[..length]).expect("a DHCP message");
         match from {

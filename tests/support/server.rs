@@ -68,6 +68,12 @@ impl Setup {
         self
     }
 
+    /// This address to listen on, and no other.
+    pub(crate) fn with_listen_only(mut self, address: &str) -> Self {
+        self.listen = vec![address.to_owned()];
+        self
+    }
+
     /// Another state directory than its own.
     pub(crate) fn with_state(mut self, folder: &Path) -> Self {
         folder.clone_into(&mut self.state);

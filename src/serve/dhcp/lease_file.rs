@@ -9,9 +9,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::dhcp::Moment;
 use crate::dhcp::lease::Record;
 use crate::dhcp::lease::file::{self, BootId, Chain};
-use crate::dhcp::Moment;
 use crate::limits::LEASE_FILE_MAX;
 use crate::serve::options::Failure;
 use crate::serve::state_dir::durable;
@@ -169,7 +169,7 @@ mod tests {
     fn what_was_saved_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("leases");
-        assert_eq!(addresses(&path), []);
+        assert!(addresses(&path).is_empty());
         let mut file = LeaseFile::new(path.clone(), BOOT);
         file.save(&Saving::Anew(vec![record(1)])).unwrap();
         file.save(&Saving::Append(vec![record(2), record(3)]))

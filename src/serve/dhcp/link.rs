@@ -121,8 +121,7 @@ fn cannot_listen(name: &str, port: u16, error: &io::Error) -> Failure {
 
 /// The sockets below UDP, which DHCP can do without.
 fn raw(name: &str, index: u32) -> Result<Option<(CardSender, ArpSocket)>, Failure> {
-    let opened =
-        CardSender::open(index).and_then(|cards| Ok((cards, ArpSocket::open(name, index)?)));
+    let opened = CardSender::open(index).and_then(|cards| Ok((cards, ArpSocket::open(index)?)));
     match opened {
         Ok(opened) => Ok(Some(opened)),
         Err(error) => {

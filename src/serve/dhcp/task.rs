@@ -15,8 +15,8 @@ use super::lease_file::{LeaseFile, Saving};
 use super::link::OpenedLink;
 use super::log::Log;
 use super::probes::{Due, Probes};
-use crate::dhcp::lease::{Record, Saved};
 use crate::dhcp::Moment;
+use crate::dhcp::lease::{Record, Saved};
 use crate::dhcp::server::{Arrival, Effect, Port, Probed, Reply, Server};
 use crate::dhcp::settings::Settings;
 use crate::dhcp::wire::{Malformed, Message};
@@ -162,17 +162,18 @@ impl Driver {
             let has_room = self.waiting.len() < DHCP_REPLIES_WAITING_MAX;
             let pause = tokio::time::sleep(self.pause());
             tokio::select! {
+                biased;
+                Some(settings) = replace.recv() => {
+                    self.server.replace(settings);
+                    self.tell_of_known_leases();
+                }
+                saved = finished(&mut self.saving) => self.saved(saved),
                 Some(first) = incoming.recv(), if has_room => {
                     self.take(first);
                     for _ in 0..DHCP_INCOMING_MAX {
                         let Ok(more) = incoming.try_recv() else { break };
                         self.take(more);
                     }
-                }
-                saved = finished(&mut self.saving) => self.saved(saved),
-                Some(settings) = replace.recv() => {
-                    self.server.replace(settings);
-                    self.tell_of_known_leases();
                 }
                 () = pause => self.time_passed(),
             }
