@@ -24,7 +24,7 @@ mod ring;
 mod socket;
 
 pub use buffer::{Buffer, BufferTooLarge, Pool};
-pub use file::{read_at, write_at};
+pub use file::{CutShort, read_at, write_at};
 pub use gather::{Gather, Mapped, OutOfRange};
 pub use receive::ReceiveBuffer;
 pub use ring::{offload, run, spawn, yield_now};
