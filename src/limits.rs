@@ -64,6 +64,30 @@ pub const KEEPALIVE_DEFAULT: u16 = 60;
 /// The most of them that can be asked for.
 pub const KEEPALIVE_MAX: u16 = 3600;
 
+/// Longest name of a file in a TFTP request.
+pub const TFTP_NAME_MAX: usize = 512;
+
+/// Options of a TFTP request; there are four that mean something.
+pub const TFTP_OPTIONS_MAX: usize = 16;
+
+/// Smallest block of TFTP (RFC 2348).
+pub const TFTP_BLOCK_MIN: u16 = 8;
+
+/// Widest window of TFTP that is agreed on: wider ones overrun what clients and switches hold.
+pub const TFTP_WINDOW_MAX: u16 = 64;
+
+/// How often the same is sent to a TFTP client that does not answer.
+pub const TFTP_TRIES_MAX: u32 = 8;
+
+/// How long an answer of a TFTP client is waited for, as long as it is not known how long it takes.
+pub const TFTP_PATIENCE_START: Duration = Duration::from_secs(1);
+
+/// The least of that.
+pub const TFTP_PATIENCE_MIN: Duration = Duration::from_millis(200);
+
+/// The most of that, after several tries.
+pub const TFTP_PATIENCE_MAX: Duration = Duration::from_secs(8);
+
 /// A larger WRITE is received and applied in pieces of this size: neighbours get their turn.
 pub const WRITE_PIECE: usize = 1024 * 1024;
 
@@ -250,3 +274,6 @@ pub const DHCP_OPTION_MAX: usize = 1024;
 pub const DHCP_RANGE_ADDRESSES_MAX: u32 = 1 << 16;
 
 const _: () = assert!(DHCP_OPTION_MAX < DHCP_DATAGRAM_MAX);
+
+/// Datagrams that are received by one call.
+pub const DATAGRAM_BATCH: usize = 64;

@@ -367,6 +367,14 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
+    "TFTP_NAME_MAX",
+    "TFTP_OPTIONS_MAX",
+    "TFTP_BLOCK_MIN",
+    "TFTP_WINDOW_MAX",
+    "TFTP_TRIES_MAX",
+    "TFTP_PATIENCE_START",
+    "TFTP_PATIENCE_MIN",
+    "TFTP_PATIENCE_MAX",
     "KEEPALIVE_DEFAULT",
     "KEEPALIVE_MAX",
     "TLS_PIECE",
@@ -395,6 +403,7 @@ const INNER: &[&str] = &[
     "CONTROL_ANSWER_MAX",
     "IMAGE_DATA_RANGES_MAX",
     "STATUS_STRETCHES_MAX",
+    "DATAGRAM_BATCH",
     "DHCP_CLIENT_IDENTIFIER_MAX",
     "DHCP_DATAGRAM_MAX",
     "DHCP_DATAGRAM_MIN",

@@ -1,6 +1,9 @@
-//! The only code that names the ring: sockets, gathered sends and file reads by io_uring.
+//! The only code that names the ring: sockets, gathered sends and file reads by io_uring. Beside it
+//! the datagrams and packets of DHCP (`datagram`, `packet`, `interface`), which an ordinary runtime
+//! watches.
 //!
-//! Everything here belongs to one thread, a shard, and is not `Send`. The rules that keep it sound:
+//! Everything of the ring belongs to one thread, a shard, and is not `Send`. The rules that keep
+//! it sound:
 //! - An operation owns all memory and the descriptor that the kernel uses for it, and gives them up
 //!   only after its completion, also when its future was dropped. `ring` sees to that, for all.
 //! - Dropping a future does not cancel its operation. A receive or send that is dropped half-way
@@ -16,16 +19,21 @@
 )]
 
 mod buffer;
+mod datagram;
 mod file;
 mod gather;
+pub mod interface;
 mod memory;
+mod packet;
 mod receive;
 mod ring;
 mod socket;
 
 pub use buffer::{Buffer, BufferTooLarge, Pool};
+pub use datagram::{Batch, DatagramSocket, Datagrams, Envelope};
 pub use file::{CutShort, read_at, write_at};
 pub use gather::{Gather, Mapped, OutOfRange};
+pub use packet::{ArpProbe, ArpSocket, CardSender, Heard};
 pub use receive::ReceiveBuffer;
 pub use ring::{offload, run, spawn, yield_now};
 pub use socket::{SendError, Socket};

@@ -50,6 +50,7 @@ pub(crate) const LAYERS: &[Layer] = &[
             "*/wire",
             "access",
             "dhcp",
+            "tftp",
             "tls/channel",
             "tls/identity",
             "nbd/agreed",
@@ -89,7 +90,7 @@ pub(crate) const LAYERS: &[Layer] = &[
         why: "the protocol knows no storage: only serve joins the two",
     },
     Layer {
-        of: &["dhcp"],
+        of: &["dhcp", "tftp"],
         but: &[],
         values: &[],
         bans: &[
