@@ -157,7 +157,13 @@ pub fn decide(config: &BootConfig, mode: Mode, request: &Message, server: Ipv4Ad
     let mut decision = Decision::default();
     let class = Class::of(request);
     let listed = request.architectures();
-    let architecture = chosen(&listed, class, &mut decision.why);
+    let architecture = match request.kind() {
+        Ok(None) if listed.is_empty() => {
+            decision.say("BOOTP has no word for architectures: it is taken for a BIOS");
+            ARCHITECTURES.first().copied()
+        }
+        _ => chosen(&listed, class, &mut decision.why),
+    };
     if request.is_ipxe() {
         return for_ipxe(config, mode, architecture, decision);
     }
@@ -303,6 +309,12 @@ fn for_ipxe(
     if mode == Mode::Server {
         decision.say("option 175 tells iPXE not to wait for the offer of a proxy");
         decision.options.push((code::IPXE, NO_PROXY.to_vec()));
+    } else if decision.file.is_some() {
+        decision.say("proxy: iPXE takes the file of an offer with options 60 and 43");
+        decision
+            .options
+            .push((code::VENDOR_CLASS, b"PXEClient".to_vec()));
+        decision.options.push((code::VENDOR, USE_THE_FILE.to_vec()));
     }
     decision
 }

@@ -11,6 +11,7 @@ fn request(options: &[(u8, &[u8])]) -> Message {
         .iter()
         .map(|(code, value)| (*code, *value))
         .collect();
+    request.options.set(code::MESSAGE_TYPE, [1]);
     request
 }
 
@@ -226,4 +227,22 @@ fn every_decision_says_why() {
             assert!(why.len() > 1, "{why:?}");
         }
     }
+}
+
+#[test]
+fn bootp_which_names_no_architecture_gets_the_file_of_a_bios() {
+    let bootp = Message::request(1, MacAddress([2, 0, 0, 0, 0, 1]));
+    assert_eq!(
+        served(&bootp).file.as_deref(),
+        Some("boot/grub/i386-pc/core.0")
+    );
+}
+
+#[test]
+fn ipxe_takes_the_file_of_a_proxy_by_options_60_and_43() {
+    let ipxe = request(&[(77, b"iPXE"), (93, &[0, 7])]);
+    let decision = proxied(&ipxe);
+    assert_eq!(option(&decision, 60), Some(&b"PXEClient"[..]));
+    assert_eq!(option(&decision, 43), Some(&[6, 1, 8, 255][..]));
+    assert_eq!(option(&decision, 175), None);
 }

@@ -90,13 +90,16 @@ impl Leases {
         self.ends.first().map(|(moment, _)| *moment)
     }
 
-    /// Ends what has ended.
-    pub fn pass(&mut self, now: Moment) {
+    /// Ends what has ended, and says which addresses that are.
+    pub fn pass(&mut self, now: Moment) -> Vec<Ipv4Addr> {
+        let mut ended = Vec::new();
         while let Some((moment, address)) = self.ends.first().copied()
             && moment <= now
         {
             self.end(address, moment);
+            ended.push(address);
         }
+        ended
     }
 
     fn end(&mut self, address: Ipv4Addr, until: Moment) {

@@ -100,20 +100,46 @@ impl Message {
     /// the same in the words of a client.
     #[must_use]
     pub fn link_selection(&self) -> Option<Ipv4Addr> {
-        let relayed = self.options.get(code::RELAY_AGENT);
-        let by_relay = relayed.and_then(|value| suboption(value, LINK_SELECTION));
-        let by_relay = by_relay.and_then(|value| Some(<[u8; 4]>::try_from(value).ok()?.into()));
         let by_client = self.options.address(code::SUBNET_SELECTION);
-        let said = by_relay.filter(|_| !self.giaddr.is_unspecified());
-        said.or(by_client)
+        self.relayed_address(LINK_SELECTION).or(by_client)
+    }
+
+    /// The address that the relay wants to be named as the server.
+    ///
+    /// RFC 5107, section 4: a server that gets this suboption "MUST" use it as the server
+    /// identifier, so that the client renews through the relay.
+    #[must_use]
+    pub fn server_override(&self) -> Option<Ipv4Addr> {
+        self.relayed_address(SERVER_OVERRIDE)
+    }
+
+    /// Whether the relay wants its answer at the port that it asked from (RFC 8357).
+    #[must_use]
+    pub fn wants_relay_port(&self) -> bool {
+        self.relayed(RELAY_PORT).is_some()
+    }
+
+    fn relayed_address(&self, wanted: u8) -> Option<Ipv4Addr> {
+        let octets: [u8; 4] = self.relayed(wanted)?.try_into().ok()?;
+        Some(octets.into())
+    }
+
+    /// What the relay says in option 82. Nobody but a relay may speak for one.
+    fn relayed(&self, wanted: u8) -> Option<&[u8]> {
+        let relayed = self.options.get(code::RELAY_AGENT)?;
+        suboption(relayed, wanted).filter(|_| !self.giaddr.is_unspecified())
     }
 }
 
 /// The suboption of option 82 with the address of the client's network.
 const LINK_SELECTION: u8 = 5;
+/// The suboption with the address that the client is to take for the server's.
+const SERVER_OVERRIDE: u8 = 11;
+/// The suboption of a relay that does not ask from port 67.
+const RELAY_PORT: u8 = 19;
 
 /// An option inside an option. It has neither PAD nor END.
-pub(super) fn suboption(value: &[u8], wanted: u8) -> Option<&[u8]> {
+pub(in crate::dhcp) fn suboption(value: &[u8], wanted: u8) -> Option<&[u8]> {
     let mut rest = value;
     while let Some(([code, length], behind)) = rest.split_first_chunk::<2>() {
         let (value, behind) = behind.split_at_checked(usize::from(*length))?;

@@ -23,6 +23,7 @@ use crate::limits::{DHCP_DATAGRAM_MAX, DHCP_REPLY_MIN};
 use crate::mac::MacAddress;
 pub use code::MessageType;
 pub use fields::NotAType;
+pub(super) use fields::suboption;
 pub use options::Options;
 
 /// Who speaks.

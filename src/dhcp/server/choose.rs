@@ -1,0 +1,111 @@
+//! Which address a machine gets.
+
+use std::net::Ipv4Addr;
+
+use super::Server;
+use super::ask::Asked;
+use crate::dhcp::lease::{Source, State};
+use crate::dhcp::settings::Network;
+
+impl Server {
+    /// The address for the sender, in the order of RFC 2131, section 4.3.1, after its own: "the
+    /// client's current address", "the client's previous (now expired or released) address", "the
+    /// address requested", "a new address".
+    pub(super) fn choose(
+        &mut self,
+        asked: &mut Asked<'_>,
+        place: usize,
+        network: &Network,
+    ) -> Option<Ipv4Addr> {
+        if let Some(own) = self.own(asked, network) {
+            return Some(own);
+        }
+        if let Some((address, state)) = self.kept(asked, place, network) {
+            asked.say(match state {
+                State::Leased => format!("it has {address}"),
+                State::Expired => format!("it had {address}"),
+                _ => format!("it was offered {address}"),
+            });
+            return Some(address);
+        }
+        let wanted = asked.requested();
+        let wanted =
+            wanted.filter(|address| self.leases.is_free(place, *address, asked.is_known()));
+        if let Some(address) = wanted {
+            asked.say(format!("it asks for {address}, which is free"));
+            return Some(address);
+        }
+        self.fresh(asked, place)
+    }
+
+    /// The address that the config gives to the sender, where nobody else has it.
+    pub(super) fn own(&self, asked: &mut Asked<'_>, network: &Network) -> Option<Ipv4Addr> {
+        let own = asked.machine?.address?;
+        if !network.contains(own) {
+            asked.say(format!("{own}, its own address, is in another network"));
+            return None;
+        }
+        let in_the_way = match self.leases.get(own) {
+            Some(binding) if binding.state == State::Declined => Some("somebody else uses it"),
+            Some(binding) if binding.key == asked.key => None,
+            Some(binding) if binding.state == State::Leased => Some("it is leased until later"),
+            _ if self.ours.contains(&own) => Some("it is the server's"),
+            _ => None,
+        };
+        match in_the_way {
+            Some(why) => asked.say(format!("not {own}, its own address: {why}")),
+            None => asked.say(format!("{own} is its own address")),
+        }
+        in_the_way.is_none().then_some(own)
+    }
+
+    /// The address that the sender has or had.
+    fn kept(
+        &self,
+        asked: &Asked<'_>,
+        place: usize,
+        network: &Network,
+    ) -> Option<(Ipv4Addr, State)> {
+        let bindings = self.leases.of(&asked.key);
+        let usable = bindings.filter(|(address, binding)| {
+            network.contains(*address)
+                && binding.state != State::Declined
+                && self.leases.is_pooled(place, *address)
+        });
+        let best = usable.max_by_key(|(_, binding)| {
+            let rank = match binding.state {
+                State::Leased => 2,
+                State::Offered => 1,
+                _ => 0,
+            };
+            (rank, binding.until)
+        });
+        best.map(|(address, binding)| (address, binding.state))
+    }
+
+    fn fresh(&mut self, asked: &mut Asked<'_>, place: usize) -> Option<Ipv4Addr> {
+        let Some((address, source)) = self.leases.pick(place, asked.is_known()) else {
+            let kept = "of the ranges is left for a machine that is in no config";
+            asked.say(match asked.is_known() {
+                true => "no address of the ranges is left".to_owned(),
+                false => format!("no address {kept}"),
+            });
+            return None;
+        };
+        let why = match source {
+            Source::Lapsed => "was offered to another machine, which did not take it",
+            Source::Unused => "was never used",
+            Source::Expired => "has been unused for longest",
+            Source::Offered => "is merely offered to a machine that is in no config",
+            Source::Kept => "has been unused for longest of those of known machines",
+        };
+        asked.say(format!("{address} {why}"));
+        Some(address)
+    }
+
+    /// Whether the config gives this address to another machine.
+    pub(super) fn is_another_s(&self, asked: &Asked<'_>, address: Ipv4Addr) -> bool {
+        let owner = self.machines.at(&asked.settings.machines, address);
+        owner.is_some_and(|owner| asked.machine != Some(owner))
+    }
+}

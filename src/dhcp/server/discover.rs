@@ -1,0 +1,120 @@
+//! DISCOVER: an address is looked for, seen to be free, and offered.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use super::ask::Asked;
+use super::{Arrival, Effect, Event, Link, Port, Probed, Reason, Server};
+use crate::dhcp::lease::{Key, State};
+use crate::dhcp::moment::Moment;
+use crate::dhcp::wire::{Message, MessageType};
+use crate::limits::{DHCP_PROBE_TIME, DHCP_TRUST_TIME};
+
+/// A request that is answered once its address has been probed.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    key: Key,
+    link: Link,
+    port: Port,
+    from: SocketAddrV4,
+    message: Message,
+    since: Moment,
+}
+
+impl Server {
+    pub(super) fn discover(&mut self, asked: &mut Asked<'_>) -> Result<(), Reason> {
+        let (place, network) = asked.network()?;
+        let address = self.choose(asked, place, network);
+        let address = address.ok_or(Reason::NoAddress)?;
+        let must_probe = self.must_probe(asked, address);
+        self.hold(asked, address);
+        if must_probe {
+            return self.probe(asked, address);
+        }
+        let term = self.term(asked, address);
+        let offer = self.compose(asked, Some(MessageType::Offer), Some(address), Some(term));
+        self.reply(asked, offer);
+        Ok(())
+    }
+
+    /// Keeps an address for the sender. Whoever was to be offered it before no longer is.
+    fn hold(&mut self, asked: &Asked<'_>, address: Ipv4Addr) {
+        let waits = self.waiting.get(&address);
+        if waits.is_some_and(|waiting| waiting.key != asked.key) {
+            self.waiting.remove(&address);
+        }
+        let mac = asked.message.chaddr;
+        self.leases.offer(self.now, address, &asked.key, mac);
+    }
+
+    /// RFC 2131, section 3.1, 2: "the server SHOULD check that the offered network address is not
+    /// already in use", but not while the machine itself has it, or did a short while ago.
+    fn must_probe(&self, asked: &mut Asked<'_>, address: Ipv4Addr) -> bool {
+        if !self.settings.probe {
+            return false;
+        }
+        let binding = self.leases.get(address);
+        let seen = binding.filter(|binding| binding.key == asked.key);
+        let trusted = seen.is_some_and(|binding| {
+            let checked = binding.checked;
+            binding.state == State::Leased
+                || checked.is_some_and(|moment| self.now.since(moment) < DHCP_TRUST_TIME)
+        });
+        if !trusted {
+            asked.say(format!("{address} is probed before it is offered"));
+        }
+        !trusted
+    }
+
+    fn probe(&mut self, asked: &Asked<'_>, address: Ipv4Addr) -> Result<(), Reason> {
+        let under_way = self.waiting.get(&address).map(|waiting| waiting.since);
+        let under_way = under_way.filter(|since| self.now.since(*since) < DHCP_PROBE_TIME);
+        let waiting = Waiting {
+            key: asked.key.clone(),
+            link: asked.link,
+            port: asked.port,
+            from: asked.from,
+            message: asked.message.clone(),
+            since: under_way.unwrap_or(self.now),
+        };
+        self.waiting.insert(address, waiting);
+        if under_way.is_some() {
+            return Err(Reason::Probing);
+        }
+        self.effects.push_back(Effect::Probe {
+            link: asked.link,
+            address,
+            mac: asked.message.chaddr,
+        });
+        Ok(())
+    }
+
+    /// Goes on with a request whose address was probed.
+    pub(super) fn probed(&mut self, address: Ipv4Addr, found: Probed, waiting: &Waiting) {
+        let binding = self.leases.get(address);
+        if binding.is_none_or(|binding| binding.key != waiting.key) {
+            return;
+        }
+        let arrival = Arrival {
+            link: waiting.link,
+            port: waiting.port,
+            from: waiting.from,
+            message: &waiting.message,
+        };
+        match found {
+            Probed::Free => self.leases.check(self.now, address),
+            Probed::Taken => self.found_taken(address, &arrival),
+        }
+        self.answer(&arrival);
+    }
+
+    fn found_taken(&mut self, address: Ipv4Addr, arrival: &Arrival<'_>) {
+        let record = self.leases.decline(self.now, address);
+        self.save(record);
+        let settings = std::sync::Arc::clone(&self.settings);
+        let mut asked = self.ask(&settings, arrival);
+        asked.say(format!(
+            "somebody answers to {address}, so it is left alone for a while"
+        ));
+        self.report(&mut asked, Event::Taken(address));
+    }
+}
