@@ -24,8 +24,8 @@ enum Step {
     Wait(u64),
     /// A probe is answered.
     Probed(bool),
-    /// Of the effects that wait, so many are seen to, in order: what is to be saved becomes durable,
-    /// and then what is to be sent is sent.
+    /// Of the effects that wait, so many are seen to, in order: what is to be saved becomes
+    /// durable, and then what is to be sent is sent.
     Drive(usize),
     /// The power is cut while the file is written: this many bytes reached it.
     Crash {
