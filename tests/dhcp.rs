@@ -80,8 +80,13 @@ impl Net {
 }
 
 /// Ten addresses, a router, a name server.
-const USUAL: &str = "[dhcp]\nrange = \"10.77.0.100-10.77.0.109\"\nrouter = \"10.77.0.1\"\n\
-                     dns = [\"10.77.0.3\", \"10.77.0.4\"]\ndomain = \"lab.example\"\nlease = \"1h\"\n";
+const USUAL: &str = r#"[dhcp]
+range = "10.77.0.100-10.77.0.109"
+router = "10.77.0.1"
+dns = ["10.77.0.3", "10.77.0.4"]
+domain = "lab.example"
+lease = "1h"
+"#;
 
 /// A script for clients that writes down what they were told, one variable a line.
 fn script(setup: &Setup) -> (PathBuf, PathBuf) {
