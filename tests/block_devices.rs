@@ -3,8 +3,10 @@
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use support::nbd::{Chunk, ChunkClient, Framing, Wide, command, errno};
 use support::{Fingerprint, Setup, Tool, assert_same, is_root, pseudo_random, require, skipped};
 
 /// A loop device over a file, taken away when dropped.
@@ -91,5 +93,44 @@ fn a_loop_device_of_an_odd_number_of_sectors_is_served_whole() {
     let server = setup.clone().with_image(&device.device).start();
     let seen = server.client(&export).read_all().expect("a read");
     assert_same(&seen, &disk, "the device");
+    drop(server);
+}
+
+/// A file cut short under its loop device reads like a disk with bad sectors: the kernel says EIO.
+#[test]
+fn a_bad_sector_is_told_of_with_its_place_and_the_session_lives_on() {
+    if !require(&["losetup"]) {
+        return;
+    }
+    const GOOD: u64 = 32 << 20;
+    let disk = pseudo_random(3, 64 << 20);
+    let setup = Setup::new();
+    let file = setup.file("backing");
+    support::write_file(&file, &disk);
+    let Some(device) = Loop::over(&file) else {
+        return;
+    };
+    let export = format!("{}@a", device.name());
+    let server = setup.clone().with_image(&device.device).start();
+    let backing = File::options().write(true).open(&file).expect("the file");
+    backing.set_len(GOOD).expect("it can be cut");
+    let cached = File::open(&device.device).expect("the device");
+    rustix::fs::fadvise(&cached, 0, None, rustix::fs::Advice::DontNeed).expect("advice");
+    for framing in [Framing::Structured, Framing::Extended] {
+        let mut client = ChunkClient::open(&server.address(), &export, framing, &[]).expect("GO");
+        let request = Wide {
+            command: command::READ,
+            offset: GOOD - 8192,
+            len: 65536,
+            ..Wide::default()
+        };
+        let chunks = client.call(&request).expect("a reply");
+        let [Chunk::Error { errno, at, .. }] = &chunks[..] else {
+            panic!("one error: {chunks:?}");
+        };
+        assert_eq!((*errno, *at), (errno::EIO, Some(GOOD)));
+        let good = client.read(GOOD - 8192, 8192).expect("a read");
+        assert_eq!(good[..], disk[33_546_240..33_554_432]);
+    }
     drop(server);
 }

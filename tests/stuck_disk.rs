@@ -7,6 +7,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use cowherd::limits::SESSION_REQUESTS_MAX;
 use support::nbd::{Client, Request, command, flag};
 use support::{Mount, Server, Setup, Tool, is_root, make_file_system, require, skipped};
 
@@ -101,6 +102,36 @@ fn a_neighbour_is_served_while_a_flush_waits_for_the_disk() {
 fn a_neighbour_is_served_while_space_is_being_reserved() {
     let zeroes = Request::plain(command::WRITE_ZEROES, 0, 64 * 4096);
     a_neighbour_is_served_beside(&zeroes.flagged(flag::NO_HOLE));
+}
+
+/// So many writes that wait for the disk, and a read of what is in memory behind them.
+fn writes_and_a_read(client: &mut Client, writes: usize) -> u64 {
+    for block in 0..writes as u64 {
+        let write = Request::write(block % 64 * BLOCK as u64, b"stuck");
+        client.submit(&write).expect("room in the socket");
+    }
+    let read = client.submit(&Request::read(63 * BLOCK as u64, 1));
+    read.expect("room in the socket")
+}
+
+#[test]
+fn so_many_requests_of_a_session_are_under_way_and_no_more() {
+    let Some(bench) = Bench::new() else {
+        return;
+    };
+    let mut full = bench.server.client("disk@full");
+    let mut nearly = bench.server.client("disk@nearly");
+    for client in [&mut full, &mut nearly] {
+        client.write(0, b"first").expect("a write");
+    }
+    let frozen = bench.freeze();
+    let late = writes_and_a_read(&mut full, SESSION_REQUESTS_MAX);
+    // One write less, and the read behind them is taken and answered while the disk is stuck.
+    let early = writes_and_a_read(&mut nearly, SESSION_REQUESTS_MAX - 1);
+    done(&mut nearly, early);
+    drop(frozen);
+    let first = full.answer().expect("an answer once the disk answers").0;
+    assert_ne!(first, late, "a request too many was under way");
 }
 
 /// The old connection's write has its turn before those of its successor, whenever the disk

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, oneshot};
 use super::plan::{Run, Source};
 use crate::disk::{RealDisk, RealFile};
 use crate::image::Image;
-use crate::io::{self, Buffer, Pool};
+use crate::io::{self, Buffer, CutShort, Pool};
 use crate::limits::INLINE_READ_MAX;
 use crate::overlay::commit::GroupCommit;
 use crate::overlay::store::WriteError;
@@ -39,6 +39,14 @@ pub enum VolumeError {
     /// A disk failed.
     #[error("{0}")]
     Io(Arc<std::io::Error>),
+    /// A disk failed at this byte of the export.
+    #[error("{reason}")]
+    Read {
+        /// The first byte that could not be read.
+        at: u64,
+        /// Why not.
+        reason: Arc<std::io::Error>,
+    },
     /// The file system of the overlays is full.
     #[error("no space left on the file system of the overlays")]
     NoSpace,
@@ -53,6 +61,23 @@ pub enum VolumeError {
 impl From<std::io::Error> for VolumeError {
     fn from(error: std::io::Error) -> Self {
         Self::Io(Arc::new(error))
+    }
+}
+
+impl VolumeError {
+    fn reading(start: u64, short: CutShort) -> Self {
+        Self::Read {
+            at: start + short.done as u64,
+            reason: Arc::new(short.error),
+        }
+    }
+
+    /// The same for a request that did not ask for the byte which could not be read.
+    fn elsewhere(self) -> Self {
+        match self {
+            Self::Read { reason, .. } => Self::Io(reason),
+            other => other,
+        }
     }
 }
 
@@ -248,7 +273,7 @@ impl Volume {
         let buffer = self.pool.take(range.len_usize())?;
         let whole = 0..buffer.len();
         let (result, buffer) = io::read_at(file, buffer, whole, range.start()).await;
-        result?;
+        result.map_err(|short| VolumeError::reading(range.start(), short))?;
         Ok(buffer)
     }
 
@@ -269,7 +294,7 @@ impl Volume {
         if result.is_err() {
             let _ = self.image.verify_now();
         }
-        result?;
+        result.map_err(|short| VolumeError::reading(range.start(), short))?;
         Ok(buffer)
     }
 

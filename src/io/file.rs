@@ -29,18 +29,27 @@ impl Direction {
     }
 }
 
+/// A read that failed on its way.
+#[derive(Debug)]
+pub struct CutShort {
+    /// Bytes that were read before that.
+    pub done: usize,
+    /// What the kernel says of the next one.
+    pub error: io::Error,
+}
+
 /// Fills `range` of `buffer` from byte `offset` of `file` on, which is an `Rc` or `Arc` of it.
 ///
 /// # Errors
 /// `UnexpectedEof` where the file ends first, `InvalidInput` where `range` leaves the buffer or the
-/// end of the read does not fit in 63 bits, else what the kernel says. The part of the buffer is
-/// unspecified then.
+/// end of the read does not fit in 63 bits, else what the kernel says, with how far it came. The
+/// part of the buffer is unspecified then.
 pub async fn read_at<F>(
     file: F,
     buffer: Buffer,
     range: Range<usize>,
     offset: u64,
-) -> (io::Result<()>, Buffer)
+) -> (Result<(), CutShort>, Buffer)
 where
     F: AsFd + Unpin + 'static,
 {
@@ -65,7 +74,8 @@ pub async fn write_at<F>(
 where
     F: AsFd + Unpin + 'static,
 {
-    transfer(Direction::ToFile, file, buffer, range, offset).await
+    let (result, buffer) = transfer(Direction::ToFile, file, buffer, range, offset).await;
+    (result.map_err(|short| short.error), buffer)
 }
 
 /// Moves all bytes of `range`, in as many operations as it takes.
@@ -75,14 +85,15 @@ async fn transfer<F>(
     mut buffer: Buffer,
     range: Range<usize>,
     offset: u64,
-) -> (io::Result<()>, Buffer)
+) -> (Result<(), CutShort>, Buffer)
 where
     F: AsFd + Unpin + 'static,
 {
-    if !is_valid(&buffer, &range, offset) {
-        return (Err(ErrorKind::InvalidInput.into()), buffer);
-    }
     let mut done = 0;
+    let short = |done, error: io::Error| Err(CutShort { done, error });
+    if !is_valid(&buffer, &range, offset) {
+        return (short(done, ErrorKind::InvalidInput.into()), buffer);
+    }
     while done < range.len() {
         let rest = range.start + done..range.end;
         let at = offset + done as u64;
@@ -90,8 +101,8 @@ where
         (file, buffer) = back;
         match result {
             Err(error) if is_transient(&error) => {}
-            Err(error) => return (Err(error), buffer),
-            Ok(0) => return (Err(direction.stuck().into()), buffer),
+            Err(error) => return (short(done, error), buffer),
+            Ok(0) => return (short(done, direction.stuck().into()), buffer),
             Ok(count) => done += count,
         }
     }
@@ -158,13 +169,14 @@ mod tests {
         len: usize,
         range: Range<usize>,
         offset: u64,
-    ) -> (io::Result<()>, Buffer) {
+    ) -> (Result<(), CutShort>, Buffer) {
         let buffer = Pool::new().take(len).unwrap();
         run(read_at(file.clone(), buffer, range, offset)).unwrap()
     }
 
     fn error_kind(file: &Arc<File>, range: Range<usize>, offset: u64) -> ErrorKind {
-        read(file, 100, range, offset).0.unwrap_err().kind()
+        let short = read(file, 100, range, offset).0.unwrap_err();
+        short.error.kind()
     }
 
     #[test]

@@ -31,7 +31,7 @@ mod socket;
 
 pub use buffer::{Buffer, BufferTooLarge, Pool};
 pub use datagram::{Batch, DatagramSocket, Datagrams, Envelope};
-pub use file::{read_at, write_at};
+pub use file::{CutShort, read_at, write_at};
 pub use gather::{Gather, Mapped, OutOfRange};
 pub use packet::{ArpProbe, ArpSocket, CardSender, Heard};
 pub use receive::ReceiveBuffer;

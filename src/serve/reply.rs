@@ -40,12 +40,18 @@ impl From<&VolumeError> for Fault {
             VolumeError::NoSpace => Errno::ENOSPC,
             VolumeError::ReadOnly => Errno::EPERM,
             VolumeError::ImageChanged | VolumeError::Poisoned(_) => Errno::EIO,
-            VolumeError::Io(error) => Errno::of_io(error.kind()),
+            VolumeError::Io(reason) | VolumeError::Read { reason, .. } => {
+                Errno::of_io(reason.kind())
+            }
+        };
+        let at = match error {
+            VolumeError::Read { at, .. } => Some(*at),
+            _ => None,
         };
         Self {
             errno,
             message: error.to_string().into(),
-            at: None,
+            at,
         }
     }
 }

@@ -149,6 +149,8 @@ fn whole(peer: &Peer) -> Peer {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn seats(in_all: usize, per_address: usize, handshakes: usize) -> Arc<Seats> {
@@ -176,6 +178,23 @@ mod tests {
         assert_eq!(full, Full::InAll(2));
         drop(first);
         seats.take(&peer("10.0.0.3")).unwrap();
+    }
+
+    #[test]
+    fn so_many_connections_are_served_and_no_more() {
+        let seats = Arc::new(Seats::default());
+        let address = |n: usize| Ipv4Addr::from_bits(u32::try_from(n).unwrap());
+        let take = |n| seats.take(&Peer::Ip(address(n / CONNECTIONS_PER_ADDRESS_MAX).into()));
+        let session = |n| {
+            let mut seat = take(n).unwrap();
+            seat.shook_hands();
+            seat
+        };
+        let mut sessions: Vec<_> = (0..CONNECTIONS_MAX).map(session).collect();
+        let full = Full::InAll(CONNECTIONS_MAX);
+        assert_eq!(take(CONNECTIONS_MAX).unwrap_err(), full);
+        sessions.pop();
+        take(CONNECTIONS_MAX).unwrap();
     }
 
     #[test]

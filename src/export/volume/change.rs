@@ -150,7 +150,8 @@ impl Volume {
             .image
             .read_cached(content.as_mut_slice(), block.start())?
         {
-            let buffer = self.read_image(block.bytes()).await?;
+            let read = self.read_image(block.bytes()).await;
+            let buffer = read.map_err(VolumeError::elsewhere)?;
             content.copy_from_slice(buffer.as_slice());
         }
         // Merged into the overlay for good, so it must not be of an image that was rewritten a

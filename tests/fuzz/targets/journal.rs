@@ -4,6 +4,8 @@
 //! One in two inputs is damaged with its checksums made good again, so that what lies behind them
 //! is reached; then only the promise is left that it ends, and with changes that lie in order.
 
+use std::ops::Range;
+
 use cowherd::overlay::journal::{
     ChainEnd, Change, Cursor, JOURNAL_BYTES, SECTOR, epoch_frames, replay, start_frame,
 };
@@ -25,6 +27,7 @@ pub(crate) fn run(data: &[u8]) {
     let mut input = Input(data);
     let choice = input.byte();
     let (mut journal, epochs) = written(&mut input);
+    let whole = journal.clone();
     let torn = damage(&mut journal, &mut input, choice & 1 != 0);
     let read = replay(&UUID, GENERATION, CHAIN, &journal);
     if choice & 1 != 0 {
@@ -42,12 +45,12 @@ pub(crate) fn run(data: &[u8]) {
     };
     let Some(read) = read else {
         assert!(torn, "a whole journal never began");
-        return;
+        return assert_none_is_whole(&journal, &whole, &epochs);
     };
     let mut so_far = Vec::new();
     let mut is_prefix = read.changes.is_empty();
     for epoch in &epochs {
-        so_far.extend_from_slice(epoch);
+        so_far.extend_from_slice(&epoch.changes);
         is_prefix |= read.changes == so_far;
     }
     assert!(
@@ -58,10 +61,46 @@ pub(crate) fn run(data: &[u8]) {
         torn || read.changes == so_far,
         "a whole journal lacks something"
     );
+    let read_epochs = count_of(&read.changes, &epochs);
+    assert_none_is_whole(
+        &journal,
+        &whole,
+        &epochs[epochs.len().min(read_epochs + 1)..],
+    );
+}
+
+/// Rule R8: where the reader stops, no frame of these later epochs may be left as it was written.
+#[track_caller]
+fn assert_none_is_whole(journal: &[u8], written: &[u8], later: &[Epoch]) {
+    let sectors = later.iter().flat_map(|epoch| epoch.place.clone());
+    for sector in sectors.step_by(SECTOR) {
+        let place = sector..sector + SECTOR;
+        assert!(
+            journal.get(place.clone()) != written.get(place),
+            "an epoch is missing before a whole frame at {sector}"
+        );
+    }
+}
+
+/// How many of `epochs`, each of which has changes, make up `changes`.
+fn count_of(changes: &[Change], epochs: &[Epoch]) -> usize {
+    let mut left = changes.len();
+    let whole = epochs.iter().take_while(|epoch| {
+        let fits = epoch.changes.len() <= left;
+        left = left.saturating_sub(epoch.changes.len());
+        fits
+    });
+    whole.count()
+}
+
+struct Epoch {
+    changes: Vec<Change>,
+    /// Its bytes in the file, whole sectors.
+    place: Range<usize>,
 }
 
 /// A journal file, and the epochs in it.
-fn written(input: &mut Input<'_>) -> (Vec<u8>, Vec<Vec<Change>>) {
+fn written(input: &mut Input<'_>) -> (Vec<u8>, Vec<Epoch>) {
     let mut journal = Vec::new();
     let start = start_frame(&UUID, GENERATION, CHAIN);
     let mut cursor: Cursor = start.after;
@@ -74,7 +113,10 @@ fn written(input: &mut Input<'_>) -> (Vec<u8>, Vec<Vec<Change>>) {
         assert_eq!(frames.offset, journal.len());
         journal.extend_from_slice(&frames.bytes);
         cursor = frames.after;
-        epochs.push(changes);
+        epochs.push(Epoch {
+            changes,
+            place: frames.offset..journal.len(),
+        });
     }
     // A little of what an earlier use of the file left, and zeros.
     journal.resize(journal.len() + SECTOR * usize::from(input.byte() % 3), 0);
