@@ -195,8 +195,8 @@ impl Door {
 struct Refusal(ErrorCode, &'static str);
 
 impl Transfers {
-    /// Whether a request is a copy of one that is being served: what was sent may have been lost, and
-    /// its transfer sends it again in time.
+    /// Whether a request is a copy of one that is being served: what was sent may have been lost,
+    /// and its transfer sends it again in time.
     fn is_under_way(&self, client: SocketAddrV4, request: &[u8]) -> bool {
         let active = self.by_client.get(&client);
         active.is_some_and(|active| active.request == request && !active.task.is_finished())
