@@ -37,6 +37,7 @@ mod shard;
 mod shelf;
 pub mod state_dir;
 mod succession;
+mod tftp;
 mod upgrade;
 mod volumes;
 pub mod who;
@@ -80,6 +81,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let control = state.as_deref().map(bind_control).transpose()?;
     // What takes privileges comes first.
     let dhcp = configured.open_dhcp(state.as_deref())?;
+    let tftp = configured.open_tftp()?;
     let named = named_images(&options, state.as_deref())?;
     // The demo keeps its image there, and a read-only one nothing else.
     let overlays = state.filter(|_| !options.read_only);
@@ -97,6 +99,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         bound,
         control,
         dhcp,
+        tftp,
     };
     serve(&options, doors, running, herd, shards)
 }
@@ -190,6 +193,7 @@ struct Doors {
     bound: Vec<Bound>,
     control: Option<ControlSocket>,
     dhcp: Option<Dhcp>,
+    tftp: Option<tftp::Opened>,
 }
 
 /// Starts to answer commands and, beside, to remove overlays of earlier boots.
@@ -224,6 +228,8 @@ fn serve(
         let leases = Arc::clone(running.leases());
         let dhcp = doors.dhcp.map(|dhcp| dhcp.start(leases));
         let dhcp = dhcp.transpose().map_err(failed)?;
+        let tftp = doors.tftp.map(tftp::Opened::start);
+        let tftp = tftp.transpose().map_err(failed)?;
         let reloader = running.wait_for_word().map_err(failed)?;
         ready().map_err(failed)?;
         stop.wait(|| reloader.reload()).await;
@@ -231,6 +237,7 @@ fn serve(
         drop(accepting);
         drop(control);
         drop(dhcp);
+        drop(tftp);
         drain(&shards, &mut stop).await
     })
 }
@@ -240,6 +247,9 @@ fn announce(options: &Options, doors: &Doors) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for bound in &doors.bound {
         writeln!(out, "listening on {}", bound.address)?;
+    }
+    if let Some(tftp) = &doors.tftp {
+        tftp.announce(&mut out)?;
     }
     if let Some(dhcp) = &doors.dhcp {
         dhcp.announce(&mut out)?;

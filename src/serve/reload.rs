@@ -13,6 +13,7 @@ use super::offer::{Offer, Offers};
 use super::options::{Failure, Options};
 use super::shelf::Shelf;
 use super::state_dir::StateDir;
+use super::tftp;
 use super::upgrade::Upgrade;
 use super::who::Known;
 use crate::access::List;
@@ -65,6 +66,12 @@ impl Configured {
         let state = state.map(StateDir::path);
         let dhcp = self.config.dhcp.as_ref();
         dhcp.map(|config| Dhcp::open(config, state)).transpose()
+    }
+
+    /// Opens what TFTP is served on, where it is served.
+    pub(super) fn open_tftp(&self) -> Result<Option<tftp::Opened>, Failure> {
+        let tftp = self.config.tftp.as_ref();
+        tftp.map(tftp::Opened::open).transpose()
     }
 
     /// Opens the images: those of the command line, `named`, and those of the file.

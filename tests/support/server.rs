@@ -258,9 +258,20 @@ impl Server {
 
     /// The URIs it printed, one a listener.
     pub(crate) fn uris(&self) -> Vec<String> {
-        let of_nbd = |line: &&String| line.starts_with("listening on ");
-        let lines = self.listening.iter().filter(of_nbd);
-        lines.map(|line| uri_in(line)).collect()
+        let listeners = self.listening.iter();
+        let listeners = listeners.filter(|line| line.starts_with("listening on "));
+        listeners.map(|line| uri_in(line)).collect()
+    }
+
+    /// The line that it printed before it was ready, with this beginning.
+    #[track_caller]
+    pub(crate) fn said(&self, beginning: &str) -> String {
+        let line = self
+            .listening
+            .iter()
+            .find(|line| line.starts_with(beginning));
+        let line = line.unwrap_or_else(|| panic!("no {beginning:?} in {:?}", self.listening));
+        line.clone()
     }
 
     /// All that it said before it was ready.
