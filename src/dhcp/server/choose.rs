@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::Server;
 use super::ask::Asked;
-use crate::dhcp::lease::{Source, State};
+use crate::dhcp::lease::{Binding, Source, State};
 use crate::dhcp::settings::Network;
 
 impl Server {
@@ -69,8 +69,8 @@ impl Server {
         let bindings = self.leases.of(&asked.key);
         let usable = bindings.filter(|(address, binding)| {
             network.contains(*address)
-                && binding.state != State::Declined
                 && self.leases.is_pooled(place, *address)
+                && self.may_have_again(asked, place, binding)
         });
         let best = usable.max_by_key(|(_, binding)| {
             let rank = match binding.state {
@@ -81,6 +81,23 @@ impl Server {
             (rank, binding.until)
         });
         best.map(|(address, binding)| (address, binding.state))
+    }
+
+    /// Whether what a binding of the sender is worth is enough to give it the address. What is over
+    /// may be needed by a known machine.
+    pub(super) fn may_have_again(
+        &self,
+        asked: &Asked<'_>,
+        place: usize,
+        binding: &Binding,
+    ) -> bool {
+        match binding.state {
+            State::Offered | State::Leased => true,
+            State::Declined => false,
+            State::Expired | State::Lapsed => {
+                asked.is_known() || self.leases.has_room_for_unknown(place)
+            }
+        }
     }
 
     fn fresh(&mut self, asked: &mut Asked<'_>, place: usize) -> Option<Ipv4Addr> {

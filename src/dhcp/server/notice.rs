@@ -11,8 +11,11 @@ impl Server {
         self.is_for_us(asked)?;
         let address = asked.requested().ok_or(Reason::Incomplete)?;
         let binding = self.leases.get(address);
-        let binding = binding.filter(|binding| binding.key == asked.key);
-        if binding.is_none_or(|binding| binding.state == State::Declined) {
+        let has = binding.is_some_and(|binding| {
+            let is_live = matches!(binding.state, State::Offered | State::Leased);
+            binding.key == asked.key && is_live
+        });
+        if !has {
             asked.say(format!(
                 "{address} is not its address, so it can't decline that"
             ));

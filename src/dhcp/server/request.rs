@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::ask::Asked;
 use super::{Reason, Server};
-use crate::dhcp::lease::State;
+use crate::dhcp::lease::{Binding, State};
 use crate::dhcp::settings::Network;
 use crate::dhcp::wire::MessageType;
 
@@ -58,7 +58,7 @@ impl Server {
             return Ok(Err(why));
         }
         let own = self.own(asked, network);
-        match self.has(asked, own, address) || self.is_free(asked, place, address) {
+        match self.has(asked, place, own, address) || self.is_free(asked, place, address) {
             true => Ok(Ok(())),
             false => Ok(Err("the address is no longer free")),
         }
@@ -67,7 +67,7 @@ impl Server {
     /// "DHCPREQUEST generated during INIT-REBOOT state": "If the DHCP server has no record of this
     /// client, then it MUST remain silent".
     fn rebooting(&self, asked: &mut Asked<'_>, address: Ipv4Addr) -> Verdict {
-        let (_, network) = asked.network()?;
+        let (place, network) = asked.network()?;
         asked.say(format!("it has booted and remembers {address}"));
         if let Some(why) = self.is_wrong(asked, network, address) {
             return Ok(Err(why));
@@ -76,7 +76,7 @@ impl Server {
         if own.is_some_and(|own| own != address) {
             return Ok(Err("another address is the machine's own"));
         }
-        if self.has(asked, own, address) {
+        if self.has(asked, place, own, address) {
             return Ok(Ok(()));
         }
         let holder = self.leases.get(address);
@@ -103,11 +103,11 @@ impl Server {
             return Ok(Err(why));
         }
         let own = self.own(asked, network);
-        if self.has(asked, own, address) || self.is_free(asked, place, address) {
+        if self.has(asked, place, own, address) || self.is_free(asked, place, address) {
             return Ok(Ok(()));
         }
         match self.leases.get(address) {
-            Some(_) => Ok(Err("the address is another machine's")),
+            Some(_) => Ok(Err("the address is no longer the machine's")),
             None => Err(Reason::NoRecord),
         }
     }
@@ -130,20 +130,21 @@ impl Server {
     }
 
     /// Whether the machine has the address, or may have it again, or it is its own.
-    fn has(&self, asked: &Asked<'_>, own: Option<Ipv4Addr>, address: Ipv4Addr) -> bool {
-        let pooled = || {
-            let place = asked.place.unwrap_or(usize::MAX);
-            self.leases.is_pooled(place, address)
+    fn has(
+        &self,
+        asked: &Asked<'_>,
+        place: usize,
+        own: Option<Ipv4Addr>,
+        address: Ipv4Addr,
+    ) -> bool {
+        let binding = self.leases.get(address);
+        let binding = binding.filter(|binding| binding.key == asked.key);
+        let is_usable = |binding: &Binding| {
+            binding.state == State::Leased
+                || self.leases.is_pooled(place, address)
+                    && self.may_have_again(asked, place, binding)
         };
-        own == Some(address)
-            || self.leases.get(address).is_some_and(|binding| {
-                binding.key == asked.key
-                    && match binding.state {
-                        State::Leased => true,
-                        State::Declined => false,
-                        State::Offered | State::Expired | State::Lapsed => pooled(),
-                    }
-            })
+        own == Some(address) || binding.is_some_and(is_usable)
     }
 
     fn is_free(&self, asked: &Asked<'_>, place: usize, address: Ipv4Addr) -> bool {

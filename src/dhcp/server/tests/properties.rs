@@ -1,0 +1,416 @@
+//! Whatever comes, in whatever order: virtual time, a lease file, power cuts.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::dhcp::lease::file::{self, BootId, Chain};
+use crate::dhcp::lease::{Key, Saved};
+
+/// The machines: by place, what a message of theirs has besides the type.
+const MACHINES: usize = 7;
+
+/// What is done to the server, or by it.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Machine `who` sends something about an address; `full` says whether with all it can say.
+    Send {
+        who: usize,
+        what: What,
+        address: usize,
+        full: bool,
+        relayed: bool,
+    },
+    Wait(u64),
+    /// A probe is answered.
+    Probed(bool),
+    /// Of the effects that wait, so many are seen to, in order: what is to be saved becomes
+    /// durable, and then what is to be sent is sent.
+    Drive(usize),
+    /// The power is cut while the file is written: this many bytes reached it.
+    Crash {
+        written: usize,
+        same_boot: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Discover,
+    DiscoverAny,
+    Accept,
+    AcceptOther,
+    Remember,
+    Renew,
+    Release,
+    Decline,
+    Inform,
+    Bootp,
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let what = prop_oneof![
+        4 => Just(What::Discover),
+        4 => Just(What::DiscoverAny),
+        8 => Just(What::Accept),
+        1 => Just(What::AcceptOther),
+        3 => Just(What::Remember),
+        4 => Just(What::Renew),
+        2 => Just(What::Release),
+        2 => Just(What::Decline),
+        1 => Just(What::Inform),
+        1 => Just(What::Bootp),
+    ];
+    let send = (
+        0..MACHINES,
+        what,
+        any::<usize>(),
+        any::<bool>(),
+        prop::bool::weighted(0.2),
+    );
+    prop_oneof![
+        12 => send.prop_map(|(who, what, address, full, relayed)| Step::Send {
+            who,
+            what,
+            address,
+            full,
+            relayed,
+        }),
+        3 => prop_oneof![0..40_u64, 0..5000_u64].prop_map(Step::Wait),
+        4 => any::<bool>().prop_map(Step::Probed),
+        6 => (1..8_usize).prop_map(Step::Drive),
+        1 => (any::<usize>(), any::<bool>())
+            .prop_map(|(written, same_boot)| Step::Crash { written, same_boot }),
+    ]
+}
+
+/// An ACK that a machine may have got: its address until then.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    who: usize,
+    address: Ipv4Addr,
+    /// In milliseconds of true time.
+    until: u64,
+}
+
+/// The server, its lease file, and what the machines may believe.
+struct World {
+    lab: Lab,
+    settings: Settings,
+    /// True time in milliseconds, which no machine and no boot changes.
+    time: u64,
+    boot: BootId,
+    disk: Vec<u8>,
+    chain: Chain,
+    /// Effects that nobody has seen to, with the moment that they are of.
+    pending: Vec<(u64, Effect)>,
+    promises: Vec<Promise>,
+    probes: Vec<Ipv4Addr>,
+}
+
+/// Addresses that messages are about.
+fn addresses() -> Vec<Ipv4Addr> {
+    let own = (10..=13).map(here);
+    let pool = (100..=103).map(here);
+    own.chain(pool)
+        .chain([there(100), there(101), HERE])
+        .collect()
+}
+
+/// Two networks of few addresses, so that they are fought for.
+fn small(probe: bool) -> Settings {
+    let mut settings = settings();
+    settings.networks[0].ranges = vec![here(100)..=here(103)];
+    settings.networks[1].ranges = vec![there(100)..=there(101)];
+    settings.told.lease = Some(600);
+    settings.probe = probe;
+    settings
+}
+
+/// Who really sends it: the tower has two cards.
+fn owner(who: usize) -> usize {
+    if who == 6 { 3 } else { who }
+}
+
+fn card(who: usize) -> MacAddress {
+    match who {
+        0 => OWN,
+        1 => FLOATING,
+        _ => guest(u8::try_from(who).unwrap()),
+    }
+}
+
+impl World {
+    fn new(probe: bool) -> Self {
+        let settings = small(probe);
+        let (disk, chain) = file::start(&[1; 16], []);
+        Self {
+            lab: Lab::with(|lab| *lab = settings.clone()),
+            settings,
+            time: 0,
+            boot: [1; 16],
+            disk,
+            chain,
+            pending: Vec::new(),
+            promises: Vec::new(),
+            probes: Vec::new(),
+        }
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Send {
+                who,
+                what,
+                address,
+                full,
+                relayed,
+            } => self.sends(who, what, address, full, relayed),
+            Step::Wait(seconds) => {
+                self.time += seconds * 1000;
+                self.lab.wait(Duration::from_secs(seconds));
+            }
+            Step::Probed(is_free) => self.probed(is_free),
+            Step::Drive(effects) => self.drive(effects)?,
+            Step::Crash { written, same_boot } => self.crash(written, same_boot)?,
+        }
+        let effects = self.lab.effects();
+        let probes = effects.iter().filter_map(|effect| match effect {
+            Effect::Probe { address, .. } => Some(*address),
+            _ => None,
+        });
+        self.probes.extend(probes);
+        let time = self.time;
+        self.pending
+            .extend(effects.into_iter().map(|effect| (time, effect)));
+        Ok(())
+    }
+
+    fn sends(&mut self, who: usize, what: What, address: usize, full: bool, relayed: bool) {
+        let all = addresses();
+        let any = all[address % all.len()];
+        let held = self.promises.iter().rev();
+        let held = held
+            .filter(|promise| promise.who == owner(who))
+            .nth(address % 2);
+        let held = held.map_or(any, |promise| promise.address);
+        let mac = card(who);
+        let mut message = match what {
+            What::Discover => discover(mac),
+            What::DiscoverAny => discover(mac).wants(any),
+            What::Accept => accepts(mac, self.offer_to(mac).unwrap_or(any)),
+            What::AcceptOther => remembers(mac, any).of_server(here(250)),
+            What::Remember => remembers(mac, any),
+            What::Renew => renews(mac, held),
+            What::Release => message(MessageType::Release, mac).at(held),
+            What::Decline => message(MessageType::Decline, mac).wants(held),
+            What::Inform => message(MessageType::Inform, mac).at(any),
+            What::Bootp => Message::request(1, mac),
+        };
+        if relayed {
+            message.giaddr = RELAY;
+        }
+        match who {
+            2 if full => message
+                .options
+                .set(code::CLIENT_IDENTIFIER, &b"\0kiosk"[..]),
+            3 | 6 if full => message.options.set(code::MACHINE_UUID, uuid_option()),
+            _ => {}
+        }
+        if matches!(what, What::Release | What::Decline) {
+            let is_gone = |p: &Promise| p.who == owner(who) && p.address == held;
+            self.promises.retain(|promise| !is_gone(promise));
+        }
+        let arrival = Arrival {
+            link: LINK,
+            port: Port::Server,
+            from: SocketAddrV4::new(message.ciaddr, 68),
+            message: &message,
+        };
+        self.lab.server.handle_message(self.lab.now, &arrival);
+    }
+
+    /// The last offer to this card that is on its way or was sent.
+    fn offer_to(&self, mac: MacAddress) -> Option<Ipv4Addr> {
+        let offers = self
+            .pending
+            .iter()
+            .rev()
+            .filter_map(|(_, effect)| match effect {
+                Effect::Send(reply) if kind(reply) == Some(MessageType::Offer) => {
+                    Some(&reply.message)
+                }
+                _ => None,
+            });
+        let mut own = offers.filter(|offer| offer.chaddr == mac);
+        own.next().map(|offer| offer.yiaddr)
+    }
+
+    fn probed(&mut self, is_free: bool) {
+        if let Some(address) = self.probes.pop() {
+            let found = if is_free { Probed::Free } else { Probed::Taken };
+            self.lab.server.handle_probed(self.lab.now, address, found);
+        }
+    }
+
+    /// What whoever drives the server does: one batch, one sync, then the replies.
+    fn drive(&mut self, effects: usize) -> Result<(), TestCaseError> {
+        let rest = self.pending.split_off(effects.min(self.pending.len()));
+        let batch = std::mem::replace(&mut self.pending, rest);
+        self.disk.extend(self.chain.append(&to_save(&batch)));
+        for (time, effect) in batch {
+            if let Effect::Send(reply) = effect {
+                self.sent(time, &reply)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sent(&mut self, time: u64, reply: &Reply) -> Result<(), TestCaseError> {
+        let seconds = reply.message.options.number(code::LEASE_TIME);
+        let address = reply.message.yiaddr;
+        let (Some(MessageType::Ack), Some(seconds)) = (kind(reply), seconds) else {
+            return Ok(());
+        };
+        let sender = (0..MACHINES).find(|who| card(*who) == reply.message.chaddr);
+        let promise = Promise {
+            who: owner(sender.unwrap()),
+            address,
+            until: time + u64::from(seconds) * 1000,
+        };
+        let clash = self.promises.iter().find(|other| {
+            other.address == address && other.who != promise.who && other.until > time
+        });
+        prop_assert!(
+            clash.is_none(),
+            "{promise:?} at {time}, but {clash:?}: {:?}",
+            reply.why
+        );
+        self.check_saved(&promise)?;
+        self.promises.push(promise);
+        Ok(())
+    }
+
+    /// Whatever happens from now on, the promise can be read from the disk.
+    fn check_saved(&self, promise: &Promise) -> Result<(), TestCaseError> {
+        let recovered = file::read(&self.disk, &self.boot, self.lab.now);
+        let records = recovered.map_err(|damaged| TestCaseError::fail(damaged.to_string()))?;
+        let mut own = records.records.iter().rev();
+        let own = own.find(|record| record.address == promise.address);
+        let released = |record: &Record| record.state != Saved::Leased;
+        let left = promise.until.saturating_sub(self.time);
+        let lasts = |record: &Record| left == 0 || record.until.0 >= self.lab.now.0 + left;
+        prop_assert!(
+            own.is_some_and(|record| released(record) || lasts(record)),
+            "{promise:?}, but {own:?}"
+        );
+        Ok(())
+    }
+
+    fn crash(&mut self, written: usize, same_boot: bool) -> Result<(), TestCaseError> {
+        let mut last = self.chain.append(&to_save(&self.pending));
+        last.truncate(written % (last.len() + 1));
+        self.disk.extend(last);
+        self.pending.clear();
+        self.probes.clear();
+        if !same_boot {
+            self.boot[0] += 1;
+            self.lab.now = Moment(self.time % 7);
+        }
+        let recovered = file::read(&self.disk, &self.boot, self.lab.now);
+        let recovered = recovered.map_err(|damaged| TestCaseError::fail(damaged.to_string()))?;
+        let leases = Leases::recovered(recovered.records);
+        self.lab.server = Server::new(self.settings.clone(), leases);
+        (self.disk, self.chain) = file::start(&self.boot, self.lab.server.records());
+        Ok(())
+    }
+}
+
+fn to_save(effects: &[(u64, Effect)]) -> Vec<Record> {
+    let saves = effects.iter().filter_map(|(_, effect)| match effect {
+        Effect::Save(record) => Some(record.clone()),
+        _ => None,
+    });
+    saves.collect()
+}
+
+proptest! {
+    #[test]
+    fn no_address_is_promised_to_two_machines(
+        steps in vec(steps(), 1..120),
+        probe in any::<bool>(),
+    ) {
+        let mut world = World::new(probe);
+        for step in steps {
+            world.step(step)?;
+        }
+        world.drive(usize::MAX)?;
+    }
+}
+
+/// What machines that are in no config do: each of them all that it can do with any address.
+#[derive(Clone, Copy, Debug)]
+enum Nuisance {
+    Discover(u8, usize),
+    Take(u8, usize),
+    Renew(u8, usize),
+    Drop(u8, usize, bool),
+    /// A known machine gets an address, or gives it back.
+    Known(bool),
+    Wait(u64),
+}
+
+fn nuisances() -> impl Strategy<Value = Nuisance> {
+    let who = 0..8_u8;
+    prop_oneof![
+        4 => (who.clone(), any::<usize>()).prop_map(|(who, at)| Nuisance::Discover(who, at)),
+        4 => (who.clone(), any::<usize>()).prop_map(|(who, at)| Nuisance::Take(who, at)),
+        2 => (who.clone(), any::<usize>()).prop_map(|(who, at)| Nuisance::Renew(who, at)),
+        2 => (who, any::<usize>(), any::<bool>())
+            .prop_map(|(who, at, gently)| Nuisance::Drop(who, at, gently)),
+        1 => any::<bool>().prop_map(Nuisance::Known),
+        2 => prop_oneof![0..40_u64, 0..1000_u64].prop_map(Nuisance::Wait),
+    ]
+}
+
+impl Lab {
+    fn nuisance(&mut self, nuisance: Nuisance) {
+        let all = addresses();
+        let at = |at: usize| all[at % all.len()];
+        let message = match nuisance {
+            Nuisance::Discover(who, any) => discover(guest(who)).wants(at(any)),
+            Nuisance::Take(who, any) => accepts(guest(who), at(any)),
+            Nuisance::Renew(who, any) => renews(guest(who), at(any)),
+            Nuisance::Drop(who, any, true) => message(MessageType::Release, guest(who)).at(at(any)),
+            Nuisance::Drop(who, any, false) => {
+                message(MessageType::Decline, guest(who)).wants(at(any))
+            }
+            Nuisance::Known(true) => discover(FLOATING),
+            Nuisance::Known(false) => {
+                let held = self.server.leases.of(&Key::Mac(FLOATING)).next();
+                let held = held.map_or(HERE, |(address, _)| address);
+                message(MessageType::Release, FLOATING).at(held)
+            }
+            Nuisance::Wait(seconds) => return self.wait(Duration::from_secs(seconds)),
+        };
+        self.send(&message);
+    }
+}
+
+proptest! {
+    #[test]
+    fn unknown_machines_never_keep_known_ones_from_booting(
+        steps in vec(nuisances(), 1..100),
+    ) {
+        let mut lab = Lab::with(|settings| *settings = small(false));
+        for step in steps {
+            lab.nuisance(step);
+            let mut now = Lab {
+                server: lab.server.clone(),
+                now: lab.now,
+            };
+            prop_assert_eq!(now.boots(&discover(OWN)), here(10));
+            now.boots(&discover(FLOATING));
+        }
+    }
+}
