@@ -9,7 +9,7 @@ use support::nbd::{
 };
 use support::{
     Certificates, Seeded, Server, Setup, Tool, assert_same, pseudo_random, read_file, require,
-    write_file,
+    skipped, write_file,
 };
 
 const SIZE: usize = 4 << 20;
