@@ -349,6 +349,26 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         Bytes(limits::DHCP_OPTION_MAX as u64),
     ),
     (
+        "TFTP transfers on one port",
+        "TFTP_TRANSFERS_MAX",
+        Count(limits::TFTP_TRANSFERS_MAX),
+    ),
+    (
+        "TFTP transfers to one address",
+        "TFTP_TRANSFERS_PER_ADDRESS_MAX",
+        Count(limits::TFTP_TRANSFERS_PER_ADDRESS_MAX),
+    ),
+    (
+        "Window of TFTP",
+        "TFTP_WINDOW_MAX",
+        Count(limits::TFTP_WINDOW_MAX as usize),
+    ),
+    (
+        "File that TFTP sends as text",
+        "TFTP_TEXT_MAX",
+        Bytes(limits::TFTP_TEXT_MAX as u64),
+    ),
+    (
         "Config file",
         "CONFIG_BYTES_MAX",
         Bytes(limits::CONFIG_BYTES_MAX),
@@ -370,8 +390,9 @@ const INNER: &[&str] = &[
     "TFTP_NAME_MAX",
     "TFTP_OPTIONS_MAX",
     "TFTP_BLOCK_MIN",
-    "TFTP_WINDOW_MAX",
     "TFTP_TRIES_MAX",
+    "TFTP_BLOCK_MAX",
+    "TFTP_READ_AHEAD",
     "TFTP_PATIENCE_START",
     "TFTP_PATIENCE_MIN",
     "TFTP_PATIENCE_MAX",

@@ -11,6 +11,7 @@ use super::offer::{Offer, Offers};
 use super::options::{Failure, Options};
 use super::shelf::Shelf;
 use super::state_dir::StateDir;
+use super::tftp;
 use super::upgrade::Upgrade;
 use super::who::Known;
 use crate::access::List;
@@ -59,6 +60,12 @@ impl Configured {
         }
         options.state = options.state.or_else(|| self.config.state.clone());
         options
+    }
+
+    /// Opens what TFTP is served on, where it is served.
+    pub(super) fn open_tftp(&self) -> Result<Option<tftp::Opened>, Failure> {
+        let tftp = self.config.tftp.as_ref();
+        tftp.map(tftp::Opened::open).transpose()
     }
 
     /// Opens the images: those of the command line, `named`, and those of the file.

@@ -252,7 +252,20 @@ impl Server {
 
     /// The URIs it printed, one a listener.
     pub(crate) fn uris(&self) -> Vec<String> {
-        self.listening.iter().map(|line| uri_in(line)).collect()
+        let listeners = self.listening.iter();
+        let listeners = listeners.filter(|line| line.starts_with("listening on "));
+        listeners.map(|line| uri_in(line)).collect()
+    }
+
+    /// The line that it printed before it was ready, with this beginning.
+    #[track_caller]
+    pub(crate) fn said(&self, beginning: &str) -> String {
+        let line = self
+            .listening
+            .iter()
+            .find(|line| line.starts_with(beginning));
+        let line = line.unwrap_or_else(|| panic!("no {beginning:?} in {:?}", self.listening));
+        line.clone()
     }
 
     /// The URI of an export at the first listener.
