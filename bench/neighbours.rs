@@ -1,9 +1,8 @@
-//! What a hostile client costs its neighbours: latency of small reads with and without it, and of new
-//! sessions where it is handshakes that it makes, since those are all led by one thread.
+//! What a hostile client costs its neighbours: latency of small reads with and without it, and of
+//! new sessions where it is handshakes that it makes, since one thread leads them all.
 //!
 //! `cargo bench --bench neighbours [-- SECONDS]` (needs openssl). For each kind of hostility three
-//! measurements
-//! take turns: the neighbour alone; with the hostility against a second server on the same machine,
+//! measurements take turns: the neighbour alone; with the hostility against a second server on the same machine,
 //! which shows what the machine's processors are worth; and against the server that is measured.
 //! Both servers have one shard, so that nothing gets out of the way.
 
