@@ -2,9 +2,9 @@
 //! new sessions where it is handshakes that it makes, since one thread leads them all.
 //!
 //! `cargo bench --bench neighbours [-- SECONDS]` (needs openssl). For each kind of hostility three
-//! measurements take turns: the neighbour alone; with the hostility against a second server on the same machine,
-//! which shows what the machine's processors are worth; and against the server that is measured.
-//! Both servers have one shard, so that nothing gets out of the way.
+//! measurements take turns: the neighbour alone; with the hostility against a second server on the
+//! same machine, which shows what the machine's processors are worth; and against the server that
+//! is measured. Both servers have one shard, so that nothing gets out of the way.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
