@@ -295,3 +295,14 @@ const _: () = assert!(DHCP_OPTION_MAX < DHCP_DATAGRAM_MAX);
 
 /// Datagrams that are received by one call.
 pub const DATAGRAM_BATCH: usize = 64;
+
+/// Messages of DHCP that have been received and not been looked at.
+pub const DHCP_INCOMING_MAX: usize = 256;
+
+/// Replies that wait for the disk; where there are more, nothing is received for a while.
+pub const DHCP_REPLIES_WAITING_MAX: usize = 4096;
+
+/// Longest lease file that is read.
+pub const LEASE_FILE_MAX: u64 = 64 << 20;
+
+const _: () = assert!(DATAGRAM_BATCH <= DHCP_INCOMING_MAX);

@@ -15,7 +15,9 @@ mod connection;
 pub mod control;
 pub mod demo;
 mod describe;
+mod dhcp;
 mod herd;
+mod holders;
 mod host;
 mod images;
 mod link;
@@ -56,6 +58,7 @@ pub use options::{Failure, Options};
 
 use catalog::Catalog;
 use control::{Control, ControlSocket, Workshop};
+use dhcp::Dhcp;
 use herd::Herd;
 use listen::{Bound, ListenAddress};
 use placement::Placement;
@@ -76,11 +79,14 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let state = open_state(&options)?;
     // Right after the lock, so that no command finds one without the other for long.
     let control = state.as_deref().map(bind_control).transpose()?;
+    // What takes privileges comes first.
+    let dhcp = configured.open_dhcp(state.as_deref())?;
     let tftp = configured.open_tftp()?;
     let named = named_images(&options, state.as_deref())?;
     // The demo keeps its image there, and a read-only one nothing else.
     let overlays = state.filter(|_| !options.read_only);
-    let running = configured.open(named, overlays.as_ref())?;
+    let changer = dhcp.as_ref().map(Dhcp::changer);
+    let running = configured.open(named, overlays.as_ref(), changer)?;
     let bound = bind(&options.listen, inherited)?;
     let shards = Shards::start(options.shards, options.keepalive)?;
     let herd = Arc::new(Herd::new(
@@ -92,6 +98,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let doors = Doors {
         bound,
         control,
+        dhcp,
         tftp,
     };
     serve(&options, doors, running, herd, shards)
@@ -193,6 +200,7 @@ impl Shards {
 struct Doors {
     bound: Vec<Bound>,
     control: Option<ControlSocket>,
+    dhcp: Option<Dhcp>,
     tftp: Option<tftp::Opened>,
 }
 
@@ -225,6 +233,9 @@ fn serve(
         announce(options, &doors).map_err(unsaid)?;
         let control = start_control(doors.control, &herd).map_err(failed)?;
         let accepting = accept::start(doors.bound, herd).map_err(failed)?;
+        let leases = Arc::clone(running.leases());
+        let dhcp = doors.dhcp.map(|dhcp| dhcp.start(leases));
+        let dhcp = dhcp.transpose().map_err(failed)?;
         let tftp = doors.tftp.map(tftp::Opened::start);
         let tftp = tftp.transpose().map_err(failed)?;
         let reloader = running.wait_for_word().map_err(failed)?;
@@ -233,6 +244,7 @@ fn serve(
         tracing::info!("stopping");
         drop(accepting);
         drop(control);
+        drop(dhcp);
         drop(tftp);
         drain(&shards, &mut stop).await
     })
@@ -246,6 +258,9 @@ fn announce(options: &Options, doors: &Doors) -> std::io::Result<()> {
     }
     if let Some(tftp) = &doors.tftp {
         tftp.announce(&mut out)?;
+    }
+    if let Some(dhcp) = &doors.dhcp {
+        dhcp.announce(&mut out)?;
     }
     match doors.bound.first() {
         Some(first) if options.demo && !options.read_only => {

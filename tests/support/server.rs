@@ -68,6 +68,12 @@ impl Setup {
         self
     }
 
+    /// This address to listen on, and no other.
+    pub(crate) fn with_listen_only(mut self, address: &str) -> Self {
+        self.listen = vec![address.to_owned()];
+        self
+    }
+
     /// Another state directory than its own.
     pub(crate) fn with_state(mut self, folder: &Path) -> Self {
         folder.clone_into(&mut self.state);
@@ -266,6 +272,11 @@ impl Server {
             .find(|line| line.starts_with(beginning));
         let line = line.unwrap_or_else(|| panic!("no {beginning:?} in {:?}", self.listening));
         line.clone()
+    }
+
+    /// All that it said before it was ready.
+    pub(crate) fn announced(&self) -> &[String] {
+        &self.listening
     }
 
     /// The URI of an export at the first listener.
