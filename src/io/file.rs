@@ -138,8 +138,9 @@ where
     unsafe { ring::submit(entry, (file, buffer)) }.await
 }
 
-/// A long read is given to a thread of the kernel at once: by itself the kernel first tries in place,
-/// which for what is not in memory took the shard up to 300 ms for 32 MiB. A short one it does better.
+/// A long read is given to a thread of the kernel at once: by itself the kernel first tries in
+/// place, which for what is not in memory took the shard up to 300 ms for 32 MiB. A short one it
+/// does better.
 fn how_to_read(len: u32) -> squeue::Flags {
     match len > READ_IN_PLACE_MAX {
         true => squeue::Flags::ASYNC,
