@@ -81,7 +81,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => prop_oneof![4 => 0..40_u64, 1 => 0..700_u64].prop_map(Step::Wait),
         4 => any::<bool>().prop_map(Step::Probed),
         6 => (1..8_usize).prop_map(Step::Drive),
-        1 => (any::<usize>(), prop::option::of(0..2_000_000_u64))
+        2 => (any::<usize>(), prop::option::of(0..2_000_000_u64))
             .prop_map(|(written, booted)| Step::Crash { written, booted }),
     ]
 }
@@ -422,6 +422,107 @@ proptest! {
             };
             prop_assert_eq!(now.boots(&discover(OWN)), here(10));
             now.boots(&discover(FLOATING));
+        }
+    }
+}
+
+/// Messages with the fields that matter, right or wrong, and whatever else.
+fn any_messages() -> impl Strategy<Value = Message> {
+    let known = prop::sample::select(addresses());
+    let address = prop_oneof![
+        4 => Just(Ipv4Addr::UNSPECIFIED),
+        4 => known,
+        1 => any::<u32>().prop_map(Ipv4Addr::from),
+    ];
+    let code = prop_oneof![
+        1..=254_u8,
+        prop::sample::select(vec![
+            43, 50, 51, 54, 55, 57, 60, 61, 77, 82, 93, 97, 118, 175
+        ]),
+    ];
+    let value = prop_oneof![
+        vec(any::<u8>(), 0..40),
+        address
+            .clone()
+            .prop_map(|address| address.octets().to_vec()),
+        Just(b"PXEClient:Arch:00007:UNDI:003016".to_vec()),
+        Just(b"iPXE".to_vec()),
+        Just(uuid_option()),
+        Just(vec![0, 7]),
+        Just(vec![5, 4, 10, 78, 0, 0, 11, 4, 10, 78, 0, 1, 19, 0]),
+        Just(vec![71, 4, 0, 0, 0, 0, 255]),
+        vec(any::<u8>(), 250..600),
+    ];
+    let header = (
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+        0..MACHINES,
+        any::<u8>(),
+    );
+    let addresses = (address.clone(), address);
+    let options = vec((code, value), 0..6);
+    (header, addresses, options).prop_map(
+        |((broadcast, reply, who, kind), (ciaddr, giaddr), options)| {
+            let mut message = Message::request(1, card(who));
+            message.op = if reply { Op::Reply } else { Op::Request };
+            (message.broadcast, message.ciaddr, message.giaddr) = (broadcast, ciaddr, giaddr);
+            message.options = options.into_iter().collect();
+            if kind % 16 != 0 {
+                message.options.set(code::MESSAGE_TYPE, [kind % 9]);
+            }
+            message
+        },
+    )
+}
+
+fn check_reply(mode: Mode, asked: &Message, reply: &Reply) -> Result<(), TestCaseError> {
+    let bytes = reply.message.write(reply.room).bytes;
+    prop_assert!((300..=1472).contains(&bytes.len()));
+    let message = Message::read(&bytes).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    prop_assert_eq!(message.op, Op::Reply);
+    prop_assert_eq!((message.xid, message.chaddr), (asked.xid, asked.chaddr));
+    prop_assert_eq!(message.giaddr, asked.giaddr);
+    for never in [13, 50, 52, 55, 57] {
+        prop_assert_eq!(message.options.get(never), None);
+    }
+    let is_dhcp = kind(reply).is_some();
+    prop_assert_eq!(is_dhcp, message.options.get(54).is_some());
+    prop_assert_eq!(is_dhcp, !matches!(asked.kind(), Ok(None)));
+    prop_assert!(!reply.why.is_empty());
+    if mode == Mode::Proxy || reply.port == Port::Boot {
+        prop_assert_eq!(message.yiaddr, Ipv4Addr::UNSPECIFIED);
+        prop_assert_ne!(kind(reply), Some(MessageType::Nak));
+        prop_assert_eq!(message.options.get(code::LEASE_TIME), None);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn whatever_is_asked_each_reply_is_one_that_may_be_sent(
+        messages in vec((any_messages(), prop::bool::weighted(0.2), 0..100_u64), 1..40),
+        is_proxy in any::<bool>(),
+        probe in any::<bool>(),
+    ) {
+        let mode = if is_proxy { Mode::Proxy } else { Mode::Server };
+        let mut lab = Lab::with(|settings| *settings = Settings { mode, ..small(probe) });
+        for (message, is_boot, seconds) in messages {
+            lab.wait(Duration::from_secs(seconds));
+            let port = if is_boot { Port::Boot } else { Port::Server };
+            let effects = lab.arrive(port, SocketAddrV4::new(message.ciaddr, 68), &message);
+            prop_assert!(effects.len() <= 3);
+            for reply in replies(&effects) {
+                check_reply(mode, &message, reply)?;
+            }
+            for effect in effects {
+                if let Effect::Probe { address, .. } = effect {
+                    lab.server.handle_probed(lab.now, address, Probed::Taken);
+                    lab.effects();
+                }
+            }
+            prop_assert!(lab.server.leases.is_consistent());
         }
     }
 }
