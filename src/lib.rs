@@ -18,6 +18,7 @@
 //! `ARCHITECTURE.md` draws the whole, with the invariants.
 
 pub mod access;
+pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod dhcp;

@@ -73,6 +73,21 @@ pub const TFTP_OPTIONS_MAX: usize = 16;
 /// Smallest block of TFTP (RFC 2348).
 pub const TFTP_BLOCK_MIN: u16 = 8;
 
+/// Largest block of TFTP that is agreed on: a packet with it fits the frames of Ethernet.
+pub const TFTP_BLOCK_MAX: u16 = 1468;
+
+/// TFTP transfers at a time on one port.
+pub const TFTP_TRANSFERS_MAX: usize = 2048;
+
+/// Of these, to one address.
+pub const TFTP_TRANSFERS_PER_ADDRESS_MAX: usize = 64;
+
+/// Bytes of a file that a TFTP transfer reads at once.
+pub const TFTP_READ_AHEAD: usize = 128 * 1024;
+
+/// Largest file that TFTP sends as text, which takes its whole size in memory.
+pub const TFTP_TEXT_MAX: usize = 4 * 1024 * 1024;
+
 /// Widest window of TFTP that is agreed on: wider ones overrun what clients and switches hold.
 pub const TFTP_WINDOW_MAX: u16 = 64;
 
@@ -277,3 +292,14 @@ const _: () = assert!(DHCP_OPTION_MAX < DHCP_DATAGRAM_MAX);
 
 /// Datagrams that are received by one call.
 pub const DATAGRAM_BATCH: usize = 64;
+
+/// Messages of DHCP that have been received and not been looked at.
+pub const DHCP_INCOMING_MAX: usize = 256;
+
+/// Replies that wait for the disk; where there are more, nothing is received for a while.
+pub const DHCP_REPLIES_WAITING_MAX: usize = 4096;
+
+/// Longest lease file that is read.
+pub const LEASE_FILE_MAX: u64 = 64 << 20;
+
+const _: () = assert!(DATAGRAM_BATCH <= DHCP_INCOMING_MAX);

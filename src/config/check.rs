@@ -11,16 +11,17 @@ use toml::Spanned;
 use super::dhcp;
 use super::dhcp::form::Client;
 use super::error::Mistake;
-use super::file::{File, Image, Nbd, Tables, Tls};
+use super::file::{File, Image, Nbd, Tables, Tftp, Tls};
 use super::value::{Located, Unserved};
-use super::{ClientConfig, Config, FIRST_GENERATION, HerdConfig, ImageSource, TlsConfig, TlsNeed};
+use super::{
+    ClientConfig, Config, FIRST_GENERATION, HerdConfig, ImageSource, TftpConfig, TlsConfig, TlsNeed,
+};
 use crate::access::{ClientRule, Entry, ImageRule, List, Rules, is_of_a_peer};
 use crate::export::name::Generation;
 use crate::name::Name;
 use crate::tls::Files;
 
 pub(super) fn check(file: File) -> Result<Config, Mistake> {
-    refuse_unserved("[tftp]", file.tftp.as_ref())?;
     refuse_unserved("[http]", file.http.as_ref())?;
     let tls = file.tls.and_then(check_tls);
     let access = check_access(&file.nbd, &file.image, &file.client)?;
@@ -42,7 +43,17 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
         tls,
         herd,
         dhcp,
+        tftp: file.tftp.map(check_tftp),
     })
+}
+
+fn check_tftp(tftp: Tftp) -> TftpConfig {
+    let listen = match tftp.listen.values() {
+        said if said.is_empty() => vec![TftpConfig::EVERYWHERE],
+        said => said,
+    };
+    let root = tftp.root;
+    TftpConfig { root, listen }
 }
 
 fn refuse_unserved(what: &str, found: Option<&Unserved>) -> Result<(), Mistake> {

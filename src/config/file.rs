@@ -2,6 +2,7 @@
 //! checked value is.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::dhcp::form::{Client, Dhcp, Group, Network};
-use super::value::{Located, Unserved};
+use super::value::{Located, Several, Unserved};
 use super::{Keep, TlsNeed};
 use crate::access::Entry;
 use crate::export::name::Generation;
@@ -36,7 +37,7 @@ pub(super) struct File {
     pub(super) dhcp: Option<Dhcp>,
     #[serde(default)]
     pub(super) group: Tables<Group>,
-    pub(super) tftp: Option<Unserved>,
+    pub(super) tftp: Option<Tftp>,
     pub(super) http: Option<Unserved>,
 }
 
@@ -49,6 +50,14 @@ pub(super) struct Nbd {
     pub(super) allow: Vec<Located<Entry>>,
     #[serde(default)]
     pub(super) deny: Vec<Located<Entry>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tftp {
+    pub(super) root: PathBuf,
+    #[serde(default)]
+    pub(super) listen: Several<SocketAddrV4>,
 }
 
 #[derive(Debug, Deserialize)]

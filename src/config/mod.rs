@@ -19,7 +19,7 @@ mod value;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use crate::access::Rules;
@@ -47,6 +47,22 @@ pub struct Config {
     pub herd: HerdConfig,
     /// What machines are told by DHCP; `None` where it is off.
     pub dhcp: Option<DhcpConfig>,
+    /// Which files are served by TFTP; `None` means none.
+    pub tftp: Option<TftpConfig>,
+}
+
+/// `[tftp]`. It is read when the server starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TftpConfig {
+    /// The directory whose files are served.
+    pub root: PathBuf,
+    /// Where requests come in; at least one.
+    pub listen: Vec<SocketAddrV4>,
+}
+
+impl TftpConfig {
+    /// Where requests come in that nobody said another place for.
+    const EVERYWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 69);
 }
 
 /// Where an image comes from. This can be reloaded.

@@ -301,14 +301,27 @@ fn two_clients_share_nothing_that_tells_them_apart() {
 
 #[test]
 fn what_this_version_does_not_serve_is_refused_and_not_ignored() {
-    for section in ["tftp", "http"] {
-        let what = format!("[{section}] is not in this version");
-        check(&format!("{ONE_IMAGE}[{section}]\na = 1\n"), 3, &[&what]);
-    }
+    let what = "[http] is not in this version";
+    check(&format!("{ONE_IMAGE}[http]\na = 1\n"), 3, &[what]);
     for key in ["initramfs", "cmdline"] {
         let what = format!("`{key}` is not in this version");
         check(&format!("{ONE_IMAGE}{key} = \"x\"\n"), 3, &[&what]);
     }
+}
+
+#[test]
+fn files_are_served_on_the_usual_port_of_all_addresses_unless_the_file_says_where() {
+    let listen = |more: &str| {
+        let text = format!("{ONE_IMAGE}[tftp]\nroot = \"/srv/tftp\"\n{more}");
+        let tftp = Config::parse(&text).unwrap().tftp.unwrap();
+        assert_eq!(tftp.root, PathBuf::from("/srv/tftp"));
+        let listen = tftp.listen.iter().map(ToString::to_string);
+        listen.collect::<Vec<_>>()
+    };
+    assert_eq!(listen(""), ["0.0.0.0:69"]);
+    assert_eq!(listen("listen = \"10.77.0.1:69\""), ["10.77.0.1:69"]);
+    let both = "listen = [\"10.77.0.1:69\", \"127.0.0.1:6969\"]";
+    assert_eq!(listen(both), ["10.77.0.1:69", "127.0.0.1:6969"]);
 }
 
 #[test]

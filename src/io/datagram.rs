@@ -21,7 +21,10 @@ const DATAGRAM_BYTES: usize = 2048;
 /// Bytes that the kernel keeps of datagrams which nobody has received yet.
 const WAITING_BYTES: usize = 4 << 20;
 
-/// A UDP socket on one port of one interface.
+/// In place of an interface's index: the kernel goes by its routes.
+const ANY_INTERFACE: u32 = 0;
+
+/// A UDP socket on one port, of one interface or of all.
 #[derive(Debug)]
 pub struct DatagramSocket {
     socket: Socket,
@@ -29,6 +32,31 @@ pub struct DatagramSocket {
 }
 
 impl DatagramSocket {
+    /// Opens one on an address of ours, or on all of them.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn bind_to(address: SocketAddrV4) -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+        set_flag(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO)?;
+        // Less than that is a question of speed only.
+        let _ = socket.set_recv_buffer_size(WAITING_BYTES);
+        socket.bind(&address.into())?;
+        Ok(Self {
+            socket,
+            interface: ANY_INTERFACE,
+        })
+    }
+
+    /// The address and port that it is bound to.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn address(&self) -> io::Result<SocketAddrV4> {
+        let address = self.socket.local_addr()?.as_socket_ipv4();
+        address.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+
     /// Opens one on `port` of an interface. With `shared`, other programs may have the same port.
     ///
     /// # Errors

@@ -83,6 +83,23 @@ impl Packets {
         }
     }
 
+    /// The card that it is bound to.
+    fn own_card(&self) -> io::Result<MacAddress> {
+        let mut address = self.address(EVERYBODY);
+        let mut length = ADDRESS_LEN;
+        // SAFETY: `address` has room for as many bytes as `length` says.
+        let found = unsafe {
+            let address = (&raw mut address).cast::<libc::sockaddr>();
+            libc::getsockname(self.descriptor.as_raw_fd(), address, &raw mut length)
+        };
+        let [a, b, c, d, e, f, ..] = address.sll_addr;
+        match (found, address.sll_halen) {
+            (0, 6) => Ok(MacAddress([a, b, c, d, e, f])),
+            (0, _) => Err(io::Error::from(io::ErrorKind::Unsupported)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     fn address(&self, MacAddress(mac): MacAddress) -> libc::sockaddr_ll {
         let [a, b, c, d, e, f] = mac;
         libc::sockaddr_ll {
@@ -201,11 +218,9 @@ impl ArpSocket {
     ///
     /// # Errors
     /// What the kernel says; `PermissionDenied` without the right to raw sockets.
-    pub fn open(name: &str, interface: u32) -> io::Result<Self> {
+    pub fn open(interface: u32) -> io::Result<Self> {
         let packets = Packets::open(interface, ARP, true)?;
-        let own = std::fs::read_to_string(format!("/sys/class/net/{name}/address"))?;
-        let own = own.trim().parse();
-        let own = own.map_err(|why| io::Error::new(io::ErrorKind::Unsupported, why))?;
+        let own = packets.own_card()?;
         Ok(Self { packets, own })
     }
 

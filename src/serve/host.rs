@@ -3,12 +3,23 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::dhcp::Moment;
 
 /// The present boot of the host; an ephemeral overlay ends with it.
 pub(super) fn boot_id() -> [u8; 16] {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     // Without /proc every start of the server counts as a boot: ephemeral overlays end sooner.
     parse_uuid(text.trim()).unwrap_or_else(random)
+}
+
+/// The time since the host booted, its sleep included.
+pub(super) fn moment() -> Moment {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    let millis = u64::try_from(time.tv_nsec / 1_000_000).unwrap_or_default();
+    Moment(seconds * 1000 + millis)
 }
 
 /// Seconds since 1970.

@@ -15,7 +15,9 @@ mod connection;
 pub mod control;
 pub mod demo;
 mod describe;
+mod dhcp;
 mod herd;
+mod holders;
 mod host;
 mod images;
 mod link;
@@ -35,6 +37,7 @@ mod shard;
 mod shelf;
 pub mod state_dir;
 mod succession;
+mod tftp;
 mod upgrade;
 mod volumes;
 pub mod who;
@@ -55,6 +58,7 @@ pub use options::{Failure, Options};
 
 use catalog::Catalog;
 use control::{Control, ControlSocket, Workshop};
+use dhcp::Dhcp;
 use herd::Herd;
 use listen::{Bound, ListenAddress};
 use placement::Placement;
@@ -75,10 +79,14 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let state = open_state(&options)?;
     // Right after the lock, so that no command finds one without the other for long.
     let control = state.as_deref().map(bind_control).transpose()?;
+    // What takes privileges comes first.
+    let dhcp = configured.open_dhcp(state.as_deref())?;
+    let tftp = configured.open_tftp()?;
     let named = named_images(&options, state.as_deref())?;
     // The demo keeps its image there, and a read-only one nothing else.
     let overlays = state.filter(|_| !options.read_only);
-    let running = configured.open(named, overlays.as_ref())?;
+    let changer = dhcp.as_ref().map(Dhcp::changer);
+    let running = configured.open(named, overlays.as_ref(), changer)?;
     let bound = bind(&options.listen, inherited)?;
     let shards = Shards::start(options.shards, options.keepalive)?;
     let herd = Arc::new(Herd::new(
@@ -87,7 +95,13 @@ pub fn run(options: Options) -> Result<(), Failure> {
         Arc::clone(&shards.placement),
         shards.handles.clone(),
     ));
-    serve(&options, Doors { bound, control }, running, herd, shards)
+    let doors = Doors {
+        bound,
+        control,
+        dhcp,
+        tftp,
+    };
+    serve(&options, doors, running, herd, shards)
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {
@@ -178,6 +192,8 @@ impl Shards {
 struct Doors {
     bound: Vec<Bound>,
     control: Option<ControlSocket>,
+    dhcp: Option<Dhcp>,
+    tftp: Option<tftp::Opened>,
 }
 
 /// Starts to answer commands and, beside, to remove overlays of earlier boots.
@@ -206,26 +222,39 @@ fn serve(
         .build();
     runtime.map_err(failed)?.block_on(async {
         let mut stop = StopSignals::new().map_err(failed)?;
-        announce(options, &doors.bound).map_err(failed)?;
+        announce(options, &doors).map_err(failed)?;
         let control = start_control(doors.control, &herd).map_err(failed)?;
         let accepting = accept::start(doors.bound, herd).map_err(failed)?;
+        let leases = Arc::clone(running.leases());
+        let dhcp = doors.dhcp.map(|dhcp| dhcp.start(leases));
+        let dhcp = dhcp.transpose().map_err(failed)?;
+        let tftp = doors.tftp.map(tftp::Opened::start);
+        let tftp = tftp.transpose().map_err(failed)?;
         let reloader = running.wait_for_word().map_err(failed)?;
         ready().map_err(failed)?;
         stop.wait(|| reloader.reload()).await;
         tracing::info!("stopping");
         drop(accepting);
         drop(control);
+        drop(dhcp);
+        drop(tftp);
         drain(&shards, &mut stop).await
     })
 }
 
 /// Says where clients find what.
-fn announce(options: &Options, bound: &[Bound]) -> std::io::Result<()> {
+fn announce(options: &Options, doors: &Doors) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    for bound in bound {
+    for bound in &doors.bound {
         writeln!(out, "listening on {}", bound.address)?;
     }
-    match bound.first() {
+    if let Some(tftp) = &doors.tftp {
+        tftp.announce(&mut out)?;
+    }
+    if let Some(dhcp) = &doors.dhcp {
+        dhcp.announce(&mut out)?;
+    }
+    match doors.bound.first() {
         Some(first) if options.demo && !options.read_only => {
             demo::write_hints(&mut out, &first.address)
         }

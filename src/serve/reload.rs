@@ -6,15 +6,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use super::dhcp::{Changer, Dhcp};
+use super::holders::Holders;
 use super::images::Images;
 use super::offer::{Offer, Offers};
 use super::options::{Failure, Options};
 use super::shelf::Shelf;
 use super::state_dir::StateDir;
+use super::tftp;
 use super::upgrade::Upgrade;
 use super::who::Known;
 use crate::access::List;
-use crate::config::{Config, HerdConfig, ImageSource};
+use crate::config::{Config, ConfigError, HerdConfig, ImageSource};
+use crate::dhcp::settings::Settings;
 
 /// The config as it was read first. Nothing is served yet.
 #[derive(Debug)]
@@ -34,10 +38,6 @@ impl Configured {
             Some(path) => Config::read(path).map_err(|wrong| Failure::usage(wrong.to_string()))?,
             None => Config::default(),
         };
-        if config.dhcp.is_some() {
-            let what = "[dhcp] is not served by this version yet: say mode = \"off\"";
-            return Err(Failure::usage(what));
-        }
         let upgrade = Upgrade::read(config.tls.as_ref());
         let upgrade = upgrade.map_err(|wrong| Failure::usage(wrong.to_string()))?;
         let access = List {
@@ -61,15 +61,30 @@ impl Configured {
         options
     }
 
+    /// Opens what DHCP is served on, where it is served.
+    pub(super) fn open_dhcp(&self, state: Option<&StateDir>) -> Result<Option<Dhcp>, Failure> {
+        let state = state.map(StateDir::path);
+        let dhcp = self.config.dhcp.as_ref();
+        dhcp.map(|config| Dhcp::open(config, state)).transpose()
+    }
+
+    /// Opens what TFTP is served on, where it is served.
+    pub(super) fn open_tftp(&self) -> Result<Option<tftp::Opened>, Failure> {
+        let tftp = self.config.tftp.as_ref();
+        tftp.map(tftp::Opened::open).transpose()
+    }
+
     /// Opens the images: those of the command line, `named`, and those of the file.
     pub(super) fn open(
         self,
         named: Vec<ImageSource>,
         state: Option<&Arc<StateDir>>,
+        dhcp: Option<Changer>,
     ) -> Result<Running, Failure> {
         let mut shelf = Shelf::new(state).map_err(|error| Failure::failed(error.to_string()))?;
         let images = shelf.open(&all(&named, &self.config))?;
-        let known = known(&self.config, &self.access);
+        let leases = Arc::default();
+        let known = known(&self.config, &self.access, &leases);
         let offer = Offer {
             images: images.clone(),
             known,
@@ -83,6 +98,8 @@ impl Configured {
             shelf,
             images,
             offers: Arc::new(Offers::new(offer)),
+            leases,
+            dhcp,
         })
     }
 }
@@ -98,12 +115,19 @@ pub(super) struct Running {
     shelf: Shelf,
     images: Images,
     offers: Arc<Offers>,
+    leases: Arc<Holders>,
+    dhcp: Option<Changer>,
 }
 
 impl Running {
     /// What is offered to clients.
     pub(super) const fn offers(&self) -> &Arc<Offers> {
         &self.offers
+    }
+
+    /// Which clients have leases.
+    pub(super) const fn leases(&self) -> &Arc<Holders> {
+        &self.leases
     }
 
     /// Starts the thread that reads the file again when it is told to. It is a thread of its own
@@ -140,16 +164,33 @@ impl Running {
             Ok(upgrade) => upgrade,
             Err(error) => return failed(&error),
         };
+        let dhcp = match self.dhcp_settings(&config) {
+            Ok(settings) => settings,
+            Err(error) => return failed(&error),
+        };
         match self.shelf.open(&all(&self.named, &config)) {
-            Ok(images) => self.change_to(config, upgrade, images),
+            Ok(images) => {
+                if let (Some(dhcp), Some(settings)) = (&self.dhcp, dhcp) {
+                    dhcp.change_to(settings);
+                }
+                self.change_to(config, upgrade, images);
+            }
             Err(error) => failed(&error),
+        }
+    }
+
+    /// What DHCP goes by from now on; `None` where it goes on as it is.
+    fn dhcp_settings(&self, config: &Config) -> Result<Option<Settings>, ConfigError> {
+        match (&self.dhcp, &config.dhcp) {
+            (Some(running), Some(config)) => running.settings(config),
+            _ => Ok(None),
         }
     }
 
     fn change_to(&mut self, config: Config, upgrade: Upgrade, images: Images) {
         self.offers.replace(Offer {
             images: images.clone(),
-            known: known(&config, &self.access),
+            known: known(&config, &self.access, &self.leases),
             upgrade,
         });
         // Only what is true by now is said.
@@ -183,8 +224,9 @@ fn all(named: &[ImageSource], config: &Config) -> Vec<ImageSource> {
     named.iter().chain(&config.images).cloned().collect()
 }
 
-fn known(config: &Config, access: &List) -> Known {
-    Known::new(with_access(config.herd.clone(), access))
+fn known(config: &Config, access: &List, leases: &Arc<Holders>) -> Known {
+    let herd = with_access(config.herd.clone(), access);
+    Known::new(herd, Arc::clone(leases))
 }
 
 /// The command line goes before the file.
@@ -200,6 +242,13 @@ fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
     let parts = [
         ("`state`", running.state == read.state),
         ("`listen` in [nbd]", running.nbd_listen == read.nbd_listen),
+        (
+            "whether and where DHCP is served",
+            match (&running.dhcp, &read.dhcp) {
+                (Some(running), Some(read)) => running.is_where(read),
+                (running, read) => running.is_some() == read.is_some(),
+            },
+        ),
     ];
     let changed = parts.into_iter().filter(|(_, same)| !same);
     changed.map(|(what, _)| what).collect()

@@ -6,7 +6,7 @@
 //!   it.
 
 mod contents;
-mod durable;
+pub(super) mod durable;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
+use super::holders::Holders;
 use crate::access::{Caller, Denial, Peer, Rules, Who, name_of};
 use crate::config::{ClientConfig, HerdConfig, Keep};
 use crate::name::Name;
@@ -26,12 +28,13 @@ pub struct Known {
     default_image: Option<Name>,
     default_overlay: Option<Keep>,
     access: Rules,
+    leases: Arc<Holders>,
 }
 
 impl Known {
-    /// Knows whom the config names.
+    /// Knows whom the config names, and which of them have leases.
     #[must_use]
-    pub fn new(herd: HerdConfig) -> Self {
+    pub fn new(herd: HerdConfig, leases: Arc<Holders>) -> Self {
         let address = |client: &ClientConfig| Some((client.address?, client.name.clone()));
         Self {
             addresses: herd.clients.iter().filter_map(address).collect(),
@@ -43,14 +46,19 @@ impl Known {
                 .into_iter()
                 .map(|client| (client.name.clone(), client))
                 .collect(),
+            leases,
         }
     }
 
-    /// The name of the client whose address this is; `None` where nobody is known to have it.
+    /// The name of the client whose address this is, by the config or by a lease; `None` where
+    /// nobody is known to have it.
     #[must_use]
-    pub fn holder_of(&self, address: IpAddr) -> Option<&Name> {
+    pub fn holder_of(&self, address: IpAddr) -> Option<Name> {
         match address.to_canonical() {
-            IpAddr::V4(address) => self.addresses.get(&address),
+            IpAddr::V4(address) => {
+                let own = self.addresses.get(&address).cloned();
+                own.or_else(|| self.leases.of(address))
+            }
             IpAddr::V6(_) => None,
         }
     }
@@ -65,7 +73,7 @@ impl Known {
     #[must_use]
     pub fn client_of(&self, caller: &Caller, asked: Option<&Name>) -> Client {
         let certified = || Name::new(caller.certificate()?).ok();
-        let holder = || self.holder(caller).cloned();
+        let holder = || self.holder(caller);
         let address = name_of(&caller.peer);
         match asked.cloned().or_else(certified).or_else(holder) {
             Some(name) if name != address => self.named(name),
@@ -78,7 +86,8 @@ impl Known {
     /// # Errors
     /// The rule that says no.
     pub fn may_connect(&self, caller: &Caller) -> Result<(), Denial> {
-        self.access.may_connect(self.who(caller))
+        let holder = self.holder(caller);
+        self.access.may_connect(who(caller, holder.as_ref()))
     }
 
     /// Whether `caller` may know of an image.
@@ -86,7 +95,8 @@ impl Known {
     /// # Errors
     /// The rule that says no.
     pub fn may_see(&self, caller: &Caller, image: &Name) -> Result<(), Denial> {
-        self.access.may_see(self.who(caller), image)
+        let holder = self.holder(caller);
+        self.access.may_see(who(caller, holder.as_ref()), image)
     }
 
     /// Whether `caller` may open an image as `client`.
@@ -94,15 +104,12 @@ impl Known {
     /// # Errors
     /// The rule that says no.
     pub fn may_open(&self, caller: &Caller, image: &Name, client: &Name) -> Result<(), Denial> {
-        self.access.may_open(self.who(caller), image, client)
-    }
-
-    fn who<'a>(&'a self, caller: &'a Caller) -> Who<'a> {
         let holder = self.holder(caller);
-        Who { caller, holder }
+        let who = who(caller, holder.as_ref());
+        self.access.may_open(who, image, client)
     }
 
-    fn holder(&self, caller: &Caller) -> Option<&Name> {
+    fn holder(&self, caller: &Caller) -> Option<Name> {
         match caller.peer {
             Peer::Ip(address) => self.holder_of(address),
             Peer::Local => None,
@@ -135,10 +142,15 @@ impl Known {
     }
 }
 
+const fn who<'a>(caller: &'a Caller, holder: Option<&'a Name>) -> Who<'a> {
+    Who { caller, holder }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::access::Peer;
+    use crate::dhcp::Moment;
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
@@ -154,7 +166,7 @@ mod tests {
 
     /// One client `a` at 10.0.0.1 that says this of its changes.
     fn herd(overlay: Option<Keep>, default_overlay: Option<Keep>) -> Known {
-        Known::new(HerdConfig {
+        let config = HerdConfig {
             default_image: Some(name("usual")),
             default_overlay,
             access: Rules::default(),
@@ -165,7 +177,27 @@ mod tests {
                 image: Some(name("own")),
                 overlay,
             }],
-        })
+        };
+        Known::new(config, Arc::default())
+    }
+
+    #[test]
+    fn a_client_with_a_lease_is_known_by_its_address() {
+        let known = herd(None, None);
+        let (leased, later) = (Ipv4Addr::new(10, 0, 0, 2), Moment(u64::MAX));
+        known.leases.set(leased, Some((name("b"), later)));
+        assert_eq!(known.client_of(&peer("10.0.0.2"), None).name, name("b"));
+        known.leases.set(leased, None);
+        let nameless = known.client_of(&peer("10.0.0.2"), None);
+        assert_eq!(nameless.name, name("10-0-0-2"));
+    }
+
+    #[test]
+    fn the_address_of_the_config_goes_before_a_lease() {
+        let known = herd(None, None);
+        let own = Ipv4Addr::new(10, 0, 0, 1);
+        known.leases.set(own, Some((name("b"), Moment(u64::MAX))));
+        assert_eq!(known.client_of(&peer("10.0.0.1"), None).name, name("a"));
     }
 
     #[test]

@@ -215,6 +215,22 @@ impl Transfer {
         });
     }
 
+    /// The client is not there any more.
+    pub fn handle_gone(&mut self) {
+        self.state = State::Over(match self.state {
+            State::Over(outcome) => outcome,
+            State::Agreeing { .. } => Outcome::Probed,
+            State::Sending => self.silent_end(),
+        });
+    }
+
+    fn silent_end(&self) -> Outcome {
+        match self.sent == self.blocks() {
+            true => Outcome::Unconfirmed,
+            false => Outcome::GaveUp,
+        }
+    }
+
     /// Nothing was heard until [`Transfer::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Duration) {
         if now < self.deadline || self.outcome().is_some() {
@@ -222,11 +238,7 @@ impl Transfer {
         }
         self.tries += 1;
         if self.tries > TFTP_TRIES_MAX {
-            let all_sent = self.sent == self.blocks();
-            self.state = State::Over(match all_sent {
-                true => Outcome::Unconfirmed,
-                false => Outcome::GaveUp,
-            });
+            self.state = State::Over(self.silent_end());
             return;
         }
         if let State::Agreeing { is_told } = &mut self.state {

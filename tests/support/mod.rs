@@ -2,6 +2,7 @@
 //! tools.
 
 mod data;
+mod lan;
 mod mount;
 pub(crate) mod nbd;
 mod server;
@@ -12,6 +13,7 @@ mod tool;
 pub(crate) use data::{
     Fingerprint, Seeded, assert_same, btrfs_image, pseudo_random, read_file, write_file,
 };
+pub(crate) use lan::{Card, Host, Lan};
 pub(crate) use mount::{Mount, make_file_system};
 pub(crate) use server::{PATIENCE, Refusal, Server, Setup, eventually};
 pub(crate) use stamps::{SECTOR, Stamps};

@@ -68,6 +68,12 @@ impl Setup {
         self
     }
 
+    /// This address to listen on, and no other.
+    pub(crate) fn with_listen_only(mut self, address: &str) -> Self {
+        self.listen = vec![address.to_owned()];
+        self
+    }
+
     /// Another state directory than its own.
     pub(crate) fn with_state(mut self, folder: &Path) -> Self {
         folder.clone_into(&mut self.state);
@@ -252,7 +258,25 @@ impl Server {
 
     /// The URIs it printed, one a listener.
     pub(crate) fn uris(&self) -> Vec<String> {
-        self.listening.iter().map(|line| uri_in(line)).collect()
+        let listeners = self.listening.iter();
+        let listeners = listeners.filter(|line| line.starts_with("listening on "));
+        listeners.map(|line| uri_in(line)).collect()
+    }
+
+    /// The line that it printed before it was ready, with this beginning.
+    #[track_caller]
+    pub(crate) fn said(&self, beginning: &str) -> String {
+        let line = self
+            .listening
+            .iter()
+            .find(|line| line.starts_with(beginning));
+        let line = line.unwrap_or_else(|| panic!("no {beginning:?} in {:?}", self.listening));
+        line.clone()
+    }
+
+    /// All that it said before it was ready.
+    pub(crate) fn announced(&self) -> &[String] {
+        &self.listening
     }
 
     /// The URI of an export at the first listener.

@@ -93,6 +93,13 @@ impl DhcpConfig {
         self.interfaces.iter().map(|name| name.value.as_str())
     }
 
+    /// Whether it is served in the same way on the same interfaces as by `other`.
+    #[must_use]
+    pub fn is_where(&self, other: &Self) -> bool {
+        let of = |config: &Self| (config.mode, config.address());
+        of(self) == of(other) && self.interfaces().eq(other.interfaces())
+    }
+
     /// Which of our addresses on the interface is meant, where the file says so.
     #[must_use]
     pub fn address(&self) -> Option<Ipv4Addr> {

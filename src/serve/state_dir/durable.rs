@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 /// Makes `path` and the directories above it that are missing, each for this user only.
-pub(super) fn create_dirs(path: &Path) -> io::Result<()> {
+pub(in crate::serve) fn create_dirs(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -21,7 +21,7 @@ pub(super) fn create_dirs(path: &Path) -> io::Result<()> {
 }
 
 /// Writes a whole file: after a crash it holds all of `bytes` or is not there.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(in crate::serve) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("tmp");
     let mut file = File::create(&unfinished)?;
     file.write_all(bytes)?;
@@ -31,7 +31,7 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Makes durable which names a directory holds.
-pub(super) fn sync(directory: &Path) -> io::Result<()> {
+pub(in crate::serve) fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 

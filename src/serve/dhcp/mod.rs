@@ -1,0 +1,149 @@
+//! The DHCP server on its sockets: datagrams to [`crate::dhcp`], its effects to the network and to
+//! the lease file. It decides nothing.
+//!
+//! - `link` has the sockets of an interface, `probes` the addresses that are being looked for,
+//!   `lease_file` the file, `log` what people are told.
+//! - `task` joins them to the core.
+//!
+//! Invariants:
+//! - A reply leaves when all that was to be saved before it is durable.
+//! - Neither the disk nor a probe holds up datagrams, but for the replies that wait for them.
+
+mod lease_file;
+mod link;
+mod log;
+mod probes;
+mod task;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::holders::Holders;
+use super::host;
+use super::options::Failure;
+use crate::config::{ConfigError, DhcpConfig, OwnNetwork};
+use crate::dhcp::boot::Mode;
+use crate::dhcp::lease::{Leases, Record};
+use crate::dhcp::server::Server;
+use crate::dhcp::settings::Settings;
+use lease_file::LeaseFile;
+use link::OpenLink;
+
+/// The file in the state directory that has the leases.
+const LEASES: &str = "leases";
+
+/// DHCP with its sockets open and its leases read, not running yet.
+#[derive(Debug)]
+pub(super) struct Dhcp {
+    links: Vec<OpenLink>,
+    config: DhcpConfig,
+    settings: Settings,
+    records: Vec<Record>,
+    file: LeaseFile,
+    replace: (
+        mpsc::UnboundedSender<Settings>,
+        mpsc::UnboundedReceiver<Settings>,
+    ),
+}
+
+impl Dhcp {
+    /// Opens the sockets, which takes privileges, and reads the leases.
+    pub(super) fn open(config: &DhcpConfig, state: Option<&Path>) -> Result<Self, Failure> {
+        let links = config.interfaces().map(|name| OpenLink::open(name, config));
+        let links = links.collect::<Result<Vec<_>, _>>()?;
+        let own: Vec<_> = links.iter().map(|link| link.own.clone()).collect();
+        let settings = config.settings(&own);
+        let settings = settings.map_err(|wrong| Failure::usage(wrong.to_string()))?;
+        let path = leases_path(config.mode(), state)?;
+        let boot = host::boot_id();
+        let records = match path.as_os_str().is_empty() {
+            true => Vec::new(),
+            false => lease_file::read(&path, &boot, host::moment())?,
+        };
+        Ok(Self {
+            links,
+            config: config.clone(),
+            settings,
+            records,
+            file: LeaseFile::new(path, boot),
+            replace: mpsc::unbounded_channel(),
+        })
+    }
+
+    /// How its settings are changed while it runs.
+    pub(super) fn changer(&self) -> Changer {
+        Changer {
+            config: self.config.clone(),
+            own: self.links.iter().map(|link| link.own.clone()).collect(),
+            settings: self.replace.0.clone(),
+        }
+    }
+
+    /// Says where it is served.
+    pub(super) fn announce(&self, out: &mut impl Write) -> io::Result<()> {
+        let what = match self.config.mode() {
+            Mode::Server => "dhcp",
+            Mode::Proxy => "proxy dhcp",
+        };
+        for link in &self.links {
+            let OwnNetwork {
+                interface, address, ..
+            } = &link.own;
+            writeln!(out, "{what} on {interface} ({address})")?;
+        }
+        Ok(())
+    }
+
+    /// Serves until the tasks are dropped. Inside of a runtime only.
+    pub(super) fn start(self, leases: Arc<Holders>) -> io::Result<JoinSet<()>> {
+        let links = self.links.into_iter().map(OpenLink::watched);
+        let links = links.collect::<io::Result<Vec<_>>>()?;
+        let server = Server::new(self.settings, Leases::recovered(self.records));
+        Ok(task::start(
+            links,
+            server,
+            self.file,
+            self.replace.1,
+            leases,
+        ))
+    }
+}
+
+/// A proxy has no leases, and no file.
+fn leases_path(mode: Mode, state: Option<&Path>) -> Result<PathBuf, Failure> {
+    match (mode, state) {
+        (Mode::Proxy, _) => Ok(PathBuf::new()),
+        (Mode::Server, Some(state)) => Ok(state.join(LEASES)),
+        (Mode::Server, None) => Err(Failure::usage(
+            "leases are kept in the state directory, and --read-only has none: take it out, and \
+             say overlay = \"readonly\" in [defaults]",
+        )),
+    }
+}
+
+/// Changes the settings of a running server.
+#[derive(Clone, Debug)]
+pub(super) struct Changer {
+    config: DhcpConfig,
+    own: Vec<OwnNetwork>,
+    settings: mpsc::UnboundedSender<Settings>,
+}
+
+impl Changer {
+    /// What a config means on the interfaces that DHCP is served on; `None` where it is of others,
+    /// which takes a restart.
+    pub(super) fn settings(&self, config: &DhcpConfig) -> Result<Option<Settings>, ConfigError> {
+        let is_same = self.config.is_where(config);
+        is_same.then(|| config.settings(&self.own)).transpose()
+    }
+
+    /// Goes by these from now on.
+    pub(super) fn change_to(&self, settings: Settings) {
+        // Without the other end the server is going down.
+        let _ = self.settings.send(settings);
+    }
+}

@@ -1,0 +1,297 @@
+//! Files by TFTP, to real clients and to one that does what none of them would.
+
+#[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
+mod support;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+
+use support::{PATIENCE, Server, Setup, Tool, assert_same, pseudo_random, read_file, require};
+
+/// Sizes at which blocks of every client end, or nearly do.
+const SIZES: [usize; 6] = [0, 1, 511, 512, 513, 32 << 20];
+
+/// A server whose tree has a file for each size, named after it.
+struct Bench {
+    server: Server,
+    at: SocketAddr,
+}
+
+impl Bench {
+    fn new(sizes: &[usize]) -> Self {
+        let setup = Setup::new();
+        let root = setup.file("tree");
+        std::fs::create_dir(&root).expect("a new folder");
+        let disk = setup.file("disk.img");
+        support::write_file(&disk, &[7; 4096]);
+        for size in sizes {
+            support::write_file(&root.join(size.to_string()), &content(*size));
+        }
+        let config = setup.file("cowherd.toml");
+        let text = format!(
+            "[image.disk]\nfile = {disk:?}\n[tftp]\nroot = {root:?}\nlisten = \"127.0.0.1:0\"\n"
+        );
+        support::write_file(&config, text.as_bytes());
+        let server = setup.with_arg("--config").with_arg(config).start();
+        let line = server.said("tftp on ");
+        let at = line.trim_start_matches("tftp on ").parse();
+        let at = at.expect("an address and a port");
+        Self { server, at }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.server.setup().file(name)
+    }
+
+    /// Fetches every file with `fetch`, which is told its name and where to put it.
+    fn fetches(&self, sizes: &[usize], fetch: impl Fn(&str, &str) -> Tool) {
+        for size in sizes {
+            let name = size.to_string();
+            let target = self.file("fetched");
+            let _ = std::fs::remove_file(&target);
+            fetch(&name, target.to_str().expect("a plain path")).ok();
+            assert_same(&read_file(&target), &content(*size), &name);
+        }
+    }
+
+    fn host(&self) -> String {
+        self.at.ip().to_string()
+    }
+
+    fn port(&self) -> String {
+        self.at.port().to_string()
+    }
+
+    /// A client with a port of its own.
+    fn client(&self) -> Client {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        socket
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a time is no 0");
+        Client {
+            socket,
+            server: self.at,
+        }
+    }
+}
+
+fn content(size: usize) -> Vec<u8> {
+    pseudo_random(size as u64, size)
+}
+
+/// Plain datagrams.
+struct Client {
+    socket: UdpSocket,
+    server: SocketAddr,
+}
+
+impl Client {
+    fn send(&self, packet: &[u8], to: SocketAddr) {
+        self.socket.send_to(packet, to).expect("sent");
+    }
+
+    fn request(&self, packet: &[u8]) -> (Vec<u8>, SocketAddr) {
+        self.send(packet, self.server);
+        self.receive()
+    }
+
+    fn receive(&self) -> (Vec<u8>, SocketAddr) {
+        let mut packet = [0; 2000];
+        let (length, from) = self.socket.recv_from(&mut packet).expect("an answer");
+        (packet[..length].to_vec(), from)
+    }
+}
+
+const NOT_FOUND: &[u8] = b"\0\x05\0\x01";
+const FORBIDDEN: &[u8] = b"\0\x05\0\x02";
+
+#[test]
+fn tftp_hpa_gets_files_whole() {
+    if !require(&["tftp"]) {
+        return;
+    }
+    let bench = Bench::new(&SIZES);
+    bench.fetches(&SIZES, |name, target| {
+        let (host, port) = (bench.host(), bench.port());
+        let command = ["get", name, target];
+        Tool::new("tftp")
+            .args(["-m", "binary", &host, &port, "-c"])
+            .args(command)
+    });
+}
+
+#[test]
+fn atftp_gets_files_whole_with_every_option() {
+    if !require(&["atftp"]) {
+        return;
+    }
+    let bench = Bench::new(&SIZES);
+    for options in [
+        &["blksize 1428"][..],
+        &["tsize 0", "timeout 5"],
+        &["windowsize 1", "blksize 1024"],
+        &["windowsize 8", "blksize 1428", "tsize 0"],
+        &["windowsize 64"],
+    ] {
+        bench.fetches(&SIZES, |name, target| {
+            let options = options.iter().flat_map(|option| ["--option", option]);
+            let ends = ["-r", name, "-l", target];
+            Tool::new("atftp")
+                .args(options)
+                .arg("-g")
+                .args(ends)
+                .args([bench.host(), bench.port()])
+        });
+    }
+}
+
+#[test]
+fn curl_gets_files_whole() {
+    if !require(&["curl"]) {
+        return;
+    }
+    // It takes no empty file: "TFTP: no data".
+    let sizes = &SIZES[1..];
+    let bench = Bench::new(sizes);
+    for options in [&["--tftp-blksize", "1428"][..], &["--tftp-no-options"]] {
+        bench.fetches(sizes, |name, target| {
+            let uri = format!("tftp://{}/{name}", bench.at);
+            Tool::new("curl")
+                .args(["--silent", "--show-error"])
+                .args(options)
+                .args(["-o", target, &uri])
+        });
+    }
+}
+
+#[test]
+fn busybox_gets_files_whole_past_65535_blocks() {
+    if !require(&["busybox"]) {
+        return;
+    }
+    // GRUB's size of blocks makes more than 65535 of them.
+    let sizes = [513, 80 << 20];
+    let bench = Bench::new(&sizes);
+    bench.fetches(&sizes, |name, target| {
+        let ends = ["-r", name, "-l", target];
+        Tool::new("busybox")
+            .args(["tftp", "-g", "-b", "1024"])
+            .args(ends)
+            .args([bench.host(), bench.port()])
+    });
+}
+
+#[test]
+fn text_comes_as_text() {
+    if !require(&["tftp"]) {
+        return;
+    }
+    let bench = Bench::new(&[]);
+    let root = bench.file("tree");
+    support::write_file(&root.join("text"), b"one\ntwo\rthree\n");
+    let target = bench.file("fetched");
+    Tool::new("tftp")
+        .args([
+            "-m",
+            "netascii",
+            &bench.host(),
+            &bench.port(),
+            "-c",
+            "get",
+            "text",
+        ])
+        .arg(&target)
+        .ok();
+    assert_eq!(read_file(&target), b"one\ntwo\rthree\n");
+}
+
+#[test]
+fn a_missing_file_is_told_at_once_and_so_is_one_outside() {
+    let bench = Bench::new(&[1]);
+    let client = bench.client();
+    let (answer, _) = client.request(b"\0\x01nothing\0octet\0");
+    assert!(answer.starts_with(NOT_FOUND), "{answer:?}");
+    let (answer, _) = client.request(b"\0\x01../cowherd.toml\0octet\0");
+    assert!(answer.starts_with(FORBIDDEN), "{answer:?}");
+}
+
+#[test]
+fn nothing_is_written() {
+    let bench = Bench::new(&[]);
+    let (answer, _) = bench.client().request(b"\0\x02new\0octet\0");
+    assert!(answer.starts_with(FORBIDDEN), "{answer:?}");
+}
+
+#[test]
+fn odd_names_of_boot_loaders_are_understood() {
+    let bench = Bench::new(&[1]);
+    for name in ["/1", "//1", "\\1", "1\u{1}"] {
+        let request = [b"\0\x01", name.as_bytes(), b"\0octet\0"].concat();
+        let (answer, _) = bench.client().request(&request);
+        assert_eq!(answer[..4], *b"\0\x03\0\x01", "{name:?}");
+    }
+}
+
+#[test]
+fn a_client_that_asks_for_the_size_first_gets_the_file_then_from_the_same_port() {
+    let bench = Bench::new(&[513]);
+    let client = bench.client();
+    // As EDK2 does.
+    let (answer, line) = client.request(b"\0\x01513\0octet\0tsize\x000\0blksize\x001468\0");
+    assert_eq!(answer, b"\0\x06tsize\x00513\0blksize\x001468\0");
+    client.send(b"\0\x05\0\x08User aborted the transfer\0", line);
+    let (answer, _) = client.request(b"\0\x01513\0octet\0blksize\x001468\0");
+    assert_eq!(answer, b"\0\x06blksize\x001468\0");
+    bench.server.wait_for_log(&["513", "asked for its size"]);
+}
+
+#[test]
+fn a_transfer_has_a_port_of_its_own_and_hears_its_client_only() {
+    let bench = Bench::new(&[2000]);
+    let client = bench.client();
+    let (first, line) = client.request(b"\0\x012000\0octet\0");
+    assert_ne!(line, bench.at);
+    assert_eq!(first[..4], *b"\0\x03\0\x01");
+    let stranger = bench.client();
+    stranger.send(b"\0\x05\0\0stop\0", line);
+    stranger.send(b"\0\x04\0\x01", line);
+    client.send(b"\0\x04\0\x01", line);
+    let (second, from) = client.receive();
+    assert_eq!((&second[..4], from), (&b"\0\x03\0\x02"[..], line));
+}
+
+#[test]
+fn a_copy_of_a_request_starts_no_second_transfer() {
+    let bench = Bench::new(&[2000]);
+    let client = bench.client();
+    let request = b"\0\x012000\0octet\0";
+    client.send(request, bench.at);
+    let (_, line) = client.request(request);
+    // Whatever comes until the second block comes from the one transfer that there is.
+    client.send(b"\0\x04\0\x01", line);
+    loop {
+        let (packet, from) = client.receive();
+        assert_eq!(from, line);
+        if packet[..4] == *b"\0\x03\0\x02" {
+            break;
+        }
+    }
+}
+
+#[test]
+fn garbage_is_dropped_and_the_next_client_is_served() {
+    let bench = Bench::new(&[1]);
+    let client = bench.client();
+    for garbage in [
+        &b""[..],
+        b"\0",
+        b"\0\x09",
+        b"\0\x01",
+        b"\0\x011\0mail\0",
+        &[0xff; 1500],
+    ] {
+        client.send(garbage, bench.at);
+    }
+    let (answer, _) = client.request(b"\0\x011\0octet\0");
+    assert_eq!(answer[..4], *b"\0\x03\0\x01");
+}
