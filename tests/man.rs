@@ -408,6 +408,7 @@ const INNER: &[&str] = &[
     "FREE_PIECE",
     "FREE_RUNS",
     "INLINE_READ_MAX",
+    "READ_IN_PLACE_MAX",
     "GATHER_SEGMENTS_MAX",
     "GATHER_BYTES_MAX",
     "IMAGE_CHECK_EVERY",
