@@ -71,6 +71,11 @@ impl Pool {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn emptied(&self) -> Self {
+        Self::new(self.ranges.clone(), self.left_out.iter().copied())
+    }
+
     /// Whether `address` is one of them.
     pub(super) fn holds(&self, address: Ipv4Addr) -> bool {
         self.ranges.iter().any(|range| range.contains(&address))

@@ -28,10 +28,10 @@ pub struct Leases {
     of_card: HashMap<MacAddress, Key>,
     /// When live bindings end.
     ends: BTreeSet<(Moment, Ipv4Addr)>,
-    pools: Vec<Pool>,
-    herd: Herd,
+    pub(super) pools: Vec<Pool>,
+    pub(super) herd: Herd,
     /// Machines of `herd.floating` that have a binding.
-    settled: usize,
+    pub(super) settled: usize,
 }
 
 impl Leases {

@@ -59,6 +59,31 @@ impl Leases {
     }
 }
 
+impl Leases {
+    /// Whether the pools are what the bindings make of new ones.
+    pub(in crate::dhcp) fn is_consistent(&self) -> bool {
+        let counts = |leases: &Self| {
+            let pools = leases.pools.iter();
+            pools
+                .map(|pool| (pool.spare(), pool.offered()))
+                .collect::<Vec<_>>()
+        };
+        let fresh = self.pools.iter().map(Pool::emptied).collect();
+        let again = self.clone().arranged(fresh, self.herd.clone());
+        counts(self) == counts(&again) && self.settled == again.settled
+    }
+}
+
+#[test]
+fn the_last_record_of_an_address_counts() {
+    let later = Moment(NOW.0 + 1);
+    let leases = Leases::recovered([leased(1, key(1), NOW), leased(1, key(2), later)]);
+    let binding = leases.get(address(1)).unwrap();
+    assert_eq!((&binding.key, binding.until), (&key(2), later));
+    assert_eq!(leases.of(&key(1)).count(), 0);
+    assert_eq!(leases.next_end(), Some(later));
+}
+
 #[test]
 fn addresses_nobody_had_are_given_in_order() {
     let mut leases = anybody(103);

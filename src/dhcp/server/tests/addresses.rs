@@ -276,6 +276,41 @@ fn a_declined_address_is_given_to_nobody_for_a_while() {
 }
 
 #[test]
+fn a_machine_is_not_offered_again_what_it_declined() {
+    let mut lab = Lab::new();
+    let address = lab.boots(&discover(GUEST));
+    lab.send(
+        &message(MessageType::Decline, GUEST)
+            .wants(address)
+            .of_server(HERE),
+    );
+    lab.refused(&accepts(GUEST, address));
+    assert_eq!(lab.boots(&discover(GUEST)), here(101));
+    lab.wait(DHCP_QUARANTINE_TIME);
+    assert_eq!(lab.boots(&discover(guest(2))), address);
+}
+
+#[test]
+fn a_machine_can_not_decline_what_it_no_longer_has() {
+    let mut lab = Lab::new();
+    let address = lab.offered(&discover(GUEST));
+    lab.wait(DHCP_OFFER_TIME);
+    let decline = message(MessageType::Decline, GUEST).wants(address);
+    assert_eq!(lab.silence(&decline), Reason::NoRecord);
+}
+
+#[test]
+fn a_machine_in_no_config_does_not_get_back_what_a_known_one_needs() {
+    let mut lab = Lab::with(|settings| settings.networks[0].ranges = vec![here(100)..=here(101)]);
+    lab.offered(&discover(guest(1)));
+    lab.wait(DHCP_OFFER_TIME);
+    assert_eq!(lab.acked(&accepts(guest(2), here(101))), here(101));
+    assert_eq!(lab.silence(&discover(guest(1))), Reason::NoAddress);
+    lab.refused(&accepts(guest(1), here(100)));
+    assert_eq!(lab.boots(&discover(FLOATING)), here(100));
+}
+
+#[test]
 fn nobody_can_decline_or_release_what_is_another_s() {
     let mut lab = Lab::new();
     let address = lab.boots(&discover(guest(1)));

@@ -19,6 +19,7 @@ enum Step {
         what: What,
         address: usize,
         full: bool,
+        short: bool,
         relayed: bool,
     },
     Wait(u64),
@@ -27,10 +28,11 @@ enum Step {
     /// Of the effects that wait, so many are seen to, in order: what is to be saved becomes
     /// durable, and then what is to be sent is sent.
     Drive(usize),
-    /// The power is cut while the file is written: this many bytes reached it.
+    /// The server ends while the file is written: this many bytes reached it. Where the host
+    /// booted, that was so many milliseconds before the server is there again.
     Crash {
         written: usize,
-        same_boot: bool,
+        booted: Option<u64>,
     },
 }
 
@@ -53,7 +55,7 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => Just(What::Discover),
         4 => Just(What::DiscoverAny),
         8 => Just(What::Accept),
-        1 => Just(What::AcceptOther),
+        2 => Just(What::AcceptOther),
         3 => Just(What::Remember),
         4 => Just(What::Renew),
         2 => Just(What::Release),
@@ -61,26 +63,26 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => Just(What::Inform),
         1 => Just(What::Bootp),
     ];
-    let send = (
-        0..MACHINES,
-        what,
-        any::<usize>(),
+    let said = (
         any::<bool>(),
         prop::bool::weighted(0.2),
+        prop::bool::weighted(0.1),
     );
+    let send = (0..MACHINES, what, any::<usize>(), said);
     prop_oneof![
-        12 => send.prop_map(|(who, what, address, full, relayed)| Step::Send {
+        14 => send.prop_map(|(who, what, address, (full, short, relayed))| Step::Send {
             who,
             what,
             address,
             full,
+            short,
             relayed,
         }),
-        3 => prop_oneof![0..40_u64, 0..5000_u64].prop_map(Step::Wait),
+        2 => prop_oneof![4 => 0..40_u64, 1 => 0..700_u64].prop_map(Step::Wait),
         4 => any::<bool>().prop_map(Step::Probed),
         6 => (1..8_usize).prop_map(Step::Drive),
-        1 => (any::<usize>(), any::<bool>())
-            .prop_map(|(written, same_boot)| Step::Crash { written, same_boot }),
+        2 => (any::<usize>(), prop::option::of(0..2_000_000_u64))
+            .prop_map(|(written, booted)| Step::Crash { written, booted }),
     ]
 }
 
@@ -106,21 +108,21 @@ struct World {
     pending: Vec<(u64, Effect)>,
     promises: Vec<Promise>,
     probes: Vec<Ipv4Addr>,
+    /// The last offer to each card.
+    offers: BTreeMap<MacAddress, Ipv4Addr>,
 }
 
-/// Addresses that messages are about.
+/// Addresses that messages are about, those that are fought for more often.
 fn addresses() -> Vec<Ipv4Addr> {
-    let own = (10..=13).map(here);
-    let pool = (100..=103).map(here);
-    own.chain(pool)
-        .chain([there(100), there(101), HERE])
-        .collect()
+    let pool = [100, 101, 102, 100, 101, 102, 100, 101, 102].map(here);
+    let others = [here(10), here(11), here(12), there(100), there(101), HERE];
+    pool.into_iter().chain(others).collect()
 }
 
 /// Two networks of few addresses, so that they are fought for.
 fn small(probe: bool) -> Settings {
     let mut settings = settings();
-    settings.networks[0].ranges = vec![here(100)..=here(103)];
+    settings.networks[0].ranges = vec![here(100)..=here(102)];
     settings.networks[1].ranges = vec![there(100)..=there(101)];
     settings.told.lease = Some(600);
     settings.probe = probe;
@@ -154,6 +156,7 @@ impl World {
             pending: Vec::new(),
             promises: Vec::new(),
             probes: Vec::new(),
+            offers: BTreeMap::new(),
         }
     }
 
@@ -164,41 +167,53 @@ impl World {
                 what,
                 address,
                 full,
+                short,
                 relayed,
-            } => self.sends(who, what, address, full, relayed),
+            } => {
+                let mut message = self.said(who, what, address, full);
+                if short {
+                    message.options.set(code::LEASE_TIME, 60_u32.to_be_bytes());
+                }
+                if relayed {
+                    message.giaddr = RELAY;
+                }
+                self.arrives(&message);
+            }
             Step::Wait(seconds) => {
                 self.time += seconds * 1000;
                 self.lab.wait(Duration::from_secs(seconds));
             }
             Step::Probed(is_free) => self.probed(is_free),
             Step::Drive(effects) => self.drive(effects)?,
-            Step::Crash { written, same_boot } => self.crash(written, same_boot)?,
+            Step::Crash { written, booted } => self.crash(written, booted)?,
         }
-        let effects = self.lab.effects();
-        let probes = effects.iter().filter_map(|effect| match effect {
-            Effect::Probe { address, .. } => Some(*address),
-            _ => None,
-        });
-        self.probes.extend(probes);
-        let time = self.time;
-        self.pending
-            .extend(effects.into_iter().map(|effect| (time, effect)));
+        for effect in self.lab.effects() {
+            match &effect {
+                Effect::Probe { address, .. } => self.probes.push(*address),
+                Effect::Send(Reply { message, .. }) => {
+                    self.offers.insert(message.chaddr, message.yiaddr);
+                }
+                _ => {}
+            }
+            self.pending.push((self.time, effect));
+        }
         Ok(())
     }
 
-    fn sends(&mut self, who: usize, what: What, address: usize, full: bool, relayed: bool) {
+    /// What machine `who` says of an address: one that it has, was offered, or makes up. What it
+    /// gives up it no longer believes to have.
+    fn said(&mut self, who: usize, what: What, address: usize, full: bool) -> Message {
         let all = addresses();
         let any = all[address % all.len()];
         let held = self.promises.iter().rev();
-        let held = held
-            .filter(|promise| promise.who == owner(who))
-            .nth(address % 2);
-        let held = held.map_or(any, |promise| promise.address);
+        let mut held = held.filter(|promise| promise.who == owner(who));
+        let held = held.nth(address % 2).map_or(any, |promise| promise.address);
         let mac = card(who);
-        let mut message = match what {
+        let offered = self.offers.get(&mac).copied().unwrap_or(any);
+        let mut said = match what {
             What::Discover => discover(mac),
             What::DiscoverAny => discover(mac).wants(any),
-            What::Accept => accepts(mac, self.offer_to(mac).unwrap_or(any)),
+            What::Accept => accepts(mac, offered),
             What::AcceptOther => remembers(mac, any).of_server(here(250)),
             What::Remember => remembers(mac, any),
             What::Renew => renews(mac, held),
@@ -207,43 +222,26 @@ impl World {
             What::Inform => message(MessageType::Inform, mac).at(any),
             What::Bootp => Message::request(1, mac),
         };
-        if relayed {
-            message.giaddr = RELAY;
-        }
         match who {
-            2 if full => message
-                .options
-                .set(code::CLIENT_IDENTIFIER, &b"\0kiosk"[..]),
-            3 | 6 if full => message.options.set(code::MACHINE_UUID, uuid_option()),
+            2 if full => said.options.set(code::CLIENT_IDENTIFIER, &b"\0kiosk"[..]),
+            3 | 6 if full => said.options.set(code::MACHINE_UUID, uuid_option()),
             _ => {}
         }
         if matches!(what, What::Release | What::Decline) {
             let is_gone = |p: &Promise| p.who == owner(who) && p.address == held;
             self.promises.retain(|promise| !is_gone(promise));
         }
+        said
+    }
+
+    fn arrives(&mut self, message: &Message) {
         let arrival = Arrival {
             link: LINK,
             port: Port::Server,
             from: SocketAddrV4::new(message.ciaddr, 68),
-            message: &message,
+            message,
         };
         self.lab.server.handle_message(self.lab.now, &arrival);
-    }
-
-    /// The last offer to this card that is on its way or was sent.
-    fn offer_to(&self, mac: MacAddress) -> Option<Ipv4Addr> {
-        let offers = self
-            .pending
-            .iter()
-            .rev()
-            .filter_map(|(_, effect)| match effect {
-                Effect::Send(reply) if kind(reply) == Some(MessageType::Offer) => {
-                    Some(&reply.message)
-                }
-                _ => None,
-            });
-        let mut own = offers.filter(|offer| offer.chaddr == mac);
-        own.next().map(|offer| offer.yiaddr)
     }
 
     fn probed(&mut self, is_free: bool) {
@@ -307,15 +305,15 @@ impl World {
         Ok(())
     }
 
-    fn crash(&mut self, written: usize, same_boot: bool) -> Result<(), TestCaseError> {
+    fn crash(&mut self, written: usize, booted: Option<u64>) -> Result<(), TestCaseError> {
         let mut last = self.chain.append(&to_save(&self.pending));
         last.truncate(written % (last.len() + 1));
         self.disk.extend(last);
         self.pending.clear();
         self.probes.clear();
-        if !same_boot {
+        if let Some(since) = booted {
             self.boot[0] += 1;
-            self.lab.now = Moment(self.time % 7);
+            self.lab.now = Moment(since);
         }
         let recovered = file::read(&self.disk, &self.boot, self.lab.now);
         let recovered = recovered.map_err(|damaged| TestCaseError::fail(damaged.to_string()))?;
@@ -334,7 +332,18 @@ fn to_save(effects: &[(u64, Effect)]) -> Vec<Record> {
     saves.collect()
 }
 
+fn config() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig {
+        cases: usual.cases * 4,
+        failure_persistence: None,
+        ..usual
+    }
+}
+
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn no_address_is_promised_to_two_machines(
         steps in vec(steps(), 1..120),
@@ -369,7 +378,7 @@ fn nuisances() -> impl Strategy<Value = Nuisance> {
         2 => (who, any::<usize>(), any::<bool>())
             .prop_map(|(who, at, gently)| Nuisance::Drop(who, at, gently)),
         1 => any::<bool>().prop_map(Nuisance::Known),
-        2 => prop_oneof![0..40_u64, 0..1000_u64].prop_map(Nuisance::Wait),
+        1 => prop_oneof![4 => 0..40_u64, 1 => 0..700_u64].prop_map(Nuisance::Wait),
     ]
 }
 
@@ -398,6 +407,8 @@ impl Lab {
 }
 
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn unknown_machines_never_keep_known_ones_from_booting(
         steps in vec(nuisances(), 1..100),
@@ -411,6 +422,107 @@ proptest! {
             };
             prop_assert_eq!(now.boots(&discover(OWN)), here(10));
             now.boots(&discover(FLOATING));
+        }
+    }
+}
+
+/// Messages with the fields that matter, right or wrong, and whatever else.
+fn any_messages() -> impl Strategy<Value = Message> {
+    let known = prop::sample::select(addresses());
+    let address = prop_oneof![
+        4 => Just(Ipv4Addr::UNSPECIFIED),
+        4 => known,
+        1 => any::<u32>().prop_map(Ipv4Addr::from),
+    ];
+    let code = prop_oneof![
+        1..=254_u8,
+        prop::sample::select(vec![
+            43, 50, 51, 54, 55, 57, 60, 61, 77, 82, 93, 97, 118, 175
+        ]),
+    ];
+    let value = prop_oneof![
+        vec(any::<u8>(), 0..40),
+        address
+            .clone()
+            .prop_map(|address| address.octets().to_vec()),
+        Just(b"PXEClient:Arch:00007:UNDI:003016".to_vec()),
+        Just(b"iPXE".to_vec()),
+        Just(uuid_option()),
+        Just(vec![0, 7]),
+        Just(vec![5, 4, 10, 78, 0, 0, 11, 4, 10, 78, 0, 1, 19, 0]),
+        Just(vec![71, 4, 0, 0, 0, 0, 255]),
+        vec(any::<u8>(), 250..600),
+    ];
+    let header = (
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+        0..MACHINES,
+        any::<u8>(),
+    );
+    let addresses = (address.clone(), address);
+    let options = vec((code, value), 0..6);
+    (header, addresses, options).prop_map(
+        |((broadcast, reply, who, kind), (ciaddr, giaddr), options)| {
+            let mut message = Message::request(1, card(who));
+            message.op = if reply { Op::Reply } else { Op::Request };
+            (message.broadcast, message.ciaddr, message.giaddr) = (broadcast, ciaddr, giaddr);
+            message.options = options.into_iter().collect();
+            if kind % 16 != 0 {
+                message.options.set(code::MESSAGE_TYPE, [kind % 9]);
+            }
+            message
+        },
+    )
+}
+
+fn check_reply(mode: Mode, asked: &Message, reply: &Reply) -> Result<(), TestCaseError> {
+    let bytes = reply.message.write(reply.room).bytes;
+    prop_assert!((300..=1472).contains(&bytes.len()));
+    let message = Message::read(&bytes).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    prop_assert_eq!(message.op, Op::Reply);
+    prop_assert_eq!((message.xid, message.chaddr), (asked.xid, asked.chaddr));
+    prop_assert_eq!(message.giaddr, asked.giaddr);
+    for never in [13, 50, 52, 55, 57] {
+        prop_assert_eq!(message.options.get(never), None);
+    }
+    let is_dhcp = kind(reply).is_some();
+    prop_assert_eq!(is_dhcp, message.options.get(54).is_some());
+    prop_assert_eq!(is_dhcp, !matches!(asked.kind(), Ok(None)));
+    prop_assert!(!reply.why.is_empty());
+    if mode == Mode::Proxy || reply.port == Port::Boot {
+        prop_assert_eq!(message.yiaddr, Ipv4Addr::UNSPECIFIED);
+        prop_assert_ne!(kind(reply), Some(MessageType::Nak));
+        prop_assert_eq!(message.options.get(code::LEASE_TIME), None);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn whatever_is_asked_each_reply_is_one_that_may_be_sent(
+        messages in vec((any_messages(), prop::bool::weighted(0.2), 0..100_u64), 1..40),
+        is_proxy in any::<bool>(),
+        probe in any::<bool>(),
+    ) {
+        let mode = if is_proxy { Mode::Proxy } else { Mode::Server };
+        let mut lab = Lab::with(|settings| *settings = Settings { mode, ..small(probe) });
+        for (message, is_boot, seconds) in messages {
+            lab.wait(Duration::from_secs(seconds));
+            let port = if is_boot { Port::Boot } else { Port::Server };
+            let effects = lab.arrive(port, SocketAddrV4::new(message.ciaddr, 68), &message);
+            prop_assert!(effects.len() <= 3);
+            for reply in replies(&effects) {
+                check_reply(mode, &message, reply)?;
+            }
+            for effect in effects {
+                if let Effect::Probe { address, .. } = effect {
+                    lab.server.handle_probed(lab.now, address, Probed::Taken);
+                    lab.effects();
+                }
+            }
+            prop_assert!(lab.server.leases.is_consistent());
         }
     }
 }
