@@ -312,3 +312,9 @@ pub const DHCP_REPLIES_WAITING_MAX: usize = 4096;
 pub const LEASE_FILE_MAX: u64 = 64 << 20;
 
 const _: () = assert!(DATAGRAM_BATCH <= DHCP_INCOMING_MAX);
+
+/// Longest packet of a capture that is read: what tcpdump keeps at most.
+pub const CAPTURED_PACKET_MAX: usize = 1 << 18;
+
+/// Packets of DHCP in one capture that are explained.
+pub const EXPLAINED_PACKETS_MAX: u64 = 1_000_000;

@@ -117,6 +117,12 @@ impl Image {
         &self.path
     }
 
+    /// Whether no other file has been put at that place since.
+    #[must_use]
+    pub fn is_still_there(&self) -> bool {
+        self.file.is_still_at(&self.path)
+    }
+
     /// Bytes; any number, not only whole blocks.
     #[must_use]
     pub fn size(&self) -> u64 {

@@ -16,6 +16,7 @@ pub mod control;
 pub mod demo;
 mod describe;
 mod dhcp;
+pub mod explain;
 mod herd;
 mod holders;
 mod host;
