@@ -94,7 +94,7 @@ fn check(words: Vec<String>) -> Result<Vec<String>, BadLine> {
     }
 }
 
-/// Printable ASCII but for the quotes and the backslash, which GRUB and the kernel read differently.
+/// Printable ASCII but for quotes and the backslash, which GRUB and the kernel read differently.
 fn is_word(word: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
     !word.is_empty() && word.bytes().all(plain)
