@@ -1,9 +1,10 @@
-//! What a hostile client costs its neighbours: latency of small reads with and without it.
+//! What a hostile client costs its neighbours: latency of small reads with and without it, and of
+//! new sessions where it is handshakes that it makes, since one thread leads them all.
 //!
-//! `cargo bench --bench neighbours [-- SECONDS]`. For each kind of hostility three measurements
-//! take turns: the neighbour alone; with the hostility against a second server on the same machine,
-//! which shows what the machine's processors are worth; and against the server that is measured.
-//! Both servers have one shard, so that nothing gets out of the way.
+//! `cargo bench --bench neighbours [-- SECONDS]` (needs openssl). For each kind of hostility three
+//! measurements take turns: the neighbour alone; with the hostility against a second server on the
+//! same machine, which shows what the machine's processors are worth; and against the server that
+//! is measured. Both servers have one shard, so that nothing gets out of the way.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
@@ -17,6 +18,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 const IMAGE_BYTES: u64 = 256 << 20;
 const BLOCK: u32 = 4096;
@@ -30,16 +35,11 @@ struct Server {
 impl Server {
     fn start(folder: &Path, name: &str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_cowherd"))
-            .args([
-                "serve",
-                "--shards",
-                "1",
-                "--listen",
-                "127.0.0.1:0",
-                "--state",
-            ])
+            .args(["serve", "--shards", "1", "--listen", "127.0.0.1:0"])
+            .arg("--config")
+            .arg(folder.join("cowherd.toml"))
+            .arg("--state")
             .arg(folder.join(name))
-            .arg(folder.join("disk.img"))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -74,6 +74,51 @@ fn open(address: SocketAddr, export: &str) -> TcpStream {
     stream
 }
 
+/// A connection that is led through a TLS handshake.
+fn open_tls(address: SocketAddr, tls: &Arc<ClientConfig>) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.read_exact(&mut [0; 18]).ok()?;
+    let mut bytes = 3_u32.to_be_bytes().to_vec();
+    bytes.extend_from_slice(b"IHAVEOPT\0\0\0\x05\0\0\0\0");
+    stream.write_all(&bytes).ok()?;
+    stream.read_exact(&mut [0; 20]).ok()?;
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut client = ClientConnection::new(Arc::clone(tls), name).unwrap();
+    client.complete_io(&mut stream).ok()?;
+    Some(stream)
+}
+
+/// The config of both servers, with certificates, and a client that trusts them.
+fn configure(folder: &Path) -> Arc<ClientConfig> {
+    let made = Command::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tools/make-certificates"
+    ))
+    .arg(folder)
+    .status();
+    assert!(made.unwrap().success(), "certificates can be made");
+    let file = |name: &str| folder.join(name).display().to_string();
+    let config = format!(
+        "[image.disk]\nfile = {:?}\n[tls]\nmode = \"selective\"\ncertificate = {:?}\nkey = {:?}\n",
+        file("disk.img"),
+        file("server-cert.pem"),
+        file("server-key.pem")
+    );
+    std::fs::write(folder.join("cowherd.toml"), config).unwrap();
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_file(folder.join("ca-cert.pem")).unwrap();
+    roots.add(authority).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    // Every handshake is a whole one.
+    client.resumption = Resumption::disabled();
+    Arc::new(client)
+}
+
 fn read_request(offset: u64, len: u32) -> Vec<u8> {
     let mut bytes = 0x2560_9513_u32.to_be_bytes().to_vec();
     bytes.extend_from_slice(&[0; 12]);
@@ -100,6 +145,20 @@ fn measure(neighbour: &mut TcpStream, time: Duration) -> Histogram<u64> {
     histogram
 }
 
+/// Opens sessions for so long, one after the other; how long each took, in nanoseconds.
+fn measure_opening(address: SocketAddr, time: Duration) -> Histogram<u64> {
+    let mut histogram = Histogram::new(3).unwrap();
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        let begin = Instant::now();
+        let session = open(address, "disk@newcomer");
+        let nanoseconds = u64::try_from(begin.elapsed().as_nanos()).unwrap();
+        histogram.record(nanoseconds).unwrap();
+        drop(session);
+    }
+    histogram
+}
+
 /// A hostility: begins, and goes on in threads until it is told to stop.
 #[derive(Clone, Copy, Debug)]
 enum Hostile {
@@ -107,6 +166,7 @@ enum Hostile {
     Hoarder,
     Garbage,
     Flood,
+    TlsFlood,
 }
 
 impl Hostile {
@@ -116,6 +176,7 @@ impl Hostile {
             Self::Hoarder => "1000 connections stay in their handshakes",
             Self::Garbage => "500 connections a second send 64 KiB of garbage",
             Self::Flood => "2000 connections a second open and close",
+            Self::TlsFlood => "300 TLS handshakes a second are made and left",
         }
     }
 
@@ -138,10 +199,20 @@ impl Hostile {
             }
             Self::Garbage => (Vec::new(), 500),
             Self::Flood => (Vec::new(), 2000),
+            Self::TlsFlood => (Vec::new(), 300),
         }
     }
 
-    fn again(self, address: SocketAddr) {
+    /// Whether newcomers have to share a thread with it.
+    const fn shakes_hands(self) -> bool {
+        matches!(self, Self::Flood | Self::TlsFlood)
+    }
+
+    fn again(self, address: SocketAddr, tls: &Arc<ClientConfig>) {
+        if matches!(self, Self::TlsFlood) {
+            drop(open_tls(address, tls));
+            return;
+        }
         let Ok(mut stream) = TcpStream::connect(address) else {
             return;
         };
@@ -155,6 +226,7 @@ impl Hostile {
     fn during(
         self,
         address: SocketAddr,
+        tls: &Arc<ClientConfig>,
         measured: impl FnOnce() -> Histogram<u64>,
     ) -> Histogram<u64> {
         let (held, rate) = self.begin(address);
@@ -162,12 +234,13 @@ impl Hostile {
         let done = Arc::new(AtomicU64::new(0));
         let repeats = (rate > 0).then(|| {
             let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+            let tls = Arc::clone(tls);
             thread::spawn(move || {
                 let begin = Instant::now();
                 while !stop.load(Ordering::Relaxed) {
                     let due = begin.elapsed().as_secs_f64() * f64::from(rate);
                     if (done.load(Ordering::Relaxed) as f64) < due {
-                        self.again(address);
+                        self.again(address, &tls);
                         done.fetch_add(1, Ordering::Relaxed);
                     } else {
                         thread::sleep(Duration::from_micros(200));
@@ -209,32 +282,51 @@ fn main() {
     for _ in 0..IMAGE_BYTES >> 20 {
         (&image).write_all(&piece).unwrap();
     }
+    let tls = configure(folder.path());
     let ours = Server::start(folder.path(), "ours");
     let other = Server::start(folder.path(), "other");
     let mut neighbour = open(ours.address, "disk@neighbour");
     measure(&mut neighbour, time);
-    println!("reads of 4 KiB, one at a time; microseconds, the middle of {ROUNDS} runs");
+    println!("microseconds, the middle of {ROUNDS} runs");
     println!("{:<58}{:>8}{:>8}{:>9}", "", "p50", "p99", "p99.9");
     for hostile in [
         Hostile::SlowReaders,
         Hostile::Hoarder,
         Hostile::Garbage,
         Hostile::Flood,
+        Hostile::TlsFlood,
     ] {
-        let mut runs = [const { Vec::new() }; 3];
-        for _ in 0..ROUNDS {
-            runs[0].push(measure(&mut neighbour, time));
-            let mut reads = || measure(&mut neighbour, time);
-            runs[1].push(hostile.during(other.address, &mut reads));
-            runs[2].push(hostile.during(ours.address, &mut reads));
+        println!("{}: reads of 4 KiB, one at a time", hostile.what());
+        compare(hostile, &ours, &other, &tls, || {
+            measure(&mut neighbour, time)
+        });
+        if hostile.shakes_hands() {
+            println!("{}: new sessions, one at a time", hostile.what());
+            compare(hostile, &ours, &other, &tls, || {
+                measure_opening(ours.address, time)
+            });
         }
-        println!("{}", hostile.what());
-        for (name, runs) in ["alone", "against another server", "against this server"]
-            .iter()
-            .zip(&runs)
-        {
-            let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|quantile| middle(runs, quantile));
-            println!("    {name:<54}{p50:>8.1}{p99:>8.1}{p999:>9.1}");
-        }
+    }
+}
+
+fn compare(
+    hostile: Hostile,
+    ours: &Server,
+    other: &Server,
+    tls: &Arc<ClientConfig>,
+    mut measured: impl FnMut() -> Histogram<u64>,
+) {
+    let mut runs = [const { Vec::new() }; 3];
+    for _ in 0..ROUNDS {
+        runs[0].push(measured());
+        runs[1].push(hostile.during(other.address, tls, &mut measured));
+        runs[2].push(hostile.during(ours.address, tls, &mut measured));
+    }
+    for (name, runs) in ["alone", "against another server", "against this server"]
+        .iter()
+        .zip(&runs)
+    {
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|quantile| middle(runs, quantile));
+        println!("    {name:<54}{p50:>8.1}{p99:>8.1}{p999:>9.1}");
     }
 }

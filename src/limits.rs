@@ -115,6 +115,9 @@ pub const FREE_RUNS: usize = 1024;
 /// An overlay read up to this size is tried in place; a larger one always goes through the ring.
 pub const INLINE_READ_MAX: u64 = 256 * 1024;
 
+/// A longer read of what is not in memory is done by a thread of the kernel from its beginning on.
+pub const READ_IN_PLACE_MAX: u32 = 64 * 1024;
+
 /// Buffers that one gathered send names at most (the kernel's IOV_MAX).
 pub const GATHER_SEGMENTS_MAX: usize = 1024;
 
@@ -303,3 +306,9 @@ pub const DHCP_REPLIES_WAITING_MAX: usize = 4096;
 pub const LEASE_FILE_MAX: u64 = 64 << 20;
 
 const _: () = assert!(DATAGRAM_BATCH <= DHCP_INCOMING_MAX);
+
+/// Longest packet of a capture that is read: what tcpdump keeps at most.
+pub const CAPTURED_PACKET_MAX: usize = 1 << 18;
+
+/// Packets of DHCP in one capture that are explained.
+pub const EXPLAINED_PACKETS_MAX: u64 = 1_000_000;

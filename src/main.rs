@@ -7,5 +7,6 @@ fn main() -> std::process::ExitCode {
     main_with(Work {
         serve: serve::run,
         overlay: serve::control::run,
+        explain: serve::explain::run,
     })
 }

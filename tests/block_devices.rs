@@ -132,5 +132,6 @@ fn a_bad_sector_is_told_of_with_its_place_and_the_session_lives_on() {
         let good = client.read(GOOD - 8192, 8192).expect("a read");
         assert_eq!(good[..], disk[33_546_240..33_554_432]);
     }
-    drop(server);
+    let place = format!("byte {GOOD}");
+    server.wait_for_log(&["ERROR", device.name().as_str(), "can't be read", &place]);
 }

@@ -5,6 +5,7 @@ mod support;
 
 use std::path::PathBuf;
 
+use cowherd::limits::CONFIG_BYTES_MAX;
 use rustix::process::Signal;
 use support::nbd::{Client, assert_refused, flag, reply};
 use support::{Refusal, Server, Setup, write_file};
@@ -168,6 +169,22 @@ fn a_mistake_in_the_file_ends_with_2_and_its_line() {
     let refusal = Configured::new("[clint.a]\n").refused();
     assert_eq!(refusal.code, 2);
     refusal.says(&["cowherd.toml:3", "clint"]);
+}
+
+#[test]
+fn a_file_larger_than_any_config_is_not_read() {
+    let configured = Configured::new("");
+    let file = std::fs::File::options()
+        .write(true)
+        .open(&configured.config);
+    let file = file.expect("the config");
+    file.set_len(CONFIG_BYTES_MAX + 1).expect("it can grow");
+    let most = CONFIG_BYTES_MAX.to_string();
+    configured
+        .refused()
+        .says(&["cowherd.toml", "larger", &most]);
+    let endless = Setup::new().with_arg("--config").with_arg("/dev/zero");
+    endless.refused().says(&["/dev/zero", "larger", &most]);
 }
 
 #[test]

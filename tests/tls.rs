@@ -9,7 +9,7 @@ use support::nbd::{
 };
 use support::{
     Certificates, Seeded, Server, Setup, Tool, assert_same, pseudo_random, read_file, require,
-    write_file,
+    skipped, write_file,
 };
 
 const SIZE: usize = 4 << 20;
@@ -323,6 +323,42 @@ fn nbdinfo_and_nbdcopy_go_through_tls() {
     );
     let other = Tool::new("nbdinfo").arg(secure.uri("disk@b")).run();
     assert_ne!(other.code, Some(0), "{other}");
+}
+
+/// fio can't be told of certificates. libnbd looks for them in the home of whoever is not root.
+#[test]
+fn fio_verifies_its_random_writes_through_tls() {
+    let Some(secure) = Secure::new("required", "") else {
+        return;
+    };
+    if !require(&["fio", "unshare"]) {
+        return;
+    }
+    let unshare = ["--user", "--map-user=1000"];
+    if Tool::new("unshare").args(unshare).arg("true").run().code != Some(0) {
+        return skipped("user namespaces");
+    }
+    let home = secure.server.setup().file("home");
+    std::fs::create_dir_all(home.join(".pki")).expect("a new folder");
+    let certificates = home.join(".pki/libnbd");
+    std::os::unix::fs::symlink(secure.certificates.file("a"), certificates).expect("a link");
+    let uri = secure.server.uri("disk@a").replace("nbd://", "nbds://");
+    let said = Tool::new("unshare")
+        .args(unshare)
+        .arg("env")
+        .arg(format!("HOME={}", home.display()))
+        .args(["fio", "--name=v", "--ioengine=nbd", "--rw=randwrite"])
+        .args(["--bssplit=4k/60:512/20:16k/10:128k/10", "--blockalign=512"])
+        .args(["--iodepth=16", "--fsync=64", "--randseed=7"])
+        .args(["--verify=crc32c", "--do_verify=1", "--verify_fatal=1"])
+        .args(["--verify_state_save=0"])
+        .arg(format!("--size={SIZE}"))
+        .arg(format!("--uri={uri}"))
+        .inside(&home)
+        .ok();
+    assert!(said.contains("err= 0"), "{said}");
+    let mut client = secure.client("a", "disk");
+    assert_ne!(client.read_all().expect("a read"), image());
 }
 
 #[test]

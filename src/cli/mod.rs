@@ -5,6 +5,7 @@
 //! Invariant: this module decides nothing about serving and overlays. What runs is handed in by
 //! `main.rs`.
 
+mod explain;
 mod log;
 mod moment;
 mod overlay;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::serve::control::{Answer, Command as OverlayCommand, Reporter};
+use crate::serve::explain::{Question, Step};
 use crate::serve::{Failure, Options};
 
 /// Boots a herd of diskless machines from one disk image
@@ -39,17 +41,20 @@ struct Cli {
 enum Command {
     Serve(serve::Arguments),
     Overlay(overlay::Arguments),
+    Explain(explain::Arguments),
 }
 
 /// What the commands do, once their options are read.
-pub struct Work<S, O> {
+pub struct Work<S, O, E> {
     /// `cowherd serve`.
     pub serve: S,
     /// `cowherd overlay`, on the state directory that was named.
     pub overlay: O,
+    /// `cowherd explain`: a question, and who takes the steps of its answer.
+    pub explain: E,
 }
 
-impl<S, O> std::fmt::Debug for Work<S, O> {
+impl<S, O, E> std::fmt::Debug for Work<S, O, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Work").finish_non_exhaustive()
     }
@@ -62,10 +67,11 @@ pub fn command() -> clap::Command {
 }
 
 /// Reads the process arguments, starts the log and has `work` done.
-pub fn main_with<S, O>(work: Work<S, O>) -> ExitCode
+pub fn main_with<S, O, E>(work: Work<S, O, E>) -> ExitCode
 where
     S: FnOnce(Options) -> Result<(), Failure>,
     O: Fn(Option<PathBuf>, &OverlayCommand, &Reporter) -> Result<Answer, Failure>,
+    E: FnOnce(&Question, &mut dyn FnMut(Step)) -> Result<(), Failure>,
 {
     match run_from(std::env::args_os(), work) {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,10 +79,14 @@ where
     }
 }
 
-fn run_from<S, O>(arguments: impl IntoIterator<Item = OsString>, work: Work<S, O>) -> Result<(), u8>
+fn run_from<S, O, E>(
+    arguments: impl IntoIterator<Item = OsString>,
+    work: Work<S, O, E>,
+) -> Result<(), u8>
 where
     S: FnOnce(Options) -> Result<(), Failure>,
     O: Fn(Option<PathBuf>, &OverlayCommand, &Reporter) -> Result<Answer, Failure>,
+    E: FnOnce(&Question, &mut dyn FnMut(Step)) -> Result<(), Failure>,
 {
     let cli = Cli::try_parse_from(arguments).map_err(|e| explain(&e))?;
     let done = match cli.command {
@@ -87,6 +97,10 @@ where
         Command::Overlay(arguments) => {
             log::start_quietly();
             overlay::run(arguments, work.overlay)
+        }
+        Command::Explain(arguments) => {
+            log::start_quietly();
+            explain::run(arguments, work.explain)
         }
     };
     match done {
@@ -119,7 +133,15 @@ mod tests {
         let overlay = |_: Option<PathBuf>, _: &OverlayCommand, _: &Reporter| {
             Err(Failure::failed("no overlay in this test"))
         };
-        run_from(arguments, Work { serve, overlay })
+        let explain = |_: &Question, _: &mut dyn FnMut(Step)| {
+            Err(Failure::failed("nothing to explain in this test"))
+        };
+        let work = Work {
+            serve,
+            overlay,
+            explain,
+        };
+        run_from(arguments, work)
     }
 
     #[test]

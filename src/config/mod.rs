@@ -19,6 +19,8 @@ mod value;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
@@ -163,11 +165,16 @@ impl Config {
             path: path.to_owned(),
             reason,
         };
-        let size = std::fs::metadata(path).map_err(unreadable)?.len();
-        if size > CONFIG_BYTES_MAX {
+        let file = File::open(path).map_err(unreadable)?;
+        let mut text = String::new();
+        // Its size would say nothing of a pipe, and what is too large may be no text.
+        let size = file.metadata().map_err(unreadable)?.len();
+        let mut start = file.take(CONFIG_BYTES_MAX + 1);
+        let read = start.read_to_string(&mut text);
+        if size > CONFIG_BYTES_MAX || start.limit() == 0 {
             return Err(ConfigError::TooLarge(path.to_owned()));
         }
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        read.map_err(unreadable)?;
         let mut config = Self::parse(&text).map_err(|mistake| mistake.in_file(path, &text))?;
         if let Some(dhcp) = &mut config.dhcp {
             dhcp.set_source(path, &text);

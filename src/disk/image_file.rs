@@ -107,6 +107,16 @@ impl ImageFile {
                 .is_ok()
     }
 
+    /// Whether `path` leads to the open file, or to none: that it is gone does not matter to it.
+    #[must_use]
+    pub fn is_still_at(&self, path: &Path) -> bool {
+        let place = |found: std::fs::Metadata| (found.dev(), found.ino());
+        match (path.metadata(), self.file.metadata()) {
+            (Ok(there), Ok(open)) => place(there) == place(open),
+            _ => true,
+        }
+    }
+
     /// A path to the open file itself, wherever its name has gone.
     #[must_use]
     pub fn proc_path(&self) -> String {

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::plan::{Run, Source};
 use crate::disk::{RealDisk, RealFile};
-use crate::image::Image;
+use crate::image::{Complaint, Image};
 use crate::io::{self, Buffer, CutShort, Pool};
 use crate::limits::INLINE_READ_MAX;
 use crate::overlay::commit::GroupCommit;
@@ -145,6 +145,8 @@ pub struct Volume {
     checkpoints: Cell<usize>,
     /// A hint is being followed.
     prefetching: Cell<bool>,
+    /// The overlay could not be read.
+    unreadable: Complaint,
     pool: Pool,
 }
 
@@ -159,6 +161,7 @@ impl Volume {
             ended: Notify::new(),
             checkpoints: Cell::new(0),
             prefetching: Cell::new(false),
+            unreadable: Complaint::default(),
             pool,
         }
     }
@@ -273,8 +276,20 @@ impl Volume {
         let buffer = self.pool.take(range.len_usize())?;
         let whole = 0..buffer.len();
         let (result, buffer) = io::read_at(file, buffer, whole, range.start()).await;
-        result.map_err(|short| VolumeError::reading(range.start(), short))?;
+        if let Err(short) = result {
+            self.saw_failed_read(range.start() + short.done as u64, &short.error);
+            return Err(VolumeError::reading(range.start(), short));
+        }
         Ok(buffer)
+    }
+
+    /// Takes notice of a read of the overlay that failed.
+    fn saw_failed_read(&self, at: u64, error: &std::io::Error) {
+        if let Some(overlay) = self.overlay.as_ref().filter(|_| self.unreadable.is_due()) {
+            let overlay = overlay.borrow();
+            let dir = overlay.dir().display();
+            tracing::error!("overlay {dir} can't be read at byte {at}: {error}; check the disk");
+        }
     }
 
     /// Bytes of the image; zeros past its end.
@@ -291,10 +306,11 @@ impl Volume {
             .fill(0);
         let file = Arc::clone(self.image.file());
         let (result, buffer) = io::read_at(file, buffer, 0..inside, range.start()).await;
-        if result.is_err() {
-            let _ = self.image.verify_now();
+        if let Err(short) = result {
+            self.image
+                .saw_failed_read(range.start() + short.done as u64, &short.error);
+            return Err(VolumeError::reading(range.start(), short));
         }
-        result.map_err(|short| VolumeError::reading(range.start(), short))?;
         Ok(buffer)
     }
 

@@ -93,6 +93,18 @@ impl Image {
         self.check()
     }
 
+    /// Takes notice of a read that failed at byte `at`.
+    pub fn saw_failed_read(&self, at: u64, error: &io::Error) {
+        if self.verify_now().is_ok() && self.unreadable.is_due() {
+            tracing::error!(
+                "image {} ({}) can't be read at byte {at}: {error}; its clients get an I/O error: \
+                 check its disk",
+                self.name,
+                self.path.display()
+            );
+        }
+    }
+
     /// Takes notice of a write that the kernel told of.
     pub(super) fn saw_write(&self) {
         if self.verify_now().is_ok() {

@@ -6,6 +6,7 @@
 //! - Its mapping is only handed to the kernel, and [`Image::warm`] reads no clock.
 
 mod change;
+mod complaint;
 mod error;
 mod holes;
 mod identity;
@@ -26,6 +27,7 @@ use crate::name::Name;
 use crate::units::ByteRange;
 
 pub use change::{Change, ImageChanged};
+pub use complaint::Complaint;
 pub use error::ImageError;
 pub use holes::Holes;
 pub use identity::{Difference, Identity, IdentityTextError};
@@ -45,6 +47,7 @@ pub struct Image {
     holes: OnceLock<Holes>,
     change: OnceLock<Change>,
     renamed: OnceLock<()>,
+    unreadable: Complaint,
 }
 
 impl Image {
@@ -81,6 +84,7 @@ impl Image {
             holes: OnceLock::new(),
             change: OnceLock::new(),
             renamed: OnceLock::new(),
+            unreadable: Complaint::default(),
         };
         match image.verify_now() {
             Ok(()) => Ok(image),
@@ -111,6 +115,12 @@ impl Image {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether no other file has been put at that place since.
+    #[must_use]
+    pub fn is_still_there(&self) -> bool {
+        self.file.is_still_at(&self.path)
     }
 
     /// Bytes; any number, not only whole blocks.

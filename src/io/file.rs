@@ -7,10 +7,11 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 
 use super::buffer::Buffer;
 use super::ring;
+use crate::limits::READ_IN_PLACE_MAX;
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +127,8 @@ where
     let entry = match direction {
         Direction::FromFile => opcode::Read::new(target, part.as_mut_ptr(), len)
             .offset(offset)
-            .build(),
+            .build()
+            .flags(how_to_read(len)),
         Direction::ToFile => opcode::Write::new(target, part.as_ptr(), len)
             .offset(offset)
             .build(),
@@ -134,6 +136,16 @@ where
     // SAFETY: READ and WRITE complete once; they use a part of the buffer, which has a fixed
     // address and belongs to the operation until then, as does the file.
     unsafe { ring::submit(entry, (file, buffer)) }.await
+}
+
+/// A long read is given to a thread of the kernel at once: by itself the kernel first tries in
+/// place, which for what is not in memory took the shard up to 300 ms for 32 MiB. A short one it
+/// does better.
+fn how_to_read(len: u32) -> squeue::Flags {
+    match len > READ_IN_PLACE_MAX {
+        true => squeue::Flags::ASYNC,
+        false => squeue::Flags::empty(),
+    }
 }
 
 fn is_valid(buffer: &Buffer, range: &Range<usize>, offset: u64) -> bool {

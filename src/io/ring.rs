@@ -201,6 +201,9 @@ fn explain(error: io::Error, sysctl: Option<u8>) -> io::Error {
             "a sandbox forbids io_uring: the container's seccomp profile must allow \
              io_uring_setup, io_uring_enter and io_uring_register"
         }
+        (Some(libc::EMFILE | libc::ENFILE), _) => {
+            "no descriptor for the ring: raise the limit on open files (`ulimit -n`)"
+        }
         (Some(libc::ENOMEM), _) => {
             "no memory for the ring: raise the limit on locked memory (`ulimit -l`) or use fewer \
              shards"
@@ -350,5 +353,6 @@ mod tests {
         assert!(words(libc::EPERM, Some(1)).contains("kernel.io_uring_group"));
         assert!(words(libc::EPERM, Some(0)).contains("seccomp"));
         assert!(words(libc::ENOMEM, Some(0)).contains("ulimit -l"));
+        assert!(words(libc::EMFILE, Some(0)).contains("ulimit -n"));
     }
 }

@@ -11,6 +11,7 @@
 //! - Rule R9: once poisoned, nothing is written any more; reads go on.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint::Snapshot;
@@ -327,6 +328,12 @@ impl<D: Disk> Overlay<D> {
             tracing::warn!("overlay {dir} has reached its limit: its client gets ENOSPC");
         }
         Err(WriteError::NoSpace)
+    }
+
+    /// The directory of its files.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.files.dir
     }
 
     fn check_due(&self, turn: &Turn) -> Result<(), WriteError> {

@@ -16,6 +16,7 @@ pub mod control;
 pub mod demo;
 mod describe;
 mod dhcp;
+pub mod explain;
 mod herd;
 mod holders;
 mod host;
@@ -106,6 +107,14 @@ pub fn run(options: Options) -> Result<(), Failure> {
 
 fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::failed(error.to_string())
+}
+
+/// What is to be said on standard output could not be said.
+fn unsaid(error: std::io::Error) -> Failure {
+    Failure::failed(format!(
+        "standard output: {error}; the addresses and `ready` are written there: mend it, or use \
+         /dev/null"
+    ))
 }
 
 /// The state directory; none where no overlay is to be made.
@@ -222,7 +231,7 @@ fn serve(
         .build();
     runtime.map_err(failed)?.block_on(async {
         let mut stop = StopSignals::new().map_err(failed)?;
-        announce(options, &doors).map_err(failed)?;
+        announce(options, &doors).map_err(unsaid)?;
         let control = start_control(doors.control, &herd).map_err(failed)?;
         let accepting = accept::start(doors.bound, herd).map_err(failed)?;
         let leases = Arc::clone(running.leases());
@@ -231,7 +240,7 @@ fn serve(
         let tftp = doors.tftp.map(tftp::Opened::start);
         let tftp = tftp.transpose().map_err(failed)?;
         let reloader = running.wait_for_word().map_err(failed)?;
-        ready().map_err(failed)?;
+        ready().map_err(unsaid)?;
         stop.wait(|| reloader.reload()).await;
         tracing::info!("stopping");
         drop(accepting);

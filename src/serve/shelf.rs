@@ -149,17 +149,18 @@ fn check_names(wanted: &[ImageSource]) -> Result<(), Failure> {
 /// A file that has only moved is the same; another one needs a number of its own, since sessions
 /// and overlays are over the one that is open.
 fn same(open: Arc<Image>, generation: u32, path: &Path) -> Result<Arc<Image>, Failure> {
-    if open.path() == path {
-        return Ok(open);
-    }
+    let was = match open.path() == path {
+        true if open.is_still_there() => return Ok(open),
+        true => "before".to_owned(),
+        false => format!("as {}", open.path().display()),
+    };
     let name = open.name();
     let other = open_as(path, name)?;
     match other.identity().compare(open.identity()) {
         Ok(()) => Ok(open),
         Err(difference) => Err(Failure::failed(format!(
-            "image {name}+{generation} is open as {}, and {} is another one: {difference}; give \
-             that another `generation`",
-            open.path().display(),
+            "image {name}+{generation}: {} is another file than the one that was opened {was}: \
+             {difference}; give that another `generation`",
             path.display(),
         ))),
     }

@@ -94,8 +94,8 @@ fn advice(difference: &Difference, directory: &Path) -> String {
         format!("if its content is surely the same, run `touch -d {time}` on the image; else ")
     });
     format!(
-        "{touch}restore the image, serve this one under another name, or move {} away to start \
-         afresh",
+        "{touch}restore the image, serve this one as another `generation` (cowherd.toml(5)) or \
+         under another name, or move {} away to start afresh",
         directory.display()
     )
 }

@@ -94,13 +94,25 @@ fn a_generation_that_sessions_still_use_is_found_again() {
 fn the_same_generation_with_another_file_is_refused() {
     let mut scene = Scene::new();
     let used = scene.open(&[(1, b'a')]).unwrap();
-    scene.refused(&[(1, b'b')], &["arch+1", "another", "`generation`"]);
+    scene.refused(&[(1, b'b')], &["arch+1", "another file", "`generation`"]);
     // Nor does it help to take it out for a moment.
     scene.open(&[(2, b'c')]).unwrap();
-    scene.refused(&[(1, b'b'), (2, b'c')], &["arch+1", "another"]);
+    scene.refused(&[(1, b'b'), (2, b'c')], &["arch+1", "another file"]);
     drop(used);
     // Now its overlays stand against it.
     scene.refused(&[(1, b'b'), (2, b'c')], &["arch", "overlays"]);
+}
+
+#[test]
+fn another_file_in_the_same_place_is_refused() {
+    let mut scene = Scene::new();
+    let used = scene.open(&[(1, b'a')]).unwrap();
+    fs::rename(scene.file(b'b'), scene.file(b'a')).unwrap();
+    scene.refused(&[(1, b'a')], &["arch+1", "another file", "8192"]);
+    // As a generation of its own it is welcome.
+    let after = scene.open(&[(2, b'a')]).unwrap();
+    assert_eq!(image(&after, None).size(), 8192);
+    drop(used);
 }
 
 #[test]
