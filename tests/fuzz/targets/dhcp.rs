@@ -98,8 +98,8 @@ impl Promises {
     }
 }
 
-/// `flags[1]`, and then for each datagram: tenths of a second before it, where it arrives and whether
-/// its probe finds somebody, its length, itself.
+/// `flags[1]`, and then for each datagram: tenths of a second before it, where it arrives and
+/// whether its probe finds somebody, its length, itself.
 pub(crate) fn run(data: &[u8]) {
     let mut input = Input(data);
     let mut server = Server::new(settings(input.byte()), Leases::default());
