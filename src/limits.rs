@@ -28,6 +28,12 @@ pub const NBD_BLOCK_MIN: u32 = 1;
 /// The request size and alignment at which an overlay never has to merge.
 pub const NBD_BLOCK_PREFERRED: u32 = 4096;
 
+/// The port of NBD (IANA).
+pub const NBD_PORT: u16 = 10809;
+
+/// Longest command line of a kernel: `COMMAND_LINE_SIZE` of x86, less its NUL.
+pub const KERNEL_LINE_MAX: usize = 2047;
+
 /// Connections waiting to be accepted: a whole room powers on at once.
 pub const LISTEN_BACKLOG: u32 = 4096;
 

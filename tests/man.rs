@@ -387,6 +387,8 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
+    "NBD_PORT",
+    "KERNEL_LINE_MAX",
     "TFTP_NAME_MAX",
     "TFTP_OPTIONS_MAX",
     "TFTP_BLOCK_MIN",

@@ -1,5 +1,8 @@
-//! What machines load before they have a disk: files by name.
+//! What machines load before they have a disk: files by name, menus, and command lines of kernels.
 //!
-//! - [`files`] opens them.
+//! - [`files`] opens files below a root.
+//! - [`grub`] writes menus, and [`cmdline`] the command lines in them. Both do no I/O.
 
+pub mod cmdline;
 pub mod files;
+pub mod grub;

@@ -2,12 +2,14 @@
 //!
 //! Invariant (rule R10): an overlay's directory gets its name only once all that is in it is
 //! durable; it loses its name before anything in it goes. So a directory of that name is a whole
-//! overlay.
+//! overlay. That holds for ephemeral ones too: after a power loss their header must still say that
+//! they may be thrown away.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::OverlayMode;
 use super::checkpoint::{self, Snapshot};
 use super::header::Header;
 use super::journal::{self, ChainEnd, JOURNAL_BYTES};
@@ -35,39 +37,32 @@ pub(super) fn create<D: Disk>(disk: &D, dir: &Path, header: &Header) -> io::Resu
     let new = sibling(dir, ".new");
     discard(disk, &new)?;
     disk.create_dir(&new)?;
-    let durable = header.mode == super::OverlayMode::Persistent;
-    write_files(disk, &new, header, durable)?;
-    if durable {
-        disk.sync_dir(&new)?;
-    }
+    write_files(disk, &new, header)?;
+    disk.sync_dir(&new)?;
     disk.rename(&new, dir)?;
-    if durable {
-        disk.sync_dir(parent(dir))
-    } else {
-        Ok(())
-    }
+    disk.sync_dir(parent(dir))
 }
 
-fn write_files<D: Disk>(disk: &D, dir: &Path, header: &Header, durable: bool) -> io::Result<()> {
+fn write_files<D: Disk>(disk: &D, dir: &Path, header: &Header) -> io::Result<()> {
     let blocks = block_count(header.base.size);
-    let sync = |file: &D::File| if durable { file.sync() } else { Ok(()) };
     let header_bytes = header.to_bytes();
     let file = disk.create(&dir.join(HEADER), header_bytes.len() as u64)?;
     file.write_at(&header_bytes, 0)?;
-    sync(&file)?;
-    sync(&disk.create(&dir.join(DATA), BlockIndex(blocks).start())?)?;
+    file.sync()?;
+    disk.create(&dir.join(DATA), BlockIndex(blocks).start())?
+        .sync()?;
     let start = journal::start_frame(&header.uuid, FIRST_GENERATION, CHAIN_START);
     for (parity, name) in (0..).zip(JOURNALS) {
         let file = disk.create(&dir.join(name), JOURNAL_BYTES as u64)?;
-        if durable {
-            // Written, not just reserved: an append must not wait for the file system's own
+        if header.mode == OverlayMode::Persistent {
+            // Written, not just reserved: a synced append must not wait for the file system's own
             // records.
             file.write_at(&vec![0; JOURNAL_BYTES], 0)?;
         }
         if parity == FIRST_GENERATION % 2 {
             file.write_at(&start.bytes, 0)?;
         }
-        sync(&file)?;
+        file.sync()?;
     }
     let map = BlockMap::new(blocks);
     let empty = Snapshot {
@@ -75,7 +70,7 @@ fn write_files<D: Disk>(disk: &D, dir: &Path, header: &Header, durable: bool) ->
         chain: CHAIN_START,
         map,
     };
-    checkpoint::write(disk, dir, &header.uuid, &empty, durable)
+    checkpoint::write(disk, dir, &header.uuid, &empty, true)
 }
 
 /// Removes the overlay `dir` and what an interrupted creation or removal left of it.

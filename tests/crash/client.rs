@@ -21,7 +21,7 @@ const HOME: &str = "/overlays";
 /// The directory of the overlay.
 pub(crate) const CLIENT: &str = "client";
 
-fn spec() -> Spec {
+fn spec(mode: OverlayMode, boot: u8) -> Spec {
     let base = Base {
         size: SIZE,
         mtime_ns: 1,
@@ -29,8 +29,8 @@ fn spec() -> Spec {
     };
     Spec {
         base,
-        mode: OverlayMode::Persistent,
-        boot_id: [3; 16],
+        mode,
+        boot_id: [boot; 16],
         uuid: [4; 16],
         now: 5,
     }
@@ -49,7 +49,16 @@ pub(crate) fn empty_disk() -> SimDisk {
 }
 
 pub(crate) fn open(disk: &TestDisk) -> Result<Overlay<TestDisk>, OpenError> {
-    disk.opening(|| Overlay::open(disk, &dir(), &spec()))
+    open_as(disk, OverlayMode::Persistent, 1)
+}
+
+/// Opens it for a mode, in this boot of the host.
+pub(crate) fn open_as(
+    disk: &TestDisk,
+    mode: OverlayMode,
+    boot: u8,
+) -> Result<Overlay<TestDisk>, OpenError> {
+    disk.opening(|| Overlay::open(disk, &dir(), &spec(mode, boot)))
 }
 
 /// What the followed blocks hold, as a client reads them.

@@ -49,6 +49,8 @@ pub(crate) const LAYERS: &[Layer] = &[
         of: &[
             "*/wire",
             "access",
+            "boot/cmdline",
+            "boot/grub",
             "dhcp",
             "tftp",
             "tls/channel",

@@ -8,8 +8,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The port that IANA gave to NBD.
-const NBD_PORT: u16 = 10809;
+use crate::limits::NBD_PORT;
 
 /// What was asked for with `--listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]

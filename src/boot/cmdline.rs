@@ -1,0 +1,308 @@
+//! Command lines of kernels whose root is an export: one form for each kind of initramfs.
+//!
+//! Invariant: a command line is a list of words, and none of them has a space, a quote or a control
+//! character, since no kernel and no initramfs could take it apart again.
+
+use std::net::Ipv4Addr;
+
+use thiserror::Error;
+
+use crate::limits::{KERNEL_LINE_MAX, NBD_PORT};
+use crate::mac::MacAddress;
+use crate::name::Name;
+
+/// What finds the root on a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Initramfs {
+    /// Debian's and Ubuntu's, with the script of nbd-client.
+    InitramfsTools,
+    /// Arch's, with the hooks `net` and `nbd` of mkinitcpio-nbd.
+    MkinitcpioNbd,
+    /// Fedora's, SUSE's and others', with the module `nbd`.
+    Dracut,
+    /// That of Arch's installation medium.
+    Archiso,
+}
+
+/// The root of one client, and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Our address, as the client sees it.
+    pub server: Ipv4Addr,
+    /// The port of NBD there.
+    pub port: u16,
+    /// The export.
+    pub export: String,
+    /// The kind of its file system, where it is to be said.
+    pub filesystem: Option<String>,
+    /// What it is mounted with.
+    pub flags: Option<String>,
+    /// Whether it can be written.
+    pub is_writable: bool,
+}
+
+/// The machine that boots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Its name, which is its host name.
+    pub name: Option<Name>,
+    /// The network card that it boots from.
+    pub mac: Option<MacAddress>,
+}
+
+/// Why there is no command line.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[allow(missing_docs, reason = "each message is its variant's description")]
+pub enum BadLine {
+    #[error("{0:?} can't stand on a kernel's command line")]
+    Word(String),
+    #[error("a command line of {0} bytes is longer than a kernel takes")]
+    Long(usize),
+    #[error("this kind of initramfs takes NBD on port 10809 only, not on {0}")]
+    Port(u16),
+}
+
+/// The words of a command line, those of `more` last, so that they go before ours.
+///
+/// # Errors
+/// [`BadLine`].
+pub fn command_line(
+    kind: Initramfs,
+    root: &Root,
+    machine: &Machine,
+    more: &[String],
+) -> Result<Vec<String>, BadLine> {
+    let mut words = match kind {
+        Initramfs::InitramfsTools => initramfs_tools(root),
+        Initramfs::MkinitcpioNbd => mkinitcpio_nbd(root),
+        Initramfs::Dracut => dracut(root)?,
+        Initramfs::Archiso => archiso(root)?,
+    };
+    words.extend(identity(machine));
+    words.extend_from_slice(more);
+    check(words)
+}
+
+fn check(words: Vec<String>) -> Result<Vec<String>, BadLine> {
+    if let Some(bad) = words.iter().find(|word| !is_word(word)) {
+        return Err(BadLine::Word(bad.clone()));
+    }
+    match words.iter().map(|word| word.len() + 1).sum() {
+        length if length > KERNEL_LINE_MAX => Err(BadLine::Long(length)),
+        _ => Ok(words),
+    }
+}
+
+/// Printable ASCII but for quotes and the backslash, which GRUB and the kernel read differently.
+fn is_word(word: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
+    !word.is_empty() && word.bytes().all(plain)
+}
+
+/// How a root is mounted, in the words of the kernel.
+fn mounting(root: &Root) -> Vec<String> {
+    let keyed = |key: &str, value: &Option<String>| Some(format!("{key}={}", value.as_ref()?));
+    [
+        keyed("rootfstype", &root.filesystem),
+        keyed("rootflags", &root.flags),
+        Some(writing(root)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn writing(root: &Root) -> String {
+    if root.is_writable { "rw" } else { "ro" }.to_owned()
+}
+
+/// Of the forms of `nbdroot` this is the one that works with all versions: its documented form with
+/// two fields sets the port only.
+fn initramfs_tools(root: &Root) -> Vec<String> {
+    let Root {
+        server,
+        port,
+        export,
+        ..
+    } = root;
+    let nbdroot = match *port {
+        NBD_PORT => format!("nbdroot={server},{export},nbd0"),
+        port => format!("nbdroot={server}:{port}/{export}"),
+    };
+    let mut words = vec!["root=/dev/nbd0".to_owned(), nbdroot, "ip=dhcp".to_owned()];
+    words.extend(mounting(root));
+    words
+}
+
+fn mkinitcpio_nbd(root: &Root) -> Vec<String> {
+    let mut words = vec![
+        "root=/dev/nbd0".to_owned(),
+        format!("nbd_host={}", root.server),
+        format!("nbd_name={}", root.export),
+    ];
+    if root.port != NBD_PORT {
+        words.push(format!("nbd_port={}", root.port));
+    }
+    words.push("ip=dhcp".to_owned());
+    words.extend(mounting(root));
+    words
+}
+
+/// `root=nbd:SERVER:EXPORT[:FSTYPE[:FLAGS]]`. A port can't be said: what dracut documents for it
+/// ends up in the name of the export.
+fn dracut(root: &Root) -> Result<Vec<String>, BadLine> {
+    only_usual_port(root)?;
+    let mut nbd = format!("root=nbd:{}:{}", root.server, root.export);
+    match (&root.filesystem, &root.flags) {
+        (None, None) => {}
+        (Some(kind), None) => nbd.push_str(&format!(":{kind}")),
+        (kind, Some(flags)) => {
+            nbd.push_str(&format!(":{}:{flags}", kind.as_deref().unwrap_or("auto")));
+        }
+    }
+    let words = [
+        nbd,
+        "ip=dhcp".to_owned(),
+        "rd.neednet=1".to_owned(),
+        writing(root),
+    ];
+    Ok(words.to_vec())
+}
+
+fn archiso(root: &Root) -> Result<Vec<String>, BadLine> {
+    only_usual_port(root)?;
+    Ok(vec![
+        "ip=dhcp".to_owned(),
+        format!("archiso_nbd_srv={}", root.server),
+        format!("archiso_nbd_name={}", root.export),
+    ])
+}
+
+fn only_usual_port(root: &Root) -> Result<(), BadLine> {
+    match root.port {
+        NBD_PORT => Ok(()),
+        other => Err(BadLine::Port(other)),
+    }
+}
+
+/// Who the machine is: the same on every boot, though all boot from one image.
+fn identity(machine: &Machine) -> Vec<String> {
+    let card = machine.mac.map(|mac| format!("BOOTIF=01-{}", mac.name()));
+    let id = machine
+        .mac
+        .map(|mac| format!("systemd.machine_id={}", machine_id(mac)));
+    let name = machine.name.as_ref();
+    let name = name.map(|name| format!("systemd.hostname={name}"));
+    [card, name, id].into_iter().flatten().collect()
+}
+
+/// machine-id(5): 32 hexadecimal digits, here those of `cowherd`, zeros, and the network card.
+fn machine_id(mac: MacAddress) -> String {
+    let parts = [&b"cowherd\0\0\0"[..], &mac.0].concat();
+    parts.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root() -> Root {
+        Root {
+            server: [10, 77, 0, 1].into(),
+            port: NBD_PORT,
+            export: "arch".to_owned(),
+            filesystem: None,
+            flags: None,
+            is_writable: true,
+        }
+    }
+
+    fn line(kind: Initramfs, root: &Root) -> String {
+        let words = command_line(kind, root, &Machine::default(), &[]);
+        words.unwrap().join(" ")
+    }
+
+    #[test]
+    fn each_initramfs_has_its_own_words() {
+        use Initramfs::{Archiso, Dracut, InitramfsTools, MkinitcpioNbd};
+        for (kind, words) in [
+            (
+                InitramfsTools,
+                "root=/dev/nbd0 nbdroot=10.77.0.1,arch,nbd0 ip=dhcp rw",
+            ),
+            (
+                MkinitcpioNbd,
+                "root=/dev/nbd0 nbd_host=10.77.0.1 nbd_name=arch ip=dhcp rw",
+            ),
+            (Dracut, "root=nbd:10.77.0.1:arch ip=dhcp rd.neednet=1 rw"),
+            (
+                Archiso,
+                "ip=dhcp archiso_nbd_srv=10.77.0.1 archiso_nbd_name=arch",
+            ),
+        ] {
+            assert_eq!(line(kind, &root()), words);
+        }
+    }
+
+    #[test]
+    fn how_the_root_is_mounted_is_said_where_it_is_known() {
+        let root = Root {
+            filesystem: Some("btrfs".to_owned()),
+            flags: Some("compress=lzo,noatime".to_owned()),
+            is_writable: false,
+            ..root()
+        };
+        assert!(
+            line(Initramfs::InitramfsTools, &root)
+                .ends_with(" rootfstype=btrfs rootflags=compress=lzo,noatime ro")
+        );
+        assert!(
+            line(Initramfs::Dracut, &root)
+                .starts_with("root=nbd:10.77.0.1:arch:btrfs:compress=lzo,noatime ")
+        );
+    }
+
+    #[test]
+    fn another_port_is_said_where_it_can_be() {
+        let root = Root {
+            port: 2000,
+            ..root()
+        };
+        assert!(line(Initramfs::InitramfsTools, &root).contains("nbdroot=10.77.0.1:2000/arch "));
+        assert!(line(Initramfs::MkinitcpioNbd, &root).contains(" nbd_port=2000 "));
+        let refused = command_line(Initramfs::Dracut, &root, &Machine::default(), &[]);
+        assert_eq!(refused, Err(BadLine::Port(2000)));
+    }
+
+    #[test]
+    fn a_machine_is_the_same_one_on_every_boot() {
+        let machine = Machine {
+            name: Some(Name::new("studio-3").unwrap()),
+            mac: Some("52:54:00:77:00:10".parse().unwrap()),
+        };
+        let words = command_line(Initramfs::Archiso, &root(), &machine, &["quiet".to_owned()]);
+        let words = words.unwrap();
+        assert_eq!(
+            words[3..],
+            [
+                "BOOTIF=01-52-54-00-77-00-10",
+                "systemd.hostname=studio-3",
+                "systemd.machine_id=636f7768657264000000525400770010",
+                "quiet",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_would_come_apart_is_refused() {
+        for word in ["", "a b", "a\nb", "a\"b", "a'b", "a\\b", "\u{e9}"] {
+            let more = [word.to_owned()];
+            let refused = command_line(Initramfs::Archiso, &root(), &Machine::default(), &more);
+            assert_eq!(refused, Err(BadLine::Word(word.to_owned())));
+        }
+        let more = vec!["a".repeat(KERNEL_LINE_MAX)];
+        let refused = command_line(Initramfs::Archiso, &root(), &Machine::default(), &more);
+        assert!(matches!(refused, Err(BadLine::Long(_))));
+    }
+}
