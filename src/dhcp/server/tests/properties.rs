@@ -28,6 +28,8 @@ enum Step {
     /// Of the effects that wait, so many are seen to, in order: what is to be saved becomes
     /// durable, and then what is to be sent is sent.
     Drive(usize),
+    /// The config is read again, and says something else.
+    Reload(usize),
     /// The server ends while the file is written: this many bytes reached it. Where the host
     /// booted, that was so many milliseconds before the server is there again.
     Crash {
@@ -81,6 +83,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => prop_oneof![4 => 0..40_u64, 1 => 0..700_u64].prop_map(Step::Wait),
         4 => any::<bool>().prop_map(Step::Probed),
         6 => (1..8_usize).prop_map(Step::Drive),
+        1 => (0..CONFIGS).prop_map(Step::Reload),
         2 => (any::<usize>(), prop::option::of(0..2_000_000_u64))
             .prop_map(|(written, booted)| Step::Crash { written, booted }),
     ]
@@ -129,6 +132,25 @@ fn small(probe: bool) -> Settings {
     settings
 }
 
+const CONFIGS: usize = 5;
+
+/// The same with something changed.
+fn changed(config: usize, probe: bool) -> Settings {
+    let mut settings = small(probe);
+    let machines = &mut settings.machines;
+    match config {
+        1 => machines[0].address = Some(here(100)),
+        2 => (machines[1].address, machines[2].address) = (Some(here(101)), None),
+        3 => machines[3].mac = Some(card(3)),
+        4 => {
+            machines.truncate(1);
+            settings.networks[0].ranges = vec![here(101)..=here(102), here(10)..=here(11)];
+        }
+        _ => {}
+    }
+    settings
+}
+
 /// Who really sends it: the tower has two cards.
 fn owner(who: usize) -> usize {
     if who == 6 { 3 } else { who }
@@ -140,6 +162,11 @@ fn card(who: usize) -> MacAddress {
         1 => FLOATING,
         _ => guest(u8::try_from(who).unwrap()),
     }
+}
+
+fn sender(reply: &Reply) -> usize {
+    let mut all = 0..MACHINES;
+    owner(all.find(|who| card(*who) == reply.message.chaddr).unwrap())
 }
 
 impl World {
@@ -184,6 +211,11 @@ impl World {
                 self.lab.wait(Duration::from_secs(seconds));
             }
             Step::Probed(is_free) => self.probed(is_free),
+            Step::Reload(config) => {
+                let probe = self.settings.probe;
+                self.settings = changed(config, probe);
+                self.lab.server.replace(self.settings.clone());
+            }
             Step::Drive(effects) => self.drive(effects)?,
             Step::Crash { written, booted } => self.crash(written, booted)?,
         }
@@ -228,10 +260,19 @@ impl World {
             _ => {}
         }
         if matches!(what, What::Release | What::Decline) {
-            let is_gone = |p: &Promise| p.who == owner(who) && p.address == held;
-            self.promises.retain(|promise| !is_gone(promise));
+            self.gives_up(owner(who), held);
         }
         said
+    }
+
+    /// A machine no longer believes to have an address, nor answers that it has yet to get.
+    fn gives_up(&mut self, who: usize, address: Ipv4Addr) {
+        let is_gone = |promise: &Promise| promise.who == who && promise.address == address;
+        self.promises.retain(|promise| !is_gone(promise));
+        self.pending.retain(|(_, effect)| match effect {
+            Effect::Send(reply) => sender(reply) != who || reply.message.yiaddr != address,
+            _ => true,
+        });
     }
 
     fn arrives(&mut self, message: &Message) {
@@ -270,9 +311,8 @@ impl World {
         let (Some(MessageType::Ack), Some(seconds)) = (kind(reply), seconds) else {
             return Ok(());
         };
-        let sender = (0..MACHINES).find(|who| card(*who) == reply.message.chaddr);
         let promise = Promise {
-            who: owner(sender.unwrap()),
+            who: sender(reply),
             address,
             until: time + u64::from(seconds) * 1000,
         };
