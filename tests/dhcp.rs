@@ -695,3 +695,66 @@ fn a_port_that_another_server_has_is_named() {
     net.refused()
         .says(&["DHCP on lan0", "port 67", "stop the other DHCP"]);
 }
+
+/// The lines of a status of the kernel that tell who every thread of a process is.
+fn rights_of_threads(pid: u32) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let status = |task: std::io::Result<std::fs::DirEntry>| {
+        let path = task.expect("a thread").path().join("status");
+        let text = std::fs::read_to_string(path).expect("its status");
+        let wanted = |line: &&str| {
+            ["Uid:", "Gid:", "CapEff:", "CapPrm:"]
+                .iter()
+                .any(|of| line.starts_with(of))
+        };
+        text.lines().filter(wanted).collect::<Vec<_>>().join(" ")
+    };
+    tasks.map(status).collect()
+}
+
+#[test]
+fn dhcp_goes_on_after_the_privileges_are_given_up() {
+    let user = "user = \"nobody\"\n";
+    let Some(net) = Net::new(USUAL) else { return };
+    let text = std::fs::read_to_string(&net.config).expect("a config");
+    write_file(&net.config, format!("{user}{text}").as_bytes());
+    let home = net.config.parent().expect("a folder");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(home, open).expect("a folder");
+    std::fs::create_dir(net.setup.state()).expect("a state directory");
+    std::os::unix::fs::chown(net.setup.state(), Some(65_534), Some(65_534)).expect("root");
+    let server = net.start();
+    let rights = rights_of_threads(server.pid());
+    assert!(rights.len() > 1, "{rights:?}");
+    for thread in rights {
+        let words: Vec<_> = thread.split_whitespace().collect();
+        let nobody = ["65534"; 4];
+        assert_eq!(
+            (&words[1..5], &words[6..10]),
+            (&nobody[..], &nobody[..]),
+            "{thread}"
+        );
+        assert_eq!(
+            (words[11], words[13]),
+            ("0000000000000000", "0000000000000000")
+        );
+    }
+    let sender = net.sender();
+    lease(&sender.card("lan0", 68), MAC);
+    assert!(net.setup.state().join("leases").exists());
+    // A message to a card takes a raw socket, which was opened before.
+    let said = dhclient(&net, &net.machine());
+    assert!(said.contains("bound to 10.77.0.10"), "{said}");
+}
+
+#[test]
+fn a_user_that_there_is_not_is_refused() {
+    let Some(net) = Net::new(USUAL) else { return };
+    let text = std::fs::read_to_string(&net.config).expect("a config");
+    write_file(
+        &net.config,
+        format!("user = \"nobody-here\"\n{text}").as_bytes(),
+    );
+    net.refused()
+        .says(&["user nobody-here", "there is none in /etc/passwd"]);
+}

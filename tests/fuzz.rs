@@ -159,6 +159,16 @@ fn no_checkpoint_is_read_as_what_it_never_was() {
     check("checkpoint");
 }
 
+#[test]
+fn no_datagrams_break_a_promise_of_the_dhcp_server() {
+    check("dhcp");
+}
+
+#[test]
+fn no_lease_file_is_read_as_what_it_never_was() {
+    check("leases");
+}
+
 /// A driver that does not find this one finds nothing.
 #[test]
 fn the_canary_is_found() {

@@ -38,6 +38,7 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
     let listen = file.nbd.listen.into_iter();
     Ok(Config {
         state: file.state,
+        user: file.user,
         nbd_listen: listen.map(|address| address.value).collect(),
         images,
         tls,

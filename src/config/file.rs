@@ -23,6 +23,7 @@ pub(super) type Tables<T> = BTreeMap<Located<Name>, T>;
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) state: Option<PathBuf>,
+    pub(super) user: Option<String>,
     #[serde(default)]
     pub(super) nbd: Nbd,
     #[serde(default)]

@@ -39,6 +39,8 @@ pub use error::ConfigError;
 pub struct Config {
     /// The state directory; `None` means "nothing was said".
     pub state: Option<PathBuf>,
+    /// Who the server is once its sockets are open; `None` means who it is started as.
+    pub user: Option<String>,
     /// Where NBD clients connect; empty means "nothing was said".
     pub nbd_listen: Vec<ListenAddress>,
     /// At least one.

@@ -40,6 +40,7 @@ pub mod state_dir;
 mod succession;
 mod tftp;
 mod upgrade;
+mod user;
 mod volumes;
 pub mod who;
 
@@ -77,18 +78,22 @@ pub fn run(options: Options) -> Result<(), Failure> {
     host::raise_file_limit();
     let configured = Configured::read(&options)?;
     let options = configured.complete(options);
+    // What takes privileges comes first; then they are given up, before there is any other thread.
+    let mut dhcp = configured.open_dhcp()?;
+    let tftp = configured.open_tftp()?;
+    let bound = bind(&options.listen, inherited)?;
+    configured.give_up_privileges()?;
     let state = open_state(&options)?;
     // Right after the lock, so that no command finds one without the other for long.
     let control = state.as_deref().map(bind_control).transpose()?;
-    // What takes privileges comes first.
-    let dhcp = configured.open_dhcp(state.as_deref())?;
-    let tftp = configured.open_tftp()?;
+    if let Some(dhcp) = &mut dhcp {
+        dhcp.read_leases(state.as_deref().map(StateDir::path))?;
+    }
     let named = named_images(&options, state.as_deref())?;
     // The demo keeps its image there, and a read-only one nothing else.
     let overlays = state.filter(|_| !options.read_only);
     let changer = dhcp.as_ref().map(Dhcp::changer);
     let running = configured.open(named, overlays.as_ref(), changer)?;
-    let bound = bind(&options.listen, inherited)?;
     let shards = Shards::start(options.shards, options.keepalive)?;
     let herd = Arc::new(Herd::new(
         Catalog::new(overlays, options.overlay_limit),

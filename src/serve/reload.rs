@@ -15,6 +15,7 @@ use super::shelf::Shelf;
 use super::state_dir::StateDir;
 use super::tftp;
 use super::upgrade::Upgrade;
+use super::user;
 use super::who::Known;
 use crate::access::List;
 use crate::config::{Config, ConfigError, HerdConfig, ImageSource};
@@ -61,11 +62,14 @@ impl Configured {
         options
     }
 
+    /// Becomes the user that the file names, once all is open that takes privileges.
+    pub(super) fn give_up_privileges(&self) -> Result<(), Failure> {
+        user::give_up_privileges(self.config.user.as_deref())
+    }
+
     /// Opens what DHCP is served on, where it is served.
-    pub(super) fn open_dhcp(&self, state: Option<&StateDir>) -> Result<Option<Dhcp>, Failure> {
-        let state = state.map(StateDir::path);
-        let dhcp = self.config.dhcp.as_ref();
-        dhcp.map(|config| Dhcp::open(config, state)).transpose()
+    pub(super) fn open_dhcp(&self) -> Result<Option<Dhcp>, Failure> {
+        self.config.dhcp.as_ref().map(Dhcp::open).transpose()
     }
 
     /// Opens what TFTP is served on, where it is served.
@@ -241,6 +245,7 @@ fn with_access(mut herd: HerdConfig, access: &List) -> HerdConfig {
 fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
     let parts = [
         ("`state`", running.state == read.state),
+        ("`user`", running.user == read.user),
         ("`listen` in [nbd]", running.nbd_listen == read.nbd_listen),
         (
             "whether and where DHCP is served",

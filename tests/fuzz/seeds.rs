@@ -1,5 +1,11 @@
 //! Inputs that fuzzing begins with: one of each kind of thing that a target can meet.
 
+use cowherd::dhcp::Moment;
+use cowherd::dhcp::lease::file;
+use cowherd::dhcp::lease::{Key, Record, Saved};
+use cowherd::dhcp::wire::Message;
+use cowherd::mac::MacAddress;
+
 const IHAVEOPT: &[u8; 8] = b"IHAVEOPT";
 
 /// A name and an input each.
@@ -14,6 +20,8 @@ pub(crate) fn of(target: &str) -> Seeds {
         "tls_boundary" => boundaries(),
         "journal" => journals(),
         "checkpoint" => checkpoints(),
+        "dhcp" => conversations(),
+        "leases" => leases(),
         "canary" => vec![("nearly", b"moo? said the cow".to_vec())],
         other => panic!("{other} has no seeds"),
     }
@@ -231,5 +239,93 @@ fn checkpoints() -> Seeds {
         ),
         ("torn", [&[0][..], &map(&[1, 2, 0x10, 0x20, 0])].concat()),
         ("whole", [&[0][..], &map(&[0])].concat()),
+    ]
+}
+
+/// A datagram of a client, as the target `dhcp` takes it: after `tenths` of a second.
+fn datagram(tenths: u8, how: u8, who: u8, ciaddr: [u8; 4], options: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut message = Message::request(1, MacAddress([2, 0, 0, 0, 0, who]));
+    message.ciaddr = ciaddr.into();
+    for (code, value) in options {
+        message.options.set(*code, *value);
+    }
+    let bytes = message.write(1400).bytes;
+    let length = u16::try_from(bytes.len()).unwrap();
+    [&[tenths, how], &length.to_be_bytes()[..], &bytes].concat()
+}
+
+fn conversations() -> Seeds {
+    const NOBODY: [u8; 4] = [0; 4];
+    const SERVER: (u8, &[u8]) = (54, &[10, 77, 0, 1]);
+    const FIRST: [u8; 4] = [10, 77, 0, 100];
+    let wanted: (u8, &[u8]) = (50, &FIRST);
+    let boots = |who: u8, wanted: (u8, &[u8])| {
+        let discover = datagram(1, 0, who, NOBODY, &[(53, &[1])]);
+        let request = datagram(1, 0, who, NOBODY, &[(53, &[3]), SERVER, wanted]);
+        [discover, request].concat()
+    };
+    let pxe: [(u8, &[u8]); 3] = [
+        (53, &[1]),
+        (60, b"PXEClient:Arch:00007:UNDI:003016"),
+        (93, &[0, 7]),
+    ];
+    let asks_boot_server: [(u8, &[u8]); 3] = [
+        (53, &[3]),
+        (60, b"PXEClient:Arch:00000:UNDI:002001"),
+        (43, &[71, 4, 0, 0, 0, 0, 255]),
+    ];
+    let two = [
+        &[0][..],
+        &boots(2, wanted),
+        &boots(3, (50, &[10, 77, 0, 101])),
+    ]
+    .concat();
+    let own = [&[0][..], &boots(1, (50, &[10, 77, 0, 10]))].concat();
+    let probed = [&[2][..], &boots(2, wanted)].concat();
+    let renewal = datagram(200, 4, 2, FIRST, &[(53, &[3])]);
+    let renewal = [&[0][..], &boots(2, wanted), &renewal].concat();
+    let release = datagram(1, 0, 2, FIRST, &[(53, &[7]), SERVER]);
+    let release = [&[0][..], &boots(2, wanted), &release, &boots(3, wanted)].concat();
+    let decline = datagram(1, 0, 2, NOBODY, &[(53, &[4]), SERVER, wanted]);
+    let decline = [&[0][..], &boots(2, wanted), &decline, &boots(2, wanted)].concat();
+    let reboot = datagram(1, 0, 3, NOBODY, &[(53, &[3]), wanted]);
+    let reboot = [&[0][..], &boots(2, wanted), &reboot].concat();
+    let proxy = datagram(0, 0, 2, NOBODY, &pxe);
+    let boot_server = datagram(0, 1, 2, FIRST, &asks_boot_server);
+    let proxy = [&[1][..], &proxy, &boot_server].concat();
+    let bootp = [&[0][..], &datagram(0, 0, 1, NOBODY, &[])].concat();
+    vec![
+        ("two", two),
+        ("own", own),
+        ("probed", probed),
+        ("renewal", renewal),
+        ("release", release),
+        ("decline", decline),
+        ("reboot", reboot),
+        ("proxy", proxy),
+        ("bootp", bootp),
+    ]
+}
+
+fn leases() -> Seeds {
+    let (mut file, mut chain) = file::start(&[5; 16], []);
+    let record = Record {
+        address: [10, 77, 0, 100].into(),
+        key: Key::Client([1, 2, 3].into()),
+        mac: MacAddress([2, 0, 0, 0, 0, 1]),
+        state: Saved::Leased,
+        until: Moment(1 << 20),
+        length: 7,
+    };
+    file.extend(chain.append(&[record.clone(), record]));
+    let damaged: Vec<u8> = (1..=80).collect();
+    vec![
+        ("file", [&[0], &file[..]].concat()),
+        (
+            "sound",
+            vec![1, 3, 0, 0, 2, 0, 0, 9, 0, 1, 1, 1, 1, 1, 1, 1, 9, 9, 1],
+        ),
+        ("damaged", [&[1, 3, 100, 1][..], &damaged].concat()),
+        ("torn", [&[1, 2, 250, 255][..], &damaged].concat()),
     ]
 }

@@ -263,6 +263,11 @@ impl Leases {
         self.bindings.insert(address, binding);
     }
 
+    fn is_last_of_card(&self, binding: &Binding) -> bool {
+        let mut others = self.of(&binding.key);
+        !others.any(|(_, other)| other.mac == binding.mac)
+    }
+
     /// Takes a binding out of the table. It must be followed by [`Self::put`] of the same address.
     fn take(&mut self, address: Ipv4Addr) -> Option<Binding> {
         let binding = self.bindings.remove(&address)?;
@@ -274,7 +279,7 @@ impl Leases {
                 self.settled -= usize::from(self.herd.floating.contains(&binding.key));
             }
         }
-        if self.of_card.get(&binding.mac) == Some(&binding.key) {
+        if self.is_last_of_card(&binding) && self.of_card.get(&binding.mac) == Some(&binding.key) {
             self.of_card.remove(&binding.mac);
         }
         self.ends.remove(&(binding.until, address));

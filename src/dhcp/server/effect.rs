@@ -49,7 +49,8 @@ pub enum Probed {
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Append it to the lease file.
+    /// Append it to the lease file. Where that fails, nothing more may be sent until a new file
+    /// with all of `Server::records` is durable: the server takes it for saved.
     Save(Record),
     /// Send it, once all that was to be saved before is durable.
     Send(Reply),

@@ -51,27 +51,39 @@ pub(super) struct Dhcp {
 }
 
 impl Dhcp {
-    /// Opens the sockets, which takes privileges, and reads the leases.
-    pub(super) fn open(config: &DhcpConfig, state: Option<&Path>) -> Result<Self, Failure> {
+    /// Opens the sockets, which takes privileges.
+    pub(super) fn open(config: &DhcpConfig) -> Result<Self, Failure> {
         let links = config.interfaces().map(|name| OpenLink::open(name, config));
         let links = links.collect::<Result<Vec<_>, _>>()?;
         let own: Vec<_> = links.iter().map(|link| link.own.clone()).collect();
         let settings = config.settings(&own);
         let settings = settings.map_err(|wrong| Failure::usage(wrong.to_string()))?;
-        let path = leases_path(config.mode(), state)?;
-        let boot = host::boot_id();
-        let records = match path.as_os_str().is_empty() {
-            true => Vec::new(),
-            false => lease_file::read(&path, &boot, host::moment())?,
-        };
         Ok(Self {
             links,
             config: config.clone(),
             settings,
-            records,
-            file: LeaseFile::new(path, boot),
+            records: Vec::new(),
+            file: LeaseFile::new(PathBuf::new(), host::boot_id()),
             replace: mpsc::unbounded_channel(),
         })
+    }
+
+    /// Reads the leases in the state directory, where there are any to give.
+    pub(super) fn read_leases(&mut self, state: Option<&Path>) -> Result<(), Failure> {
+        let path = match (self.config.mode(), state) {
+            (Mode::Proxy, _) => return Ok(()),
+            (Mode::Server, Some(state)) => state.join(LEASES),
+            (Mode::Server, None) => {
+                return Err(Failure::usage(
+                    "leases are kept in the state directory, and --read-only has none: take it \
+                     out, and say overlay = \"readonly\" in [defaults]",
+                ));
+            }
+        };
+        let boot = host::boot_id();
+        self.records = lease_file::read(&path, &boot, host::moment())?;
+        self.file = LeaseFile::new(path, boot);
+        Ok(())
     }
 
     /// How its settings are changed while it runs.
@@ -110,18 +122,6 @@ impl Dhcp {
             self.replace.1,
             leases,
         ))
-    }
-}
-
-/// A proxy has no leases, and no file.
-fn leases_path(mode: Mode, state: Option<&Path>) -> Result<PathBuf, Failure> {
-    match (mode, state) {
-        (Mode::Proxy, _) => Ok(PathBuf::new()),
-        (Mode::Server, Some(state)) => Ok(state.join(LEASES)),
-        (Mode::Server, None) => Err(Failure::usage(
-            "leases are kept in the state directory, and --read-only has none: take it out, and \
-             say overlay = \"readonly\" in [defaults]",
-        )),
     }
 }
 

@@ -5,8 +5,10 @@
 
 pub(crate) mod boundary;
 pub(crate) mod checkpoint;
+pub(crate) mod dhcp;
 pub(crate) mod handshake;
 pub(crate) mod journal;
+pub(crate) mod leases;
 pub(crate) mod session;
 pub(crate) mod transmission;
 
@@ -43,6 +45,14 @@ pub(crate) const TARGETS: &[Target] = &[
     Target {
         name: "checkpoint",
         run: checkpoint::run,
+    },
+    Target {
+        name: "dhcp",
+        run: dhcp::run,
+    },
+    Target {
+        name: "leases",
+        run: leases::run,
     },
 ];
 

@@ -1,7 +1,7 @@
 //! Which address a machine gets: its own, the one it had, one of a range, probed or not.
 
 use super::*;
-use crate::limits::{DHCP_OFFER_TIME, DHCP_PROBE_TIME, DHCP_QUARANTINE_TIME};
+use crate::limits::{DHCP_OFFER_TIME, DHCP_OFFERS_MAX, DHCP_PROBE_TIME, DHCP_QUARANTINE_TIME};
 
 #[test]
 fn a_machine_with_an_own_address_gets_that() {
@@ -142,6 +142,44 @@ fn a_flood_of_offers_leaves_known_machines_what_they_need() {
     );
     assert_eq!(lab.offered(&discover(FLOATING)), here(109));
     assert_eq!(lab.offered(&discover(OWN)), here(10));
+}
+
+#[test]
+fn offers_that_nobody_takes_are_bounded_and_end() {
+    let large = |settings: &mut Settings| {
+        settings.networks[0].prefix = 16;
+        settings.networks[0].address = Ipv4Addr::new(10, 77, 0, 0);
+        settings.networks[0].ranges =
+            vec![Ipv4Addr::new(10, 77, 1, 0)..=Ipv4Addr::new(10, 77, 30, 255)];
+    };
+    let mut lab = Lab::with(large);
+    let card = |number: usize| {
+        let [high, low] = u16::try_from(number).unwrap().to_be_bytes();
+        MacAddress([2, 0, 0, 1, high, low])
+    };
+    for number in 0..DHCP_OFFERS_MAX {
+        lab.offered(&discover(card(number)));
+    }
+    let next = discover(card(DHCP_OFFERS_MAX));
+    assert_eq!(lab.silence(&next), Reason::NoAddress);
+    assert_eq!(lab.offered(&discover(card(3))), Ipv4Addr::new(10, 77, 1, 3));
+    lab.offered(&discover(FLOATING));
+    lab.wait(DHCP_OFFER_TIME);
+    assert_eq!(
+        lab.offered(&next),
+        Ipv4Addr::new(10, 77, 1, 0),
+        "before any unused one"
+    );
+}
+
+#[test]
+fn a_card_is_known_by_what_it_said_in_another_network() {
+    let mut lab = Lab::new();
+    lab.boots(&pxe(GUEST, 7));
+    lab.boots(&pxe(GUEST, 7).behind(RELAY));
+    lab.send(&message(MessageType::Decline, GUEST).wants(there(100)));
+    lab.boots(&pxe(guest(9), 7).behind(RELAY));
+    assert_eq!(lab.boots(&discover(GUEST)), here(12));
 }
 
 #[test]

@@ -142,6 +142,11 @@ fn card(who: usize) -> MacAddress {
     }
 }
 
+fn sender(reply: &Reply) -> usize {
+    let mut all = 0..MACHINES;
+    owner(all.find(|who| card(*who) == reply.message.chaddr).unwrap())
+}
+
 impl World {
     fn new(probe: bool) -> Self {
         let settings = small(probe);
@@ -228,10 +233,19 @@ impl World {
             _ => {}
         }
         if matches!(what, What::Release | What::Decline) {
-            let is_gone = |p: &Promise| p.who == owner(who) && p.address == held;
-            self.promises.retain(|promise| !is_gone(promise));
+            self.gives_up(owner(who), held);
         }
         said
+    }
+
+    /// A machine no longer believes to have an address, nor answers that it has yet to get.
+    fn gives_up(&mut self, who: usize, address: Ipv4Addr) {
+        let is_gone = |promise: &Promise| promise.who == who && promise.address == address;
+        self.promises.retain(|promise| !is_gone(promise));
+        self.pending.retain(|(_, effect)| match effect {
+            Effect::Send(reply) => sender(reply) != who || reply.message.yiaddr != address,
+            _ => true,
+        });
     }
 
     fn arrives(&mut self, message: &Message) {
@@ -270,9 +284,8 @@ impl World {
         let (Some(MessageType::Ack), Some(seconds)) = (kind(reply), seconds) else {
             return Ok(());
         };
-        let sender = (0..MACHINES).find(|who| card(*who) == reply.message.chaddr);
         let promise = Promise {
-            who: owner(sender.unwrap()),
+            who: sender(reply),
             address,
             until: time + u64::from(seconds) * 1000,
         };
