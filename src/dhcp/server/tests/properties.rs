@@ -28,6 +28,8 @@ enum Step {
     /// Of the effects that wait, so many are seen to, in order: what is to be saved becomes
     /// durable, and then what is to be sent is sent.
     Drive(usize),
+    /// The config is read again, and says something else.
+    Reload(usize),
     /// The server ends while the file is written: this many bytes reached it. Where the host
     /// booted, that was so many milliseconds before the server is there again.
     Crash {
@@ -81,6 +83,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => prop_oneof![4 => 0..40_u64, 1 => 0..700_u64].prop_map(Step::Wait),
         4 => any::<bool>().prop_map(Step::Probed),
         6 => (1..8_usize).prop_map(Step::Drive),
+        1 => (0..CONFIGS).prop_map(Step::Reload),
         2 => (any::<usize>(), prop::option::of(0..2_000_000_u64))
             .prop_map(|(written, booted)| Step::Crash { written, booted }),
     ]
@@ -126,6 +129,25 @@ fn small(probe: bool) -> Settings {
     settings.networks[1].ranges = vec![there(100)..=there(101)];
     settings.told.lease = Some(600);
     settings.probe = probe;
+    settings
+}
+
+const CONFIGS: usize = 5;
+
+/// The same with something changed.
+fn changed(config: usize, probe: bool) -> Settings {
+    let mut settings = small(probe);
+    let machines = &mut settings.machines;
+    match config {
+        1 => machines[0].address = Some(here(100)),
+        2 => (machines[1].address, machines[2].address) = (Some(here(101)), None),
+        3 => machines[3].mac = Some(card(3)),
+        4 => {
+            machines.truncate(1);
+            settings.networks[0].ranges = vec![here(101)..=here(102), here(10)..=here(11)];
+        }
+        _ => {}
+    }
     settings
 }
 
@@ -189,6 +211,11 @@ impl World {
                 self.lab.wait(Duration::from_secs(seconds));
             }
             Step::Probed(is_free) => self.probed(is_free),
+            Step::Reload(config) => {
+                let probe = self.settings.probe;
+                self.settings = changed(config, probe);
+                self.lab.server.replace(self.settings.clone());
+            }
             Step::Drive(effects) => self.drive(effects)?,
             Step::Crash { written, booted } => self.crash(written, booted)?,
         }
