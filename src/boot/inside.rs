@@ -111,7 +111,7 @@ fn slices(disk: &Arc<dyn Blocks>, number: Option<u32>) -> Result<Vec<Slice>, Ins
 fn kind_of(slice: &Slice) -> Option<Kind> {
     let holds = |offset, magic: &[u8]| {
         let mut found = vec![0; magic.len()];
-        slice.read_at(&mut found, offset).is_ok() && found == magic
+        slice.fill(&mut found, offset).is_ok() && found == magic
     };
     if holds(0x438, &[0x53, 0xef]) {
         return Some(Kind::Ext4);

@@ -15,7 +15,7 @@ use crate::limits::LINKS_MAX;
 impl BlockRead for Slice {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), DeviceError> {
         let short = |error: io::Error| DeviceError::Io(error);
-        Slice::read_at(self, into, offset).map_err(short)
+        self.fill(into, offset).map_err(short)
     }
 
     fn size_bytes(&self) -> u64 {

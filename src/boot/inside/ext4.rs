@@ -13,7 +13,7 @@ impl Ext4Read for Slice {
         start: u64,
         into: &mut [u8],
     ) -> Result<(), Box<dyn Error + Send + Sync + 'static>> {
-        Ok(self.read_at(into, start)?)
+        Ok(self.fill(into, start)?)
     }
 }
 

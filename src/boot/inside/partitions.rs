@@ -40,7 +40,7 @@ impl Slice {
         self.size
     }
 
-    pub(super) fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+    pub(super) fn fill(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
         let end = offset.checked_add(into.len() as u64);
         if end.is_none_or(|end| end > self.size) {
             return Err(ErrorKind::UnexpectedEof.into());
@@ -65,7 +65,7 @@ pub(super) fn find(disk: &Slice) -> io::Result<Vec<(u32, Slice)>> {
 /// UEFI 2.10, section 5.3.2: the header is in the second sector, and says where the table is.
 fn gpt(disk: &Slice, sector: u64) -> io::Result<Option<Vec<(u32, Slice)>>> {
     let mut header = [0; 92];
-    match disk.read_at(&mut header, sector) {
+    match disk.fill(&mut header, sector) {
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
         read => read?,
     }
@@ -90,7 +90,7 @@ fn gpt(disk: &Slice, sector: u64) -> io::Result<Option<Vec<(u32, Slice)>>> {
         else {
             break;
         };
-        disk.read_at(&mut entry, at)?;
+        disk.fill(&mut entry, at)?;
         found.extend(gpt_entry(disk, &entry, sector).map(|slice| (index + 1, slice)));
     }
     Ok(Some(found))
@@ -109,7 +109,7 @@ fn gpt_entry(disk: &Slice, entry: &[u8; 128], sector: u64) -> Option<Slice> {
 /// for.
 fn mbr(disk: &Slice) -> io::Result<Vec<(u32, Slice)>> {
     let mut sector = [0; 512];
-    match disk.read_at(&mut sector, 0) {
+    match disk.fill(&mut sector, 0) {
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(Vec::new()),
         read => read?,
     }
