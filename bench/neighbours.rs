@@ -44,10 +44,11 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        stdout.read_line(&mut line).unwrap();
-        let address = line.trim().trim_start_matches("listening on nbd://");
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        // To the last one, which it must be able to write.
+        let lines = stdout.lines().map(Result::unwrap);
+        let lines: Vec<_> = lines.take_while(|line| line != "ready").collect();
+        let address = lines[0].trim().trim_start_matches("listening on nbd://");
         let address = address.trim_end_matches('/').parse().unwrap();
         Self { child, address }
     }

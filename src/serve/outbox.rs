@@ -184,9 +184,10 @@ impl Outbox {
                 // MUST immediately initiate a hard disconnect". A reply in chunks could be
                 // completed with zeros and an error chunk, had its data not been marked as the
                 // last: "MUST NOT do so for a content chunk if it would still be possible to
-                // detect an error". To obey costs every read a chunk more; here a chunk with that
-                // mark is complete and good, or the connection ends in it. Who connects again and
-                // reads the same gets EIO: it goes by the ring then.
+                // detect an error". To obey costs every read a chunk more, and libnbd a quarter of
+                // its reads a second (bench/README.md); here a chunk with that mark is complete
+                // and good, or the connection ends in it. Who connects again and reads the same
+                // gets EIO: it goes by the ring then.
                 let name = self.volume.image().name();
                 tracing::error!("image {name} could not be read while it was sent: closing");
                 let _ = self.volume.image().verify_now();
