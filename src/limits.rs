@@ -31,6 +31,15 @@ pub const NBD_BLOCK_PREFERRED: u32 = 4096;
 /// The port of NBD (IANA).
 pub const NBD_PORT: u16 = 10809;
 
+/// Largest file that is read out of a disk for a machine to boot: it is held in memory.
+pub const BOOT_FILE_MAX: usize = 512 * 1024 * 1024;
+
+/// Links that are followed on the way to one file, as many as the kernel follows.
+pub const LINKS_MAX: usize = 40;
+
+/// Partitions of a disk that are looked at.
+pub const PARTITIONS_MAX: u32 = 128;
+
 /// Longest command line of a kernel: `COMMAND_LINE_SIZE` of x86, less its NUL.
 pub const KERNEL_LINE_MAX: usize = 2047;
 

@@ -447,6 +447,51 @@ fn a_machine_behind_a_relay_gets_an_address_of_its_network() {
     );
 }
 
+#[test]
+fn an_address_that_somebody_has_behind_a_relay_is_not_offered() {
+    let relayed =
+        "[dhcp.network.far]\naddress = \"10.78.0.0/24\"\nrange = \"10.78.0.50-10.78.0.59\"\n";
+    let Some(net) = Net::new(&format!("{USUAL}{relayed}")) else {
+        return;
+    };
+    net.host.ip("route add 10.78.0.0/24 via 10.77.0.250");
+    let server = net.start();
+    let relay = net.sender();
+    relay.ip("addr add 10.78.0.1/24 dev lan0");
+    relay.ip("addr add 10.78.0.50/24 dev lan0");
+    let card = relay.card("lan0", 67);
+    let mut discover = message(MessageType::Discover, MAC);
+    discover.giaddr = Ipv4Addr::new(10, 78, 0, 1);
+    card.send(&bytes(&discover), SocketAddrV4::new(SERVER, 67));
+    server.wait_for_log(&["somebody uses 10.78.0.50"]);
+    card.send(&bytes(&discover), SocketAddrV4::new(SERVER, 67));
+    let (offer, _) = card.receive();
+    assert_ne!(offer.yiaddr, Ipv4Addr::new(10, 78, 0, 50));
+}
+
+#[test]
+fn a_flood_of_strangers_leaves_an_address_for_a_machine_of_the_config() {
+    if !require(&["perfdhcp"]) {
+        return;
+    }
+    let client = format!("[client.a]\nmac = \"{MAC}\"\n");
+    let config = format!("{}probe = false\n{client}", USUAL);
+    let Some(net) = Net::new(&config) else { return };
+    let server = net.start();
+    let sender = net.sender();
+    let words = "-4 -l lan0 --scenario avalanche -R 200";
+    let mut flood = sender.spawn("perfdhcp", &words.split(' ').collect::<Vec<_>>());
+    server.wait_for_log(&["no address left"]);
+    // The flood goes on meanwhile: it ends when everybody has an address.
+    lease(&sender.card("lan0", 68), MAC);
+    assert!(
+        flood.try_wait().expect("a child").is_none(),
+        "the flood is over"
+    );
+    flood.kill().expect("a child");
+    flood.wait().expect("a child");
+}
+
 /// What machines of each architecture are told to load by full DHCP.
 const FILES: &[(u16, &str, &str)] = &[
     (0, "PXEClient", "boot/grub/i386-pc/core.0"),

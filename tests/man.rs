@@ -388,6 +388,9 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
     "NBD_PORT",
+    "BOOT_FILE_MAX",
+    "LINKS_MAX",
+    "PARTITIONS_MAX",
     "KERNEL_LINE_MAX",
     "TFTP_NAME_MAX",
     "TFTP_OPTIONS_MAX",

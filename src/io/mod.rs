@@ -1,6 +1,6 @@
 //! The only code that names the ring: sockets, gathered sends and file reads by io_uring. Beside it
-//! the datagrams and packets of DHCP (`datagram`, `packet`, `interface`), which an ordinary runtime
-//! watches.
+//! the datagrams and packets of DHCP (`datagram`, `packet`, `echo`, `interface`), which an ordinary
+//! runtime watches.
 //!
 //! Everything of the ring belongs to one thread, a shard, and is not `Send`. The rules that keep
 //! it sound:
@@ -20,6 +20,7 @@
 
 mod buffer;
 mod datagram;
+mod echo;
 mod file;
 mod gather;
 pub mod interface;
@@ -31,6 +32,7 @@ mod socket;
 
 pub use buffer::{Buffer, BufferTooLarge, Pool};
 pub use datagram::{Batch, DatagramSocket, Datagrams, Envelope};
+pub use echo::{EchoProbe, EchoSocket};
 pub use file::{CutShort, read_at, write_at};
 pub use gather::{Gather, Mapped, OutOfRange};
 pub use packet::{ArpProbe, ArpSocket, CardSender, Heard};

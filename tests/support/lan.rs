@@ -152,6 +152,20 @@ impl Host {
         Tool::new(program).args(words).arg(name)
     }
 
+    /// Starts a program of the system there, which says nothing.
+    pub(crate) fn spawn(&self, program: &str, words: &[&str]) -> Child {
+        let runner = self.runner();
+        let (first, rest) = runner.split_first().expect("at least the program");
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", first]).args(rest);
+        command.arg(program).args(words);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.spawn().expect("a program of the system")
+    }
+
     /// The address of its card.
     pub(crate) fn mac(&self) -> MacAddress {
         // sysfs shows the interfaces of whoever mounted it, so `ip` is asked.

@@ -30,6 +30,7 @@ use crate::dhcp::boot::Mode;
 use crate::dhcp::lease::{Leases, Record};
 use crate::dhcp::server::Server;
 use crate::dhcp::settings::Settings;
+use crate::io::EchoSocket;
 use lease_file::LeaseFile;
 use link::OpenLink;
 
@@ -40,6 +41,8 @@ const LEASES: &str = "leases";
 #[derive(Debug)]
 pub(super) struct Dhcp {
     links: Vec<OpenLink>,
+    /// `None` without the right to raw sockets.
+    echo: Option<EchoSocket>,
     config: DhcpConfig,
     settings: Settings,
     records: Vec<Record>,
@@ -59,6 +62,8 @@ impl Dhcp {
         let settings = config.settings(&own);
         let settings = settings.map_err(|wrong| Failure::usage(wrong.to_string()))?;
         Ok(Self {
+            // What it lacks without, the links have told of already.
+            echo: EchoSocket::open().ok(),
             links,
             config: config.clone(),
             settings,
@@ -114,9 +119,11 @@ impl Dhcp {
     pub(super) fn start(self, leases: Arc<Holders>) -> io::Result<JoinSet<()>> {
         let links = self.links.into_iter().map(OpenLink::watched);
         let links = links.collect::<io::Result<Vec<_>>>()?;
+        let echo = self.echo.map(EchoSocket::watched).transpose()?;
         let server = Server::new(self.settings, Leases::recovered(self.records));
         Ok(task::start(
             links,
+            echo,
             server,
             self.file,
             self.replace.1,

@@ -1,4 +1,5 @@
-//! Addresses that are looked for before they are offered.
+//! Addresses that are looked for before they are offered: on our own links by ARP, behind relays by
+//! ICMP.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -13,14 +14,22 @@ const TIMES: u8 = 2;
 /// milliseconds; the machine that waits for its offer asks again after a second or more.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// How an address is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By ARP, on this one of the links.
+    Arp(usize),
+    /// By ICMP.
+    Echo,
+}
+
 /// What is being looked for.
 #[derive(Debug, Default)]
 pub(super) struct Probes(HashMap<Ipv4Addr, Probe>);
 
 #[derive(Debug)]
 struct Probe {
-    /// Which of the links.
-    link: usize,
+    way: Way,
     /// The machine that is to get the address: it may answer, since it had it before.
     mac: MacAddress,
     asked: u8,
@@ -32,8 +41,8 @@ struct Probe {
 pub(super) enum Due {
     /// Ask again.
     Ask {
-        /// Which of the links.
-        link: usize,
+        /// How.
+        way: Way,
         /// For this.
         address: Ipv4Addr,
     },
@@ -43,9 +52,9 @@ pub(super) enum Due {
 
 impl Probes {
     /// Looks for an address; it is asked for the first time by this.
-    pub(super) fn begin(&mut self, link: usize, address: Ipv4Addr, mac: MacAddress, now: Instant) {
+    pub(super) fn begin(&mut self, way: Way, address: Ipv4Addr, mac: MacAddress, now: Instant) {
         let probe = Probe {
-            link,
+            way,
             mac,
             asked: 1,
             next: now + PATIENCE,
@@ -75,14 +84,14 @@ impl Probes {
             if probe.next > now {
                 return true;
             }
-            let (link, address) = (probe.link, *address);
+            let (way, address) = (probe.way, *address);
             if probe.asked == TIMES {
                 due.push(Due::Free(address));
                 return false;
             }
             probe.asked += 1;
             probe.next = now + PATIENCE;
-            due.push(Due::Ask { link, address });
+            due.push(Due::Ask { way, address });
             true
         });
         due
@@ -98,7 +107,7 @@ mod tests {
 
     fn begun() -> (Probes, Instant) {
         let (mut probes, now) = (Probes::default(), Instant::now());
-        probes.begin(3, ADDRESS, MAC, now);
+        probes.begin(Way::Arp(3), ADDRESS, MAC, now);
         (probes, now)
     }
 
@@ -108,7 +117,7 @@ mod tests {
         assert_eq!(probes.due(now), []);
         assert_eq!(probes.next(), Some(now + PATIENCE));
         let again = Due::Ask {
-            link: 3,
+            way: Way::Arp(3),
             address: ADDRESS,
         };
         assert_eq!(probes.due(now + PATIENCE), [again]);

@@ -14,13 +14,13 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::lease_file::{LeaseFile, Saving};
 use super::link::OpenedLink;
 use super::log::Log;
-use super::probes::{Due, Probes};
+use super::probes::{Due, Probes, Way};
 use crate::dhcp::Moment;
 use crate::dhcp::lease::{Record, Saved};
 use crate::dhcp::server::{Arrival, Effect, Port, Probed, Reply, Server};
 use crate::dhcp::settings::Settings;
 use crate::dhcp::wire::{Malformed, Message};
-use crate::io::{Batch, Heard};
+use crate::io::{Batch, EchoProbe, Heard};
 use crate::limits::{DHCP_INCOMING_MAX, DHCP_REPLIES_WAITING_MAX};
 use crate::mac::MacAddress;
 use crate::name::Name;
@@ -41,11 +41,13 @@ enum Incoming {
         why: Malformed,
     },
     Heard(Heard),
+    Echoed(Ipv4Addr),
 }
 
 /// Starts the tasks of all sockets and the one that drives the core.
 pub(super) fn start(
     links: Vec<OpenedLink>,
+    echo: Option<EchoProbe>,
     server: Server,
     file: LeaseFile,
     replace: mpsc::UnboundedReceiver<Settings>,
@@ -60,8 +62,13 @@ pub(super) fn start(
         }
         tasks.spawn(hear(Arc::clone(&links), link, sender.clone()));
     }
+    let echo = echo.map(Arc::new);
+    if let Some(echo) = echo.clone() {
+        tasks.spawn(hear_echoes(echo, sender));
+    }
     let mut driver = Driver {
         links,
+        echo,
         server,
         file: Some(file),
         saving: None,
@@ -130,11 +137,26 @@ async fn hear(links: Arc<[OpenedLink]>, link: usize, to: mpsc::Sender<Incoming>)
     }
 }
 
+/// Passes on who answers to an echo request.
+async fn hear_echoes(echo: Arc<EchoProbe>, to: mpsc::Sender<Incoming>) {
+    loop {
+        match echo.hear().await {
+            Ok(address) => {
+                if to.send(Incoming::Echoed(address)).await.is_err() {
+                    return;
+                }
+            }
+            Err(_) => tokio::time::sleep(RETRY_AFTER).await,
+        }
+    }
+}
+
 /// The file comes back when it is done.
 type Saver = JoinHandle<(LeaseFile, io::Result<()>)>;
 
 struct Driver {
     links: Arc<[OpenedLink]>,
+    echo: Option<Arc<EchoProbe>>,
     server: Server,
     /// `None` while it is being saved to.
     file: Option<LeaseFile>,
@@ -201,12 +223,15 @@ impl Driver {
                 self.server.handle_message(host::moment(), &arrival);
             }
             Incoming::Malformed { from, why } => self.log.malformed(from, why),
-            Incoming::Heard(Heard { address, mac }) => {
-                if self.probes.heard(address, Some(mac)) {
-                    self.server
-                        .handle_probed(host::moment(), address, Probed::Taken);
-                }
-            }
+            Incoming::Heard(Heard { address, mac }) => self.heard(address, Some(mac)),
+            Incoming::Echoed(address) => self.heard(address, None),
+        }
+    }
+
+    fn heard(&mut self, address: Ipv4Addr, mac: Option<MacAddress>) {
+        if self.probes.heard(address, mac) {
+            let now = host::moment();
+            self.server.handle_probed(now, address, Probed::Taken);
         }
     }
 
@@ -225,7 +250,7 @@ impl Driver {
         self.server.handle_timeout(host::moment());
         for due in self.probes.due(Instant::now()) {
             match due {
-                Due::Ask { link, address } => self.ask(link, address),
+                Due::Ask { way, address } => self.ask(way, address),
                 Due::Free(address) => {
                     self.server
                         .handle_probed(host::moment(), address, Probed::Free);
@@ -254,27 +279,37 @@ impl Driver {
     }
 
     fn probe(&mut self, interface: u32, address: Ipv4Addr, mac: MacAddress) {
-        let mut links = self.links.iter();
-        let index = links.position(|link| link.link.interface == interface);
-        let near = index.filter(|index| {
-            let link = self.links.get(*index);
-            link.is_some_and(|link| link.arp.is_some() && link.is_near(address))
-        });
-        match near {
-            Some(index) => {
-                self.probes.begin(index, address, mac, Instant::now());
-                self.ask(index, address);
+        match self.way_to(interface, address) {
+            Some(way) => {
+                self.probes.begin(way, address, mac, Instant::now());
+                self.ask(way, address);
             }
-            // Behind a relay nobody hears us ask: the relay's machines look for themselves.
+            // There is no right to raw sockets.
             None => self
                 .server
                 .handle_probed(host::moment(), address, Probed::Free),
         }
     }
 
-    fn ask(&self, link: usize, address: Ipv4Addr) {
-        let arp = self.links.get(link).and_then(|link| link.arp.as_ref());
-        if let Some(Err(error)) = arp.map(|arp| arp.ask(address)) {
+    fn way_to(&self, interface: u32, address: Ipv4Addr) -> Option<Way> {
+        let mut links = self.links.iter().enumerate();
+        let (index, link) = links.find(|(_, link)| link.link.interface == interface)?;
+        match link.is_near(address) {
+            true => link.arp.is_some().then_some(Way::Arp(index)),
+            false => self.echo.is_some().then_some(Way::Echo),
+        }
+    }
+
+    fn ask(&self, way: Way, address: Ipv4Addr) {
+        let asked = match way {
+            Way::Arp(link) => {
+                let link = self.links.get(link);
+                let arp = link.and_then(|link| link.arp.as_ref());
+                arp.map(|arp| arp.ask(address))
+            }
+            Way::Echo => self.echo.as_ref().map(|echo| echo.ask(address)),
+        };
+        if let Some(Err(error)) = asked {
             tracing::debug!("cannot look for {address}: {error}");
         }
     }

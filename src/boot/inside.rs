@@ -1,0 +1,132 @@
+//! Files inside of a disk: read out of its file system, which is not mounted.
+//!
+//! Invariants:
+//! - Links are followed inside of the file system only: its root is `/`.
+//! - Whatever the disk holds, a file is read as its file system says or refused; how much memory
+//!   that takes is bounded by [`BOOT_FILE_MAX`].
+//! - The readers of file systems are crates, named here and below only.
+
+use std::io;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::limits::BOOT_FILE_MAX;
+use partitions::Slice;
+
+mod btrfs;
+mod ext4;
+mod partitions;
+
+/// A disk to read from.
+pub trait Blocks: Send + Sync {
+    /// Fills `into` with the bytes at `offset`.
+    ///
+    /// # Errors
+    /// They reach past the end, or the disk failed.
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Bytes of the disk.
+    fn size(&self) -> u64;
+}
+
+/// Where on a disk a file is looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Whereabouts {
+    /// The number of its partition; `None` means the first that has the file, or none at all.
+    pub partition: Option<u32>,
+    /// The subvolume of btrfs; `None` means the default one.
+    pub subvolume: Option<String>,
+}
+
+/// Why a file can't be read.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "each message is its variant's description")]
+pub enum InsideError {
+    #[error("there is no such file")]
+    NotFound,
+    #[error("there is no partition {0}")]
+    NoPartition(u32),
+    #[error("there is no file system that can be read: it must be ext4 or btrfs")]
+    NoFileSystem,
+    #[error("a file of {0} bytes is too large")]
+    TooLarge(u64),
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+/// A file system that was recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Ext4,
+    Btrfs,
+}
+
+/// Reads the whole file at `path`, a path as [`crate::tftp::name`] makes it.
+///
+/// This may take long, and wait for disks.
+///
+/// # Errors
+/// [`InsideError`].
+pub fn read_file(
+    disk: &Arc<dyn Blocks>,
+    place: &Whereabouts,
+    path: &str,
+) -> Result<Vec<u8>, InsideError> {
+    let mut outcome = Err(InsideError::NoFileSystem);
+    for slice in slices(disk, place.partition)? {
+        let Some(kind) = kind_of(&slice) else {
+            continue;
+        };
+        let read = match kind {
+            Kind::Ext4 => ext4::read_file(slice, path),
+            Kind::Btrfs => btrfs::read_file(slice, place.subvolume.as_deref(), path),
+        };
+        match read {
+            Err(InsideError::NotFound) => outcome = Err(InsideError::NotFound),
+            found => return found,
+        }
+    }
+    outcome
+}
+
+/// The whole disk where it has no partitions, else the ones that are meant.
+fn slices(disk: &Arc<dyn Blocks>, number: Option<u32>) -> Result<Vec<Slice>, InsideError> {
+    let whole = Slice::whole(Arc::clone(disk));
+    if number.is_none() && kind_of(&whole).is_some() {
+        return Ok(vec![whole]);
+    }
+    let found = partitions::find(&whole).map_err(|error| unreadable(&error))?;
+    match number {
+        None => Ok(found.into_iter().map(|(_, slice)| slice).collect()),
+        Some(number) => {
+            let one = found.into_iter().find(|(own, _)| *own == number);
+            let (_, slice) = one.ok_or(InsideError::NoPartition(number))?;
+            Ok(vec![slice])
+        }
+    }
+}
+
+/// By the magic numbers of the superblocks.
+fn kind_of(slice: &Slice) -> Option<Kind> {
+    let holds = |offset, magic: &[u8]| {
+        let mut found = vec![0; magic.len()];
+        slice.fill(&mut found, offset).is_ok() && found == magic
+    };
+    if holds(0x438, &[0x53, 0xef]) {
+        return Some(Kind::Ext4);
+    }
+    holds(0x1_0040, b"_BHRfS_M").then_some(Kind::Btrfs)
+}
+
+fn unreadable(error: &impl std::fmt::Display) -> InsideError {
+    InsideError::Unreadable(error.to_string())
+}
+
+/// Room for a file of `size` bytes.
+fn room_for(size: u64) -> Result<Vec<u8>, InsideError> {
+    match usize::try_from(size) {
+        Ok(size) if size <= BOOT_FILE_MAX => Ok(vec![0; size]),
+        _ => Err(InsideError::TooLarge(size)),
+    }
+}
