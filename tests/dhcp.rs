@@ -650,6 +650,9 @@ fn a_machine_without_an_address_is_answered_at_its_card() {
     let server = net.setup.clone().with_arg("-v").start();
     let sender = net.sender();
     let card = sender.card("lan0", 68);
+    let bystander = net.lan.host();
+    bystander.ip("addr add 10.77.0.251/24 dev lan0");
+    let beside = bystander.card("lan0", 68);
     let mut discover = message(MessageType::Discover, sender.mac());
     discover.broadcast = false;
     card.broadcast(&bytes(&discover), 67);
@@ -660,6 +663,9 @@ fn a_machine_without_an_address_is_answered_at_its_card() {
     let (offer, from) = card.receive();
     assert_eq!(kind(&offer), Some(MessageType::Offer));
     assert_eq!(from, SocketAddrV4::new(SERVER, 67));
+    // A broadcast would have come to all.
+    let overheard = beside.next(Duration::from_millis(200));
+    assert_eq!(overheard.map(|(answer, _)| kind(&answer)), None);
 }
 
 #[test]
