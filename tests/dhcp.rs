@@ -367,10 +367,14 @@ fn nobody_is_answered_on_another_interface() {
     let stranger = other.host();
     stranger.ip("addr add 10.99.0.9/24 dev lan0");
     let (there, sender) = (stranger.card("lan0", 68), net.sender());
+    let here = sender.card("lan0", 68);
+    let mut of_stranger = message(MessageType::Discover, MacAddress([2; 6]));
+    of_stranger.xid = 7;
+    there.broadcast(&bytes(&of_stranger), 67);
+    there.broadcast(&bytes(&of_stranger), 4011);
+    // Neither is it answered on the interface that is served.
     let discover = message(MessageType::Discover, MAC);
-    there.broadcast(&bytes(&discover), 67);
-    there.broadcast(&bytes(&discover), 4011);
-    offer(&sender.card("lan0", 68), &discover);
+    assert_eq!(offer(&here, &discover).xid, discover.xid);
     assert_eq!(
         there
             .next(Duration::from_millis(200))
