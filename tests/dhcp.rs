@@ -358,7 +358,9 @@ fn an_address_that_somebody_has_is_not_offered() {
 
 #[test]
 fn nobody_is_answered_on_another_interface() {
-    let Some(net) = Net::new(USUAL) else { return };
+    let Some(net) = Net::new(&format!("{USUAL}probe = false\n")) else {
+        return;
+    };
     let other = Lan::new().expect("one more network");
     other.plug(&net.host, "lan1");
     net.host.ip("addr add 10.99.0.1/24 dev lan1");
