@@ -54,7 +54,8 @@ mod slow;
 use explore::Effort;
 use run::{Setting, check_seed};
 
-/// Crashes that each of the eight parts of the exploration looks at: 104,000 in all.
+/// Crashes that each of the eight parts of the exploration looks at: 104,000 in all. A disk that is
+/// recovered a second time is not a crash of its own.
 const STATES: u64 = 13_000;
 
 /// Explores the seeds of a part until enough crashes were seen.

@@ -10,8 +10,15 @@ pub enum Sabotage {
     JournalBeforeData,
     /// R5: a freed block may be punched before its record is durable.
     PunchBeforeRecord,
-    /// R5: a freed block is punched although it was written again.
-    PunchRewritten,
+    /// R5: a block is punched although it was written again while its record was not yet on its
+    /// way.
+    PunchRewrittenOpen,
+    /// R5: a block is punched although it was written again while its record was on its way.
+    PunchRewrittenSealed,
+    /// R5: a block is punched although it was written again since its record is durable.
+    PunchRewrittenReady,
+    /// R5: a freed block may be punched until a write to it has ended.
+    PunchUntilWritten,
     /// R5: a block may be written while it is being punched.
     WriteWhilePunching,
     /// R6: a checkpoint has changes of after the flush that asked for it.

@@ -20,6 +20,9 @@ const RUN_MIN: u64 = 16;
 const RUN_MAX: u64 = 1 << 18;
 /// Runs punched by one job, so that a job stays short.
 const RUNS_PER_JOB: usize = 64;
+/// Runs on the lists from which on none is added that need not have any space: such ones cost a
+/// client nothing, and each takes memory here.
+const RUNS_MAX: usize = 1 << 16;
 
 /// Blocks whose space can be given back, by how far their records have come.
 #[derive(Debug, Default)]
@@ -45,14 +48,28 @@ impl FreedSpace {
         self.open.insert(blocks.indices());
     }
 
+    /// Blocks that read as zeros from now on, and none of which was in the data file. They may have
+    /// space all the same: it was kept when they were zeroed, or it was to be given back when a
+    /// server was killed; and `absent` ones, of which nobody knows, may have that of writes that a
+    /// killed server had not recorded.
+    pub fn perhaps_freed(&mut self, blocks: BlockRange, absent: u64) {
+        let is_worth_it = absent < blocks.len() || absent >= RUN_MIN;
+        let runs = self.open.len() + self.sealed.len() + self.ready.len();
+        if is_worth_it && runs < RUNS_MAX {
+            self.freed(blocks);
+        }
+    }
+
     /// Blocks that are about to be written, or whose space is to stay.
     pub fn keep(&mut self, blocks: BlockRange) {
-        if sabotage::breaks(Sabotage::PunchRewritten) {
-            return;
-        }
-        for set in [&mut self.open, &mut self.sealed, &mut self.ready] {
-            if !set.is_empty() && !blocks.is_empty() {
-                set.remove(blocks.indices());
+        let lists = [
+            (&mut self.open, Sabotage::PunchRewrittenOpen),
+            (&mut self.sealed, Sabotage::PunchRewrittenSealed),
+            (&mut self.ready, Sabotage::PunchRewrittenReady),
+        ];
+        for (list, forgotten) in lists {
+            if !list.is_empty() && !blocks.is_empty() && !sabotage::breaks(forgotten) {
+                list.remove(blocks.indices());
             }
         }
     }
@@ -200,6 +217,32 @@ mod tests {
         assert!(space.is_punching(range(99, 101)));
         space.finish_punch();
         assert!(!space.is_punching(range(99, 101)));
+    }
+
+    #[test]
+    fn short_runs_that_were_never_written_are_not_looked_after() {
+        let mut space = FreedSpace::default();
+        space.perhaps_freed(range(0, RUN_MIN - 1), RUN_MIN - 1);
+        durable(&mut space);
+        assert!(space.begin_punch(true).is_empty());
+        space.perhaps_freed(range(0, RUN_MIN), RUN_MIN);
+        space.perhaps_freed(range(40, 42), 1);
+        durable(&mut space);
+        assert_eq!(space.begin_punch(true).len(), 2);
+    }
+
+    #[test]
+    fn zeroing_again_and_again_what_has_no_space_takes_no_more_than_some_memory() {
+        let mut space = FreedSpace::default();
+        for block in 0..2 * RUNS_MAX as u64 {
+            space.perhaps_freed(range(2 * block, 2 * block + 1), 0);
+            if block % 1000 == 0 {
+                durable(&mut space);
+            }
+        }
+        assert_eq!(space.open.len() + space.ready.len(), RUNS_MAX);
+        space.freed(range(1 << 40, (1 << 40) + 1));
+        assert!(space.open.contains(&(1 << 40)), "space that there is");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::header::Header;
 use super::journal::Cursor;
 use super::map::{BlockCounts, BlockMap, BlockState};
 use super::quota::Quota;
+use super::sabotage::{self, Sabotage};
 use super::space::FreedSpace;
 use super::underway::Underway;
 pub use super::underway::{BaseBlocks, PendingWrite, Turn};
@@ -188,7 +189,9 @@ impl<D: Disk> Overlay<D> {
             }
         }
         // Before the first byte: what is written must not be taken for space to give back.
-        self.space.keep(range.blocks_touched());
+        if !sabotage::breaks(Sabotage::PunchUntilWritten) {
+            self.space.keep(range.blocks_touched());
+        }
         Ok(pending)
     }
 
@@ -206,6 +209,9 @@ impl<D: Disk> Overlay<D> {
         self.dirty = true;
         written.map_err(|error| self.failed("write to the data file", &error))?;
         self.check_not_poisoned()?;
+        if sabotage::breaks(Sabotage::PunchUntilWritten) {
+            self.space.keep(pending.extent().blocks_touched());
+        }
         // Rule R1: the data was written, so the map may say so.
         self.set(pending.extent().blocks_touched(), BlockState::Present);
         self.underway.set_added(turn, 0);
@@ -285,16 +291,21 @@ impl<D: Disk> Overlay<D> {
             quota,
             ..
         } = self;
-        let (mut runs, mut had_data) = (0, false);
+        let (mut runs, mut had_data, mut absent) = (0, false, 0);
         map.set(blocks, BlockState::Zero, |run, old| {
             runs += 1;
-            had_data |= old == BlockState::Present;
+            match old {
+                BlockState::Present => had_data = true,
+                _ => absent += run.len(),
+            }
             quota.changed(run.len(), old, BlockState::Zero);
             epoch.push(run, BlockState::Zero);
         });
-        if had_data && how == Zeroing::Free {
+        match how {
+            Zeroing::Reserve => {}
             // Holes between are punched with the rest: one long run is cheaper than many short.
-            space.freed(blocks);
+            Zeroing::Free if had_data => space.freed(blocks),
+            Zeroing::Free => space.perhaps_freed(blocks, absent),
         }
         Ok(runs)
     }

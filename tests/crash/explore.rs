@@ -71,7 +71,7 @@ impl Observer for Recorder {
 pub(crate) struct Explorer {
     pub(crate) effort: Effort,
     pub(crate) leak: Option<Leak>,
-    /// Disks that were recovered and compared.
+    /// Disks that a kill or a power loss left, recovered and compared.
     pub(crate) states: u64,
 }
 
@@ -160,6 +160,7 @@ impl Explorer {
             }
             // What recovery has shown is there to stay.
             7..9 => {
+                self.states += 1;
                 let later = crash(&disk.moment(), random.below(6), random);
                 self.check_same(later, &content, "a power loss after recovery")
             }
@@ -190,8 +191,7 @@ impl Explorer {
         Ok(())
     }
 
-    fn check_same(&mut self, disk: SimDisk, content: &Content, what: &str) -> Result<(), String> {
-        self.states += 1;
+    fn check_same(&self, disk: SimDisk, content: &Content, what: &str) -> Result<(), String> {
         let overlay = open(&TestDisk::new(disk, self.leak));
         let overlay = overlay.map_err(|error| format!("{what} is refused: {error}"))?;
         let again = content_of(&overlay)?;

@@ -155,7 +155,7 @@ fn phrase(random: &mut Seeded, all: ByteRange) -> Vec<Op> {
     };
     let durable = [write, Op::Flush, Op::Drain];
     let and_then = |rest: &[Op]| [&durable, rest].concat();
-    match random.below(8) {
+    match random.below(9) {
         // Freed, and written again before and while its space is given back.
         0 => and_then(&[trim, Op::Flush, Op::Drain, punch, write, Op::Drain]),
         1 => and_then(&[trim, Op::Flush, Op::Drain, write, punch, Op::Drain]),
@@ -192,6 +192,12 @@ fn phrase(random: &mut Seeded, all: ByteRange) -> Vec<Op> {
                 Op::Flush,
                 Op::Drain,
             ]
+        }
+        // Freed, and being written again when its space is given back.
+        7 => {
+            let work = calls(Work::Write, random);
+            let rest = [trim, Op::Flush, Op::Drain, Op::Begin { range: all }];
+            and_then(&[&rest[..], &[work, punch, Op::Drain]].concat())
         }
         _ => vec![
             write_some(random, all),

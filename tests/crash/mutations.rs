@@ -4,7 +4,9 @@ use cowherd::overlay::sabotage::Sabotage;
 
 use super::disk::Leak;
 use super::explore::Effort;
+use super::history::{History, Op, Start};
 use super::machine::Haste;
+use super::regressions::{Freed, punched_while_it_is_written, rewritten};
 use super::run::{Setting, first_failure, run};
 
 /// Histories that are tried before a broken rule counts as unnoticed.
@@ -35,6 +37,22 @@ fn haste_is_noticed(haste: Haste) {
         haste: Some(haste),
         ..Setting::sound(Effort::QUICK)
     });
+}
+
+/// This story fails where the rule is broken, and is fine where it is not.
+#[track_caller]
+fn story_notices(sabotage: Sabotage, story: &[Op]) {
+    let story = History::of_steps(Start::Nothing, story);
+    let sound = Setting::sound(Effort::QUICK);
+    if let Err(failure) = run(&story, sound) {
+        panic!("it fails anyway: {}\n{story}", failure.what);
+    }
+    let broken = Setting {
+        sabotage: Some(sabotage),
+        ..sound
+    };
+    let failure = run(&story, broken).expect_err("it is not noticed");
+    println!("noticed at step {}: {}", failure.step, failure.what);
 }
 
 #[track_caller]
@@ -87,7 +105,28 @@ fn r5_a_punch_before_the_record_is_durable_is_noticed() {
 
 #[test]
 fn r5_a_punch_of_a_block_that_was_written_again_is_noticed() {
-    sabotage_is_noticed(Sabotage::PunchRewritten);
+    sabotage_is_noticed(Sabotage::PunchRewrittenReady);
+    story_notices(Sabotage::PunchRewrittenReady, &rewritten(Freed::Durable));
+}
+
+/// Histories meet these by luck, so there is a story for each.
+#[test]
+fn r5_a_punch_of_a_block_written_again_before_its_record_is_noticed() {
+    story_notices(Sabotage::PunchRewrittenOpen, &rewritten(Freed::Unrecorded));
+}
+
+#[test]
+fn r5_a_punch_of_a_block_written_again_beside_its_record_is_noticed() {
+    story_notices(Sabotage::PunchRewrittenSealed, &rewritten(Freed::OnItsWay));
+}
+
+#[test]
+fn r5_a_punch_of_a_block_whose_write_is_under_way_is_noticed() {
+    sabotage_is_noticed(Sabotage::PunchUntilWritten);
+    story_notices(
+        Sabotage::PunchUntilWritten,
+        &punched_while_it_is_written(2, 1),
+    );
 }
 
 #[test]

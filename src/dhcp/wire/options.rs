@@ -6,10 +6,15 @@
 
 use std::net::Ipv4Addr;
 
-use super::code::{END, OVERLOAD, PAD, RELAY_AGENT};
+use super::code::{
+    END, LEASE_TIME, MESSAGE_TYPE, OVERLOAD, PAD, RELAY_AGENT, SERVER_IDENTIFIER, SUBNET_MASK,
+};
 
 /// Longest value that one piece of an option can have.
 const PIECE_MAX: usize = 255;
+
+/// What a client can do nothing without: not even what a relay added may take their room.
+const VITAL: [u8; 4] = [MESSAGE_TYPE, SERVER_IDENTIFIER, LEASE_TIME, SUBNET_MASK];
 
 /// Options in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,7 +95,9 @@ impl Options {
         let relayed = self.get(RELAY_AGENT);
         // RFC 3046, section 2.2: "If a server is unable to copy a full Relay Agent Information
         // field into a response, it SHALL send the response without the Relay Information Field".
-        let kept = relayed.filter(|value| written_len(value) <= room);
+        let vital = VITAL.iter().filter_map(|code| self.get(*code));
+        let vital: usize = vital.map(written_len).sum();
+        let kept = relayed.filter(|value| written_len(value) + vital <= room);
         let mut free = room - kept.map_or(0, written_len);
         let mut left_out = Vec::new();
         for (code, value) in self.iter().filter(|(code, _)| *code != RELAY_AGENT) {

@@ -120,6 +120,18 @@ fn what_a_relay_added_is_left_out_only_where_it_does_not_fit_at_all() {
 }
 
 #[test]
+fn what_a_relay_added_takes_no_room_of_what_the_client_needs() {
+    let server: &[u8] = &[10, 77, 0, 1];
+    // 60 bytes for options: 59 and END.
+    let message = |added: usize| {
+        let added = vec![1; added];
+        request(&[(53, &[5]), (54, server), (82, &added)])
+    };
+    assert_eq!(message(48).write(300).left_out, [0_u8; 0]);
+    assert_eq!(message(49).write(300).left_out, [82]);
+}
+
+#[test]
 fn an_end_that_is_missing_does_no_harm() {
     assert_eq!(options_of(&[12, 1, b'a']).get(12), Some(&b"a"[..]));
 }

@@ -299,6 +299,59 @@ fn trimmed_space_goes_back_to_the_file_system() {
     assert!(std::fs::metadata(&data).unwrap().blocks() < before / 2);
 }
 
+/// Bytes that the data file has on the disk.
+fn space_of_data(bench: &Bench) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let data = std::fs::File::open(bench.dir().join("data")).unwrap();
+    // Some file systems decide where bytes go when they are synced.
+    data.sync_all().unwrap();
+    data.metadata().unwrap().blocks() * 512
+}
+
+#[test]
+fn space_that_was_kept_for_zeros_goes_back_when_they_are_trimmed_or_zeroed_again() {
+    let whole = range(0, 4 << 20);
+    let again: [fn(&mut Bench, ByteRange); 2] = [
+        |bench, whole| bench.overlay().trim(whole).unwrap(),
+        |bench, whole| bench.zero(whole, Zeroing::Free),
+    ];
+    for free in again {
+        let mut bench = Bench::new(4 << 20);
+        bench.zero(whole, Zeroing::Reserve);
+        bench.flush();
+        assert!(space_of_data(&bench) >= 4 << 20, "nothing was reserved");
+        bench.reopen();
+        free(&mut bench, whole);
+        assert!(
+            space_of_data(&bench) >= 4 << 20,
+            "before its record is durable"
+        );
+        bench.flush();
+        assert_eq!(space_of_data(&bench), 0);
+        assert_eq!(bench.read_all(), vec![0; 4 << 20]);
+    }
+}
+
+#[test]
+fn space_that_a_killed_server_had_not_given_back_goes_with_the_next_trim() {
+    let mut bench = Bench::new(4 << 20);
+    bench.write(0, &vec![3; 2 << 20]);
+    bench.flush();
+    bench.overlay().trim(range(0, 2 << 20)).unwrap();
+    let Begin::Run(cycle) = bench.overlay().begin_cycle().unwrap() else {
+        panic!("nothing to flush")
+    };
+    cycle.run().unwrap();
+    bench.reopen();
+    // A write that is in no record.
+    bench.write(2 << 20, &vec![4; 2 << 20]);
+    bench.reopen();
+    assert!(space_of_data(&bench) >= 4 << 20, "it was given back anyway");
+    bench.overlay().trim(range(0, 4 << 20)).unwrap();
+    bench.flush();
+    assert_eq!(space_of_data(&bench), 0);
+}
+
 #[test]
 fn an_overlay_of_another_image_is_refused() {
     let mut bench = Bench::new(10_000);
