@@ -358,7 +358,9 @@ fn an_address_that_somebody_has_is_not_offered() {
 
 #[test]
 fn nobody_is_answered_on_another_interface() {
-    let Some(net) = Net::new(USUAL) else { return };
+    let Some(net) = Net::new(&format!("{USUAL}probe = false\n")) else {
+        return;
+    };
     let other = Lan::new().expect("one more network");
     other.plug(&net.host, "lan1");
     net.host.ip("addr add 10.99.0.1/24 dev lan1");
@@ -367,10 +369,14 @@ fn nobody_is_answered_on_another_interface() {
     let stranger = other.host();
     stranger.ip("addr add 10.99.0.9/24 dev lan0");
     let (there, sender) = (stranger.card("lan0", 68), net.sender());
+    let here = sender.card("lan0", 68);
+    let mut of_stranger = message(MessageType::Discover, MacAddress([2; 6]));
+    of_stranger.xid = 7;
+    there.broadcast(&bytes(&of_stranger), 67);
+    there.broadcast(&bytes(&of_stranger), 4011);
+    // Neither is it answered on the interface that is served.
     let discover = message(MessageType::Discover, MAC);
-    there.broadcast(&bytes(&discover), 67);
-    there.broadcast(&bytes(&discover), 4011);
-    offer(&sender.card("lan0", 68), &discover);
+    assert_eq!(offer(&here, &discover).xid, discover.xid);
     assert_eq!(
         there
             .next(Duration::from_millis(200))
@@ -650,6 +656,9 @@ fn a_machine_without_an_address_is_answered_at_its_card() {
     let server = net.setup.clone().with_arg("-v").start();
     let sender = net.sender();
     let card = sender.card("lan0", 68);
+    let bystander = net.lan.host();
+    bystander.ip("addr add 10.77.0.251/24 dev lan0");
+    let beside = bystander.card("lan0", 68);
     let mut discover = message(MessageType::Discover, sender.mac());
     discover.broadcast = false;
     card.broadcast(&bytes(&discover), 67);
@@ -660,6 +669,9 @@ fn a_machine_without_an_address_is_answered_at_its_card() {
     let (offer, from) = card.receive();
     assert_eq!(kind(&offer), Some(MessageType::Offer));
     assert_eq!(from, SocketAddrV4::new(SERVER, 67));
+    // A broadcast would have come to all.
+    let overheard = beside.next(Duration::from_millis(200));
+    assert_eq!(overheard.map(|(answer, _)| kind(&answer)), None);
 }
 
 #[test]
