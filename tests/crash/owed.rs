@@ -89,7 +89,7 @@ impl Life {
     }
 
     /// Flushes until a checkpoint is due.
-    fn to_checkpoint(&mut self) -> Result<CheckpointJob<TestDisk>, String> {
+    fn until_checkpoint(&mut self) -> Result<CheckpointJob<TestDisk>, String> {
         loop {
             if let Some(job) = self.flush(0)? {
                 return Ok(job);
@@ -102,7 +102,7 @@ impl Life {
 /// they do not have so many.
 fn finds_no_space(call: u64, more: u64) -> Result<bool, String> {
     let mut life = Life::new()?;
-    let mut due = Some(life.to_checkpoint()?);
+    let mut due = Some(life.until_checkpoint()?);
     let first = life.generation();
     let mut failures = 0;
     while life.generation() < first + 2 {
@@ -150,7 +150,7 @@ fn a_checkpoint_that_never_finds_space_is_made_before_its_journal_is_used_again(
 fn a_checkpoint_that_failed_ends_all_changes() {
     let fails = |call: &u64| {
         let mut life = Life::new().unwrap();
-        let job = life.to_checkpoint().unwrap();
+        let job = life.until_checkpoint().unwrap();
         if !life.fails(job, Fault::Io, *call) {
             return false;
         }
