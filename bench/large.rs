@@ -3,11 +3,13 @@
 //! `cargo bench --bench large [-- DIR]` works in a new directory beneath DIR (the target directory
 //! if none is named). Map, journal and checkpoints come to be on the way that they always take,
 //! with a flush every 1000 writes; only the data itself is not written: each write is begun and
-//! then said to have been done.
+//! then said to have been done. What an open overlay takes is measured in a process of its own,
+//! which has allocated nothing before.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -25,11 +27,16 @@ const GROUP_BLOCKS: u64 = 32_768;
 const WRITES_PER_FLUSH: u64 = 1000;
 const OPENINGS: usize = 9;
 const IDLE_CLIENTS: usize = 50;
+/// Names, to a process of its own, the overlay that it is to open.
+const OPEN: &str = "COWHERD_BENCH_OPEN";
 
 fn main() -> Result<()> {
     // `cargo test --all-targets` starts benchmarks too, without this.
     if !std::env::args().any(|argument| argument == "--bench") {
         return Ok(());
+    }
+    if let Some(dir) = std::env::var_os(OPEN) {
+        return opened(Path::new(&dir));
     }
     let parent = std::env::args()
         .skip(1)
@@ -85,18 +92,14 @@ fn measure(dir: &Path, how: &str, groups: u64) -> Result<()> {
     let mut times = Vec::new();
     for _ in 0..OPENINGS {
         forget(&path)?;
-        let before = Memory::now()?;
         let start = Instant::now();
         let overlay = open(&path)?;
         times.push(start.elapsed());
-        let after = Memory::now()?;
-        if times.len() == OPENINGS {
-            let own = (after.own - before.own) / gib;
-            let shared = (after.mapped - before.mapped) / gib;
-            println!("  memory for a GiB written: own {own:.0} KiB, mapped files {shared:.0} KiB");
-        }
         drop(overlay);
     }
+    let Memory { own, mapped } = memory_of_an_opening(&path)?;
+    let (own, mapped) = (own / gib, mapped / gib);
+    println!("  memory for a GiB written: own {own:.0} KiB, mapped files {mapped:.0} KiB");
     times.sort();
     let millis = |time: &Duration| time.as_secs_f64() * 1e3;
     let [first, .., last] = times.as_slice() else {
@@ -108,6 +111,34 @@ fn measure(dir: &Path, how: &str, groups: u64) -> Result<()> {
         millis(first),
         millis(last)
     );
+    Ok(())
+}
+
+/// What opening an overlay adds to a process that has done nothing else.
+fn memory_of_an_opening(path: &Path) -> Result<Memory> {
+    let run = Command::new(std::env::current_exe()?)
+        .arg("--bench")
+        .env(OPEN, path)
+        .output()?;
+    let told = String::from_utf8(run.stdout)?;
+    let (own, mapped) = told.trim().split_once(' ').context("no two numbers")?;
+    Ok(Memory {
+        own: own.parse()?,
+        mapped: mapped.parse()?,
+    })
+}
+
+/// The process that is asked for that.
+fn opened(path: &Path) -> Result<()> {
+    let before = Memory::now()?;
+    let overlay = open(path)?;
+    let after = Memory::now()?;
+    println!(
+        "{} {}",
+        after.own - before.own,
+        after.mapped - before.mapped
+    );
+    drop(overlay);
     Ok(())
 }
 

@@ -42,6 +42,8 @@ mod machine;
 mod mutations;
 #[path = "crash/oracle.rs"]
 mod oracle;
+#[path = "crash/owed.rs"]
+mod owed;
 #[path = "crash/regressions.rs"]
 mod regressions;
 #[path = "crash/run.rs"]

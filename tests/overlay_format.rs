@@ -193,3 +193,24 @@ fn a_checkpoint_of_an_earlier_day_is_read() {
         BlockState::Zero
     );
 }
+
+/// The archive read by nothing but what the man page says of its last 16 bytes.
+#[test]
+fn the_end_of_a_checkpoint_says_where_its_leaves_are() {
+    let bytes = undump(&fs::read_to_string(golden("ckpt.5")).unwrap());
+    let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let vector_at = |at: usize| {
+        let offset = u32_at(at).cast_signed() as isize;
+        (at.checked_add_signed(offset).unwrap(), u32_at(at + 4))
+    };
+    let root = bytes.len() - 16;
+    let ((leaves, leaf_count), (words, word_count)) = (vector_at(root), vector_at(root + 8));
+    assert_eq!((leaf_count, word_count), (2, 2));
+    assert_eq!((u32_at(leaves), u32_at(leaves + 8)), (0, 2));
+    for leaf in 0..2 {
+        let checksum = crc32fast::hash(&bytes[words + leaf * 4096..][..4096]);
+        assert_eq!(u32_at(leaves + leaf * 8 + 4), checksum);
+    }
+    // Blocks 1 to 3 of the first leaf are present.
+    assert_eq!(u32_at(words), 0b0101_0100);
+}

@@ -11,11 +11,14 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use support::{
-    Mount, SECTOR, Seeded, Server, Setup, Stamps, Tool, is_root, make_file_system, require, skipped,
+    Mount, SECTOR, Seeded, Server, Setup, Stamps, Tool, checkpoint_generation, is_root,
+    make_file_system, nearly_fill_journal, require, skipped,
 };
 
 const CUTS: u64 = 12;
-const SECTORS: usize = 1000;
+const SECTORS: usize = 8000;
+/// After about so many flushes, a few cuts later, a checkpoint is due.
+const FLUSHES_LEFT: u64 = 120;
 
 /// A machine whose state directory is on a disk that can be snapshotted.
 struct Machine {
@@ -68,15 +71,20 @@ fn cut_the_power(file_system: &[&str], seed: u64) {
     };
     let mut random = Seeded(seed);
     let mut stamps = Stamps::new(seed, SECTORS);
+    let server = machine.setup.clone().start();
+    server.client("disk@a").disconnect();
+    let overlay = server.terminate().state().join("overlays/disk+1/a");
+    nearly_fill_journal(&overlay, FLUSHES_LEFT);
     for _ in 0..CUTS {
         let server = machine.setup.clone().start();
-        let mut client = server.client("disk@a");
-        stamps.check(&client.read_all().expect("a read of all"));
-        stamps.work(&mut client, random.below(300), 8);
+        let mut clients = [server.client("disk@a"), server.client("disk@a")];
+        stamps.check(&clients[0].read_all().expect("a read of all"));
+        stamps.scatter(&mut clients[1], random.below(100));
+        stamps.work(&mut clients, random.below(300), 8);
         let backing = machine.backing.clone();
         let writes = random.below(100);
         machine.cut(server, |snapshot| {
-            stamps.burst(&mut client, writes);
+            stamps.burst(&mut clients, writes);
             Tool::new("cp")
                 .arg("--reflink=always")
                 .arg(&backing)
@@ -84,6 +92,8 @@ fn cut_the_power(file_system: &[&str], seed: u64) {
                 .ok();
         });
     }
+    let generation = checkpoint_generation(&overlay);
+    assert!(generation > 1, "no journal was full");
 }
 
 #[test]

@@ -134,6 +134,34 @@ fn so_many_requests_of_a_session_are_under_way_and_no_more() {
     assert_ne!(first, late, "a request too many was under way");
 }
 
+/// Rule R4 in the server itself: a flush that comes while another one is stuck is not answered by
+/// the end of that one, which does not have what was changed since it began.
+#[test]
+fn a_flush_beside_one_that_is_stuck_is_for_what_came_before_itself() {
+    let Some(bench) = Bench::new() else {
+        return;
+    };
+    let mut client = bench.server.client("disk@a");
+    client.write(0, &[1; BLOCK]).expect("a write");
+    let flush = Request::plain(command::FLUSH, 0, 0);
+    let frozen = bench.freeze();
+    let first = client.submit(&flush).expect("room in the socket");
+    // Answered at once, since it takes no call of the disk.
+    client.trim(2 * BLOCK as u64, 4096).expect("a trim");
+    let second = client.submit(&flush).expect("room in the socket");
+    drop(frozen);
+    done(&mut client, first);
+    done(&mut client, second);
+    let Bench { server, disk } = bench;
+    let server = server.kill().start();
+    let mut client = server.client("disk@a");
+    assert_eq!(client.read(0, 4096).expect("a read"), [1; BLOCK]);
+    let trimmed = client.read(2 * BLOCK as u64, 4096).expect("a read");
+    assert_eq!(trimmed, [0; BLOCK]);
+    drop(server);
+    drop(disk);
+}
+
 /// The old connection's write has its turn before those of its successor, whenever the disk
 /// answers.
 #[test]

@@ -4,9 +4,12 @@
 mod support;
 
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use support::{PATIENCE, Server, Setup, Tool, assert_same, pseudo_random, read_file, require};
+use support::{
+    Mount, PATIENCE, Server, Setup, Tool, assert_same, is_root, make_file_system, pseudo_random,
+    read_file, require, skipped, write_file,
+};
 
 /// Sizes at which blocks of every client end, or nearly do.
 const SIZES: [usize; 6] = [0, 1, 511, 512, 513, 32 << 20];
@@ -23,15 +26,15 @@ impl Bench {
         let root = setup.file("tree");
         std::fs::create_dir(&root).expect("a new folder");
         let disk = setup.file("disk.img");
-        support::write_file(&disk, &[7; 4096]);
+        write_file(&disk, &[7; 4096]);
         for size in sizes {
-            support::write_file(&root.join(size.to_string()), &content(*size));
+            write_file(&root.join(size.to_string()), &content(*size));
         }
         let config = setup.file("cowherd.toml");
         let text = format!(
             "[image.disk]\nfile = {disk:?}\n[tftp]\nroot = {root:?}\nlisten = \"127.0.0.1:0\"\n"
         );
-        support::write_file(&config, text.as_bytes());
+        write_file(&config, text.as_bytes());
         let server = setup.with_arg("--config").with_arg(config).start();
         let line = server.said("tftp on ");
         let at = line.trim_start_matches("tftp on ").parse();
@@ -64,14 +67,7 @@ impl Bench {
 
     /// A client with a port of its own.
     fn client(&self) -> Client {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        socket
-            .set_read_timeout(Some(PATIENCE))
-            .expect("a time is no 0");
-        Client {
-            socket,
-            server: self.at,
-        }
+        Client::at("127.0.0.1", self.at)
     }
 }
 
@@ -86,6 +82,36 @@ struct Client {
 }
 
 impl Client {
+    /// One with a port of its own at an address.
+    fn at(address: &str, server: SocketAddr) -> Self {
+        let socket = UdpSocket::bind((address, 0)).expect("a port");
+        socket
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a time is no 0");
+        Self { socket, server }
+    }
+
+    /// Fetches a whole file in blocks of 1468 bytes; an error packet as it is.
+    fn fetch(&self, name: &str) -> Result<Vec<u8>, Vec<u8>> {
+        let request = [b"\0\x01", name.as_bytes(), b"\0octet\0blksize\x001468\0"].concat();
+        let (mut packet, line) = self.request(&request);
+        let mut file = Vec::new();
+        loop {
+            match packet[1] {
+                6 => self.send(b"\0\x04\0\0", line),
+                3 => {
+                    file.extend_from_slice(&packet[4..]);
+                    self.send(&[0, 4, packet[2], packet[3]], line);
+                    if packet.len() < 1472 {
+                        return Ok(file);
+                    }
+                }
+                _ => return Err(packet),
+            }
+            packet = self.receive().0;
+        }
+    }
+
     fn send(&self, packet: &[u8], to: SocketAddr) {
         self.socket.send_to(packet, to).expect("sent");
     }
@@ -188,7 +214,7 @@ fn text_comes_as_text() {
     }
     let bench = Bench::new(&[]);
     let root = bench.file("tree");
-    support::write_file(&root.join("text"), b"one\ntwo\rthree\n");
+    write_file(&root.join("text"), b"one\ntwo\rthree\n");
     let target = bench.file("fetched");
     Tool::new("tftp")
         .args([
@@ -294,4 +320,131 @@ fn garbage_is_dropped_and_the_next_client_is_served() {
     }
     let (answer, _) = client.request(b"\0\x011\0octet\0");
     assert_eq!(answer[..4], *b"\0\x03\0\x01");
+}
+
+/// A disk with a kernel of this content in its file system; none where nothing can be mounted.
+fn bootable(home: &Path, name: &str, kernel: &[u8]) -> Option<PathBuf> {
+    if !require(&["mount", "mkfs.btrfs"]) {
+        return None;
+    }
+    if !is_root() {
+        skipped("root, to mount");
+        return None;
+    }
+    let disk = home.join(name);
+    make_file_system(&["mkfs.btrfs", "-q"], &disk, 120);
+    let mount = Mount::new(&disk, &home.join("mnt"))?;
+    std::fs::create_dir(mount.at.join("boot")).expect("room");
+    write_file(&mount.at.join("boot/vmlinuz-6.1"), kernel);
+    write_file(&mount.at.join("boot/initrd"), b"an initramfs");
+    std::os::unix::fs::symlink("boot/vmlinuz-6.1", mount.at.join("vmlinuz")).expect("room");
+    drop(mount);
+    Some(disk)
+}
+
+/// A server of `disk` with a menu, to which 127.0.0.1 is the client `a`.
+fn with_menu(setup: Setup, disk: &Path) -> (Server, SocketAddr) {
+    let config = setup.file("cowherd.toml");
+    let text = format!(
+        "[image.arch]
+file = {disk:?}
+kernel = \"vmlinuz\"
+initrd = \"boot/initrd\"
+initramfs = \"initramfs-tools\"
+cmdline = \"quiet\"
+[client.a]
+address = \"127.0.0.1\"
+mac = \"52:54:00:77:00:10\"
+[tftp]
+listen = \"127.0.0.1:0\"
+"
+    );
+    write_file(&config, text.as_bytes());
+    let server = setup.with_arg("--config").with_arg(config).start();
+    let at = server.said("tftp on ").replace("tftp on ", "").parse();
+    (server, at.expect("an address and a port"))
+}
+
+#[test]
+fn a_machine_gets_a_menu_with_its_own_disk_and_the_kernel_out_of_it() {
+    let setup = Setup::new();
+    let kernel = pseudo_random(1, 3_000_000);
+    let Some(disk) = bootable(&setup.file(""), "arch.img", &kernel) else {
+        return;
+    };
+    let (server, at) = with_menu(setup, &disk);
+    let client = Client::at("127.0.0.1", at);
+    let menu = client.fetch("boot/grub/grub.cfg").expect("a menu");
+    let menu = String::from_utf8(menu).expect("text");
+    for words in [
+        "linux '(tftp,127.0.0.1)/disk/arch+1/kernel' 'root=/dev/nbd0' 'nbdroot=127.0.0.1:",
+        "/arch+1' 'ip=dhcp' 'rw' 'BOOTIF=01-52-54-00-77-00-10' 'systemd.hostname=a' ",
+        "initrd '(tftp,127.0.0.1)/disk/arch+1/initrd0'",
+        " 'quiet'\n",
+    ] {
+        assert!(menu.contains(words), "{words} is not in\n{menu}");
+    }
+    let seen = client.fetch("disk/arch+1/kernel").expect("a kernel");
+    assert_same(&seen, &kernel, "kernel");
+    let initrd = client.fetch("/disk/arch+1/initrd0").expect("an initramfs");
+    assert_eq!(initrd, b"an initramfs");
+    for missing in [
+        "disk/arch+1/initrd1",
+        "disk/arch+1/vmlinuz",
+        "disk/none/kernel",
+    ] {
+        let refused = client.fetch(missing).expect_err("nothing is there");
+        assert!(refused.starts_with(NOT_FOUND), "{missing}: {refused:?}");
+    }
+    drop(server);
+}
+
+#[test]
+fn a_machine_that_replaced_its_kernel_boots_that_and_the_others_the_image_s() {
+    if !require(&["nbdcopy"]) {
+        return;
+    }
+    let setup = Setup::new();
+    let (old, new) = (pseudo_random(1, 2_000_000), pseudo_random(2, 2_500_000));
+    let home = setup.file("");
+    let Some(disk) = bootable(&home, "arch.img", &old) else {
+        return;
+    };
+    let changed = home.join("changed.img");
+    std::fs::copy(&disk, &changed).expect("room");
+    let mount = Mount::new(&changed, &home.join("mnt")).expect("a mount");
+    write_file(&mount.at.join("boot/vmlinuz-6.1"), &new);
+    drop(mount);
+    let (server, at) = with_menu(setup, &disk);
+    let client = Client::at("127.0.0.1", at);
+    assert_same(
+        &client.fetch("disk/arch+1/kernel").expect("it"),
+        &old,
+        "before",
+    );
+    // It writes its whole disk through its export, and is still connected, or not.
+    let uri = server.uri("arch@a");
+    Tool::new("nbdcopy")
+        .arg("--flush")
+        .arg(&changed)
+        .arg(&uri)
+        .ok();
+    assert_same(
+        &client.fetch("disk/arch+1/kernel").expect("it"),
+        &new,
+        "after",
+    );
+    let connected = server.client("arch@a");
+    assert_same(
+        &client.fetch("disk/arch+1/kernel").expect("it"),
+        &new,
+        "connected",
+    );
+    drop(connected);
+    let other = Client::at("127.0.0.2", at);
+    assert_same(
+        &other.fetch("disk/arch+1/kernel").expect("it"),
+        &old,
+        "another's",
+    );
 }

@@ -81,10 +81,14 @@ pub fn command_line(
     };
     words.extend(identity(machine));
     words.extend_from_slice(more);
-    check(words)
+    check_words(words)
 }
 
-fn check(words: Vec<String>) -> Result<Vec<String>, BadLine> {
+/// The words, where they can stand on a command line.
+///
+/// # Errors
+/// [`BadLine`].
+pub fn check_words(words: Vec<String>) -> Result<Vec<String>, BadLine> {
     if let Some(bad) = words.iter().find(|word| !is_word(word)) {
         return Err(BadLine::Word(bad.clone()));
     }

@@ -21,11 +21,27 @@ pub struct Files {
     root: OwnedFd,
 }
 
-/// A file that was found.
+/// A file that was found, or made.
 #[derive(Clone, Debug)]
 pub struct Content {
-    file: Arc<File>,
+    bytes: Bytes,
     size: u64,
+}
+
+/// Where the bytes of a file are.
+#[derive(Clone, Debug)]
+enum Bytes {
+    OnDisk(Arc<File>),
+    InMemory(Arc<[u8]>),
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self {
+            size: bytes.len() as u64,
+            bytes: Bytes::InMemory(bytes.into()),
+        }
+    }
 }
 
 impl Files {
@@ -72,7 +88,7 @@ impl Content {
         }
         Ok(Self {
             size: found.len(),
-            file: Arc::new(file),
+            bytes: Bytes::OnDisk(Arc::new(file)),
         })
     }
 
@@ -87,7 +103,18 @@ impl Content {
     /// # Errors
     /// `UnexpectedEof` where it has become shorter; else what the disk says.
     pub fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(into, offset)
+        match &self.bytes {
+            Bytes::OnDisk(file) => file.read_exact_at(into, offset),
+            Bytes::InMemory(bytes) => {
+                let start = usize::try_from(offset).ok();
+                let end = start.and_then(|start| start.checked_add(into.len()));
+                let part = start
+                    .zip(end)
+                    .and_then(|(start, end)| bytes.get(start..end));
+                into.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
     }
 }
 

@@ -14,9 +14,11 @@ use super::error::Mistake;
 use super::file::{File, Image, Nbd, Tables, Tftp, Tls};
 use super::value::{Located, Unserved};
 use super::{
-    ClientConfig, Config, FIRST_GENERATION, HerdConfig, ImageSource, TftpConfig, TlsConfig, TlsNeed,
+    ClientConfig, Config, FIRST_GENERATION, HerdConfig, ImageBoot, ImageSource, TftpConfig,
+    TlsConfig, TlsNeed,
 };
 use crate::access::{ClientRule, Entry, ImageRule, List, Rules, is_of_a_peer};
+use crate::boot::inside::Whereabouts;
 use crate::export::name::Generation;
 use crate::name::Name;
 use crate::tls::Files;
@@ -160,8 +162,7 @@ fn check_images(
 ) -> Result<Vec<ImageSource>, Mistake> {
     let mut images = Vec::new();
     for (name, image) in tables {
-        refuse_unserved("`initramfs`", image.initramfs.as_ref())?;
-        refuse_unserved("`cmdline`", image.cmdline.as_ref())?;
+        let boot = check_boot(&image)?;
         let current = image.generation.map_or(FIRST_GENERATION, NonZeroU32::get);
         let mut files = check_older(current, image.older)?;
         files.insert(current, image.file);
@@ -169,6 +170,7 @@ fn check_images(
             name: name.value,
             current,
             files,
+            boot,
         });
     }
     match images.is_empty() {
@@ -178,6 +180,32 @@ fn check_images(
         )),
         false => Ok(images),
     }
+}
+
+/// What is loaded of an image; nothing where no kernel is named.
+fn check_boot(image: &Image) -> Result<Option<ImageBoot>, Mistake> {
+    let Some(kernel) = &image.kernel else {
+        return match image.initrd.0.first() {
+            Some(initrd) => Err(Mistake::new(initrd.at, "`initrd` needs a `kernel`")),
+            None => Ok(None),
+        };
+    };
+    let Some(initramfs) = &image.initramfs else {
+        let what = "`kernel` needs `initramfs`: initramfs-tools, mkinitcpio-nbd, dracut or archiso";
+        return Err(Mistake::new(kernel.at, what));
+    };
+    let initrds = image.initrd.values().into_iter();
+    let line = image.cmdline.as_ref();
+    Ok(Some(ImageBoot {
+        kernel: kernel.value.0.clone(),
+        initrds: initrds.map(|path| path.0).collect(),
+        initramfs: *initramfs.get_ref(),
+        words: line.map(|line| line.value.0.clone()).unwrap_or_default(),
+        place: Whereabouts {
+            partition: image.partition.map(NonZeroU32::get),
+            subvolume: image.subvolume.clone(),
+        },
+    }))
 }
 
 /// A number that comes after the current one is most likely a slip.

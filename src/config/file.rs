@@ -10,9 +10,10 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::dhcp::form::{Client, Dhcp, Group, Network};
-use super::value::{Located, Several, Unserved};
+use super::value::{BootPath, Line, Located, Several, Unserved};
 use super::{Keep, TlsNeed};
 use crate::access::Entry;
+use crate::boot::cmdline::Initramfs;
 use crate::export::name::Generation;
 use crate::name::Name;
 use crate::serve::listen::ListenAddress;
@@ -56,7 +57,7 @@ pub(super) struct Nbd {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tftp {
-    pub(super) root: PathBuf,
+    pub(super) root: Option<PathBuf>,
     #[serde(default)]
     pub(super) listen: Several<SocketAddrV4>,
 }
@@ -83,8 +84,13 @@ pub(super) struct Image {
     pub(super) allow: Vec<Located<Entry>>,
     #[serde(default)]
     pub(super) deny: Vec<Located<Entry>>,
-    pub(super) initramfs: Option<Unserved>,
-    pub(super) cmdline: Option<Unserved>,
+    pub(super) kernel: Option<Located<BootPath>>,
+    #[serde(default)]
+    pub(super) initrd: Several<BootPath>,
+    pub(super) initramfs: Option<Spanned<Initramfs>>,
+    pub(super) cmdline: Option<Located<Line>>,
+    pub(super) partition: Option<NonZeroU32>,
+    pub(super) subvolume: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -25,6 +25,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use crate::access::Rules;
+use crate::boot::cmdline::Initramfs;
+use crate::boot::inside::Whereabouts;
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::mac::MacAddress;
 use crate::name::Name;
@@ -58,8 +60,8 @@ pub struct Config {
 /// `[tftp]`. It is read when the server starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TftpConfig {
-    /// The directory whose files are served.
-    pub root: PathBuf,
+    /// The directory whose files are served, before those that are made.
+    pub root: Option<PathBuf>,
     /// Where requests come in; at least one.
     pub listen: Vec<SocketAddrV4>,
 }
@@ -78,6 +80,23 @@ pub struct ImageSource {
     pub current: u32,
     /// The raw file or block device of each generation.
     pub files: BTreeMap<u32, PathBuf>,
+    /// What is loaded of it before it is a disk; `None` where that is somebody else's business.
+    pub boot: Option<ImageBoot>,
+}
+
+/// The kernel inside of an image, and what goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageBoot {
+    /// Its path.
+    pub kernel: String,
+    /// Paths of what is loaded with it.
+    pub initrds: Vec<String>,
+    /// What finds the root.
+    pub initramfs: Initramfs,
+    /// More words of the command line.
+    pub words: Vec<String>,
+    /// Where in the image that is.
+    pub place: Whereabouts,
 }
 
 impl ImageSource {
@@ -88,6 +107,7 @@ impl ImageSource {
             name,
             current: FIRST_GENERATION,
             files: BTreeMap::from([(FIRST_GENERATION, file)]),
+            boot: None,
         }
     }
 }

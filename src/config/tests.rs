@@ -303,10 +303,28 @@ fn two_clients_share_nothing_that_tells_them_apart() {
 fn what_this_version_does_not_serve_is_refused_and_not_ignored() {
     let what = "[http] is not in this version";
     check(&format!("{ONE_IMAGE}[http]\na = 1\n"), 3, &[what]);
-    for key in ["initramfs", "cmdline"] {
-        let what = format!("`{key}` is not in this version");
-        check(&format!("{ONE_IMAGE}{key} = \"x\"\n"), 3, &[&what]);
-    }
+}
+
+#[test]
+fn a_kernel_is_named_with_what_finds_its_root() {
+    let text = format!(
+        "{ONE_IMAGE}kernel = \"/boot/vmlinuz\"\ninitrd = [\"boot/a\", \"boot/b\"]\n\
+         initramfs = \"initramfs-tools\"\ncmdline = \"quiet  splash\"\n"
+    );
+    let config = Config::parse(&text).unwrap();
+    let boot = config.images[0].boot.clone().unwrap();
+    assert_eq!(boot.kernel, "boot/vmlinuz");
+    assert_eq!(boot.initrds, ["boot/a", "boot/b"]);
+    assert_eq!(boot.initramfs, Initramfs::InitramfsTools);
+    assert_eq!(boot.words, ["quiet", "splash"]);
+    check(&format!("{ONE_IMAGE}kernel = \"k\"\n"), 3, &["`initramfs`"]);
+    check(&format!("{ONE_IMAGE}initrd = \"i\"\n"), 3, &["`kernel`"]);
+    check(
+        &format!("{ONE_IMAGE}cmdline = \"a'b\"\n"),
+        3,
+        &["command line"],
+    );
+    check(&format!("{ONE_IMAGE}kernel = \"../k\"\n"), 3, &["`..`"]);
 }
 
 #[test]
@@ -314,7 +332,7 @@ fn files_are_served_on_the_usual_port_of_all_addresses_unless_the_file_says_wher
     let listen = |more: &str| {
         let text = format!("{ONE_IMAGE}[tftp]\nroot = \"/srv/tftp\"\n{more}");
         let tftp = Config::parse(&text).unwrap().tftp.unwrap();
-        assert_eq!(tftp.root, PathBuf::from("/srv/tftp"));
+        assert_eq!(tftp.root, Some(PathBuf::from("/srv/tftp")));
         let listen = tftp.listen.iter().map(ToString::to_string);
         listen.collect::<Vec<_>>()
     };

@@ -8,6 +8,9 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
+use crate::boot::cmdline::{BadLine, check_words};
+use crate::tftp::name::path_of;
+
 /// A value written as a string, and the byte of the file where it stands.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Located<T> {
@@ -103,5 +106,30 @@ impl<'de, T: FromStr<Err: Display>> Visitor<'de> for OneOrMoreVisitor<T> {
             values.push(value);
         }
         Ok(OneOrMore::More(values))
+    }
+}
+
+/// The path of a file inside of an image, without a slash before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BootPath(pub(super) String);
+
+impl FromStr for BootPath {
+    type Err = crate::tftp::name::BadName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        path_of(text.as_bytes()).map(Self)
+    }
+}
+
+/// The words of a kernel's command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line(pub(super) Vec<String>);
+
+impl FromStr for Line {
+    type Err = BadLine;
+
+    fn from_str(text: &str) -> Result<Self, BadLine> {
+        let words = text.split_ascii_whitespace().map(str::to_owned);
+        check_words(words.collect()).map(Self)
     }
 }

@@ -9,8 +9,12 @@ use super::placement::Placement;
 use super::shard::{Held, Lease, ShardHandle};
 use super::state_dir::StateDir;
 use crate::access::Caller;
+use crate::disk::RealDisk;
+use crate::export::snapshot::Snapshot;
 use crate::limits::CONNECTIONS_PER_CLIENT_MAX;
 use crate::nbd::{ExportInfo, Refusal};
+use crate::overlay::inspect::{self, View};
+use crate::overlay::{OverlayMode, Spec};
 
 /// All that is served, and where.
 #[derive(Debug)]
@@ -29,6 +33,25 @@ pub(super) struct Opened {
     pub(super) info: ExportInfo,
     /// The directory of the overlay, if it has one.
     pub(super) overlay: Option<Arc<Path>>,
+}
+
+/// A client's disk, which no client opens for as long as this is there, unless one had already.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) disk: Snapshot,
+    _held: Option<Held>,
+}
+
+/// What an overlay holds that nobody has open; `None` where it would be made anew.
+fn changes_in(dir: &Path, spec: &Spec) -> Result<Option<View<RealDisk>>, String> {
+    let view = inspect::look(&RealDisk, dir).map_err(|error| error.to_string())?;
+    let is_of_now = |view: &View<RealDisk>| {
+        view.header.mode == OverlayMode::Persistent || view.header.boot_id == spec.boot_id
+    };
+    match view.filter(is_of_now) {
+        Some(view) if view.header.base != spec.base => Err("it is over another image".to_owned()),
+        changes => Ok(changes),
+    }
 }
 
 impl Herd {
@@ -66,6 +89,37 @@ impl Herd {
     pub(super) async fn hold(&self, key: &VolumeKey) -> Option<Held> {
         let shard = self.shards.get(self.placement.join(key))?;
         shard.hold(key.clone()).await
+    }
+
+    /// The disk that `caller` gets under `name`, for who reads files out of it.
+    pub(super) async fn look(
+        &self,
+        offer: &Offer,
+        name: &str,
+        caller: &Caller,
+    ) -> Result<Look, Refused> {
+        let target = self.catalog.find(offer, name, caller)?;
+        let image = Arc::clone(&target.image);
+        let Some((dir, spec)) = target.overlay else {
+            let (disk, _held) = (Snapshot::new(image, None), None);
+            return Ok(Look { disk, _held });
+        };
+        let gone = || Refusal::Shutdown("the server is going down".into());
+        match self.hold(&target.key).await.ok_or_else(gone)? {
+            Held::Live(live) => Ok(Look {
+                disk: Snapshot::new(image, Some(live.view)),
+                _held: None,
+            }),
+            alone @ Held::Alone(_) => {
+                let changes = tokio::task::spawn_blocking(move || changes_in(&dir, &spec)).await;
+                let failed = |error: String| Refusal::Failed(error);
+                let changes = changes.map_err(|error| failed(error.to_string()))?;
+                Ok(Look {
+                    disk: Snapshot::new(image, changes.map_err(failed)?),
+                    _held: Some(alone),
+                })
+            }
+        }
     }
 
     pub(super) fn describe(

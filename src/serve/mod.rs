@@ -39,6 +39,7 @@ mod shelf;
 pub mod state_dir;
 mod succession;
 mod tftp;
+mod tree;
 mod upgrade;
 mod user;
 mod volumes;
@@ -55,14 +56,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::ImageSource;
 use crate::image::Image;
-use crate::limits::{DRAIN_TIME, SHARDS_MAX};
+use crate::limits::{DRAIN_TIME, NBD_PORT, SHARDS_MAX};
 pub use options::{Failure, Options};
 
 use catalog::Catalog;
 use control::{Control, ControlSocket, Workshop};
 use dhcp::Dhcp;
 use herd::Herd;
-use listen::{Bound, ListenAddress};
+use listen::{Bound, BoundAddress, ListenAddress};
 use placement::Placement;
 use reload::{Configured, Running};
 use shard::ShardHandle;
@@ -238,12 +239,13 @@ fn serve(
         let mut stop = StopSignals::new().map_err(failed)?;
         announce(options, &doors).map_err(unsaid)?;
         let control = start_control(doors.control, &herd).map_err(failed)?;
+        let port = nbd_port(&doors.bound);
+        let tftp = doors.tftp.map(|tftp| tftp.start(Arc::clone(&herd), port));
+        let tftp = tftp.transpose().map_err(failed)?;
         let accepting = accept::start(doors.bound, herd).map_err(failed)?;
         let leases = Arc::clone(running.leases());
         let dhcp = doors.dhcp.map(|dhcp| dhcp.start(leases));
         let dhcp = dhcp.transpose().map_err(failed)?;
-        let tftp = doors.tftp.map(tftp::Opened::start);
-        let tftp = tftp.transpose().map_err(failed)?;
         let reloader = running.wait_for_word().map_err(failed)?;
         ready().map_err(unsaid)?;
         stop.wait(|| reloader.reload()).await;
@@ -254,6 +256,15 @@ fn serve(
         drop(tftp);
         drain(&shards, &mut stop).await
     })
+}
+
+/// The port that machines are told to find their disks at.
+fn nbd_port(bound: &[Bound]) -> u16 {
+    let port = bound.iter().find_map(|bound| match &bound.address {
+        BoundAddress::Tcp(address) => Some(address.port()),
+        _ => None,
+    });
+    port.unwrap_or(NBD_PORT)
 }
 
 /// Says where clients find what.

@@ -5,11 +5,14 @@
 //!   another config.
 //! - A connection keeps what it was offered when it began, up to its choice of an export.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::images::Images;
 use super::upgrade::Upgrade;
 use super::who::Known;
+use crate::config::ImageBoot;
+use crate::name::Name;
 
 /// What one config comes to.
 #[derive(Debug, Default)]
@@ -18,6 +21,8 @@ pub(super) struct Offer {
     /// Who is who, and may what.
     pub(super) known: Known,
     pub(super) upgrade: Upgrade,
+    /// What is loaded of which image.
+    pub(super) boots: HashMap<Name, ImageBoot>,
 }
 
 /// The offer of the moment.

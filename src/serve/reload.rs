@@ -2,6 +2,7 @@
 //!
 //! Invariant: a file with a mistake changes nothing.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,8 +19,9 @@ use super::upgrade::Upgrade;
 use super::user;
 use super::who::Known;
 use crate::access::List;
-use crate::config::{Config, ConfigError, HerdConfig, ImageSource};
+use crate::config::{Config, ConfigError, HerdConfig, ImageBoot, ImageSource};
 use crate::dhcp::settings::Settings;
+use crate::name::Name;
 
 /// The config as it was read first. Nothing is served yet.
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl Configured {
             images: images.clone(),
             known,
             upgrade: self.upgrade,
+            boots: boots(&self.config),
         };
         Ok(Running {
             path: self.path,
@@ -196,6 +199,7 @@ impl Running {
             images: images.clone(),
             known: known(&config, &self.access, &self.leases),
             upgrade,
+            boots: boots(&config),
         });
         // Only what is true by now is said.
         for what in needs_restart(&self.config, &config) {
@@ -226,6 +230,11 @@ impl Reloader {
 /// The images of the command line, then those of the file.
 fn all(named: &[ImageSource], config: &Config) -> Vec<ImageSource> {
     named.iter().chain(&config.images).cloned().collect()
+}
+
+fn boots(config: &Config) -> HashMap<Name, ImageBoot> {
+    let boot = |image: &ImageSource| Some((image.name.clone(), image.boot.clone()?));
+    config.images.iter().filter_map(boot).collect()
 }
 
 fn known(config: &Config, access: &List, leases: &Arc<Holders>) -> Known {

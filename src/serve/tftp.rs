@@ -10,12 +10,15 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
+use super::herd::Herd;
 use super::options::Failure;
-use crate::boot::files::{Content, Files};
+use super::tree::{Ends, Tree};
+use crate::boot::files::Files;
 use crate::config::TftpConfig;
 use crate::io::{Batch, DatagramSocket, Datagrams, Envelope};
 use crate::limits::{TFTP_BLOCK_MAX, TFTP_TRANSFERS_MAX, TFTP_TRANSFERS_PER_ADDRESS_MAX};
@@ -31,7 +34,7 @@ mod source;
 #[derive(Debug)]
 pub(super) struct Opened {
     sockets: Vec<DatagramSocket>,
-    files: Arc<Files>,
+    files: Option<Files>,
 }
 
 /// TFTP, for as long as it lives.
@@ -43,15 +46,11 @@ pub(super) struct Tftp {
 impl Opened {
     /// Opens the sockets, for which privileges may be needed, and the directory.
     pub(super) fn open(config: &TftpConfig) -> Result<Self, Failure> {
-        let files = Files::below(&config.root).map_err(|error| {
-            let root = config.root.display();
-            let advice = "name a directory that this user can read as `root` in [tftp]";
-            Failure::failed(format!("files of TFTP, {root}: {error}; {advice}"))
-        })?;
+        let files = config.root.as_deref().map(below).transpose()?;
         let sockets = config.listen.iter().map(|&address| bind(address));
         Ok(Self {
             sockets: sockets.collect::<Result<_, _>>()?,
-            files: Arc::new(files),
+            files,
         })
     }
 
@@ -64,18 +63,27 @@ impl Opened {
     }
 
     /// Begins to serve. Inside of a runtime only.
-    pub(super) fn start(self) -> io::Result<Tftp> {
+    pub(super) fn start(self, herd: Arc<Herd>, port: u16) -> io::Result<Tftp> {
+        let tree = Arc::new(Tree::new(self.files, herd, port));
         let mut doors = JoinSet::new();
         for socket in self.sockets {
             let door = Door {
                 socket: socket.watched()?,
-                files: Arc::clone(&self.files),
+                tree: Arc::clone(&tree),
                 transfers: Transfers::default(),
             };
             doors.spawn(door.run());
         }
         Ok(Tftp { _doors: doors })
     }
+}
+
+fn below(root: &Path) -> Result<Files, Failure> {
+    Files::below(root).map_err(|error| {
+        let root = root.display();
+        let advice = "name a directory that this user can read as `root` in [tftp]";
+        Failure::failed(format!("files of TFTP, {root}: {error}; {advice}"))
+    })
 }
 
 fn bind(address: SocketAddrV4) -> Result<DatagramSocket, Failure> {
@@ -95,7 +103,7 @@ fn bind(address: SocketAddrV4) -> Result<DatagramSocket, Failure> {
 /// One well-known port.
 struct Door {
     socket: Datagrams,
-    files: Arc<Files>,
+    tree: Arc<Tree>,
     transfers: Transfers,
 }
 
@@ -174,10 +182,14 @@ impl Door {
                 return self.refuse(envelope, &Refusal(ErrorCode::ACCESS, "no such name"));
             }
         };
-        let (files, owned) = (Arc::clone(&self.files), bytes.to_vec());
+        let (tree, owned) = (Arc::clone(&self.tree), bytes.to_vec());
         let mode = request.mode;
+        let ends = Ends {
+            own: envelope.to,
+            client: *client.ip(),
+        };
         let task = self.transfers.tasks.spawn(async move {
-            let opened = open(files, path.clone(), mode).await;
+            let opened = open(&tree, ends, &path, mode).await;
             let line = Line::between(envelope.to, client).await;
             match line {
                 Ok(line) => serve(line, &path, opened, &owned).await,
@@ -230,16 +242,13 @@ impl Transfers {
     }
 }
 
-/// Opens a file for a transfer, beside the runtime.
-async fn open(files: Arc<Files>, path: String, mode: Mode) -> io::Result<Option<Source>> {
-    let work = tokio::task::spawn_blocking(move || {
-        let content: Option<Content> = files.open(&path)?;
-        content
-            .map(|content| Source::new(content, mode))
-            .transpose()
-    });
-    work.await
-        .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+/// Opens a file for a transfer.
+async fn open(tree: &Arc<Tree>, ends: Ends, path: &str, mode: Mode) -> io::Result<Option<Source>> {
+    let Some(content) = tree.open(ends, path).await? else {
+        return Ok(None);
+    };
+    let work = tokio::task::spawn_blocking(move || Source::new(content, mode));
+    work.await.map_err(io::Error::other)?.map(Some)
 }
 
 /// Serves one request on its own line.

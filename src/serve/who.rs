@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::holders::Holders;
 use crate::access::{Caller, Denial, Peer, Rules, Who, name_of};
 use crate::config::{ClientConfig, HerdConfig, Keep};
+use crate::mac::MacAddress;
 use crate::name::Name;
 
 /// A machine, and what it gets.
@@ -61,6 +62,13 @@ impl Known {
             }
             IpAddr::V6(_) => None,
         }
+    }
+
+    /// The network card of the client that has this address, where the config names it.
+    #[must_use]
+    pub fn card_of(&self, address: Ipv4Addr) -> Option<MacAddress> {
+        let holder = self.holder_of(IpAddr::V4(address))?;
+        self.clients.get(&holder)?.mac
     }
 
     /// Who `caller` is, which `asked` to be this client in its export name.

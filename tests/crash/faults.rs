@@ -5,6 +5,7 @@
 
 use cowherd::disk::sim::{Fault, Moment};
 use cowherd::overlay::Overlay;
+use cowherd::overlay::cycle::{CheckpointJob, CycleError};
 use cowherd::overlay::flush::Begin;
 use cowherd::overlay::sabotage::{self, Sabotage};
 use cowherd::overlay::store::{WriteError, Zeroing};
@@ -29,6 +30,10 @@ struct Patient {
     told: Vec<String>,
     /// Since the last time it was opened.
     failed: bool,
+    /// What goes wrong with the disk, at some time.
+    fault: Option<Fault>,
+    /// A checkpoint found no space: the next flush must ask for it again.
+    owed: bool,
 }
 
 impl Patient {
@@ -42,6 +47,8 @@ impl Patient {
             leak,
             told: Vec::new(),
             failed: false,
+            fault: None,
+            owed: false,
         }
     }
 
@@ -139,6 +146,9 @@ impl Patient {
     fn tell(&mut self, error: &WriteError) -> Result<(), String> {
         self.told.push(error.to_string());
         match error {
+            WriteError::NoSpace if self.fault == Some(Fault::Io) => {
+                Err("its disk has failed, and it is told that it is full".to_owned())
+            }
             WriteError::NoSpace => Ok(()),
             WriteError::Poisoned(_) => {
                 self.failed = true;
@@ -155,9 +165,12 @@ impl Patient {
         let mark = self.oracle.mark();
         let failed = self.failed;
         let overlay = self.overlay();
+        let generation = overlay.view().journal.generation;
+        let mut ran = false;
         let ended = match overlay.begin_cycle() {
             Ok(Begin::Clean) => Ok(None),
             Ok(Begin::Run(cycle)) => {
+                ran = true;
                 let result = cycle.run();
                 overlay.finish_cycle(result)
             }
@@ -168,15 +181,29 @@ impl Patient {
             Ok(_) if failed => Err("it flushes although its disk has failed".to_owned()),
             Ok(job) => {
                 self.oracle.durable(mark);
-                if let Some(job) = job {
-                    let result = job.run();
-                    let overlay = self.overlay();
-                    overlay.finish_checkpoint(job, result);
-                    self.failed = overlay.poison().is_some();
+                match job {
+                    Some(job) => self.checkpoint(job),
+                    // A flush that found no room in the journal has made one itself.
+                    None if self.overlay().view().journal.generation > generation => Ok(()),
+                    None if ran && self.owed => Err("a checkpoint is owed, and forgotten".into()),
+                    None => Ok(()),
                 }
-                Ok(())
             }
             Err(error) => self.tell(&error),
+        }
+    }
+
+    fn checkpoint(&mut self, job: CheckpointJob<TestDisk>) -> Result<(), String> {
+        let result = job.run();
+        self.owed = matches!(result, Err(CycleError::NoSpace));
+        self.failed = matches!(result, Err(CycleError::Failed { .. }));
+        let failed = self.failed;
+        let overlay = self.overlay();
+        overlay.finish_checkpoint(job, result);
+        match overlay.poison() {
+            None if failed => Err("its checkpoint has failed, and it does not know".to_owned()),
+            Some(why) if !failed => Err(format!("a checkpoint has not failed: {why}")),
+            _ => Ok(()),
         }
     }
 
@@ -199,6 +226,7 @@ impl Patient {
         };
         self.overlay = Some(overlay);
         self.failed = false;
+        self.owed = false;
         let content = self.read()?;
         self.oracle.check_recovered(&content)?;
         self.oracle = Oracle::of(&content);
@@ -303,6 +331,7 @@ fn each_call_fails(
     for call in 1..=calls {
         let mut patient = Patient::new(start, leak, call);
         patient.disk.sim.fail(call, fault);
+        patient.fault = Some(fault);
         let lived = patient.live(&ops);
         lived.map_err(|error| {
             let told = &patient.told;

@@ -2,6 +2,7 @@
 //! tools.
 
 mod data;
+mod journals;
 mod lan;
 mod mount;
 pub(crate) mod nbd;
@@ -13,6 +14,7 @@ mod tool;
 pub(crate) use data::{
     Fingerprint, Seeded, assert_same, btrfs_image, pseudo_random, read_file, write_file,
 };
+pub(crate) use journals::{checkpoint_generation, nearly_fill_journal};
 pub(crate) use lan::{Card, Host, Lan};
 pub(crate) use mount::{Mount, make_file_system};
 pub(crate) use server::{PATIENCE, Refusal, Server, Setup, eventually};

@@ -38,6 +38,7 @@ impl Scene {
             name: Name::new("arch").unwrap(),
             current: *files.keys().last().unwrap(),
             files,
+            boot: None,
         }
     }
 

@@ -1,0 +1,102 @@
+//! A client's disk as it is at one moment, for who reads files out of it.
+//!
+//! Invariants: neither image nor overlay is changed; what is read of an image that changed
+//! meanwhile is refused.
+
+use std::io;
+use std::sync::Arc;
+
+use super::plan::{Source, plan};
+use crate::disk::{DiskFile, RealDisk, RealFile};
+use crate::image::Image;
+use crate::overlay::inspect::View;
+use crate::units::ByteRange;
+
+/// An image, and what a client has changed of it. What it goes on to change may show or not.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    image: Arc<Image>,
+    file: RealFile,
+    changes: Option<View<RealDisk>>,
+}
+
+impl Snapshot {
+    /// The disk of a client, or of nobody.
+    #[must_use]
+    pub fn new(image: Arc<Image>, changes: Option<View<RealDisk>>) -> Self {
+        let file = RealFile::from(Arc::clone(image.file()));
+        Self {
+            image,
+            file,
+            changes,
+        }
+    }
+
+    /// Bytes of the disk.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.image.size()
+    }
+
+    /// Fills `into` with the bytes at `offset`. May wait for disks.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` where they reach past the end; a failing disk; an image that changed.
+    pub fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset.checked_add(into.len() as u64);
+        let end = end.filter(|&end| end <= self.size());
+        let whole = ByteRange::between(offset, end.ok_or(io::ErrorKind::UnexpectedEof)?);
+        let map = self.changes.as_ref().map(|changes| &changes.map);
+        let mut rest = into;
+        for run in plan(map, whole) {
+            let (part, behind) = rest.split_at_mut(run.range.len_usize());
+            rest = behind;
+            match (run.source, &self.changes) {
+                (Source::Zero, _) => part.fill(0),
+                (Source::Overlay, Some(changes)) => {
+                    changes.data.read_at(part, run.range.start())?;
+                }
+                (Source::Image | Source::Overlay, _) => {
+                    self.file.read_at(part, run.range.start())?;
+                }
+            }
+        }
+        Ok(self.image.verify_now()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::merge::base_of;
+    use crate::overlay::store::BaseBlocks;
+    use crate::overlay::{Overlay, OverlayMode, Spec};
+
+    #[test]
+    fn each_byte_is_the_client_s_or_the_image_s() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("disk.img");
+        std::fs::write(&path, vec![1; 20_000]).unwrap();
+        let image = Arc::new(Image::open(&path).unwrap());
+        let spec = Spec {
+            base: base_of(image.identity()),
+            mode: OverlayMode::Persistent,
+            boot_id: [1; 16],
+            uuid: [5; 16],
+            now: 0,
+        };
+        let mut overlay = Overlay::open(&RealDisk, &home.path().join("client"), &spec).unwrap();
+        let block = ByteRange::between(4096, 8192);
+        let base = BaseBlocks::default();
+        overlay.write(block, &[2; 4096], &base).unwrap();
+        overlay.trim(ByteRange::between(8192, 12_288)).unwrap();
+        let disk = Snapshot::new(image, Some(overlay.view()));
+        let mut seen = vec![9; 19_999];
+        disk.read_at(&mut seen, 1).unwrap();
+        let mut expected = vec![1; 20_000];
+        expected[4096..8192].fill(2);
+        expected[8192..12_288].fill(0);
+        assert_eq!(seen, expected[1..]);
+        assert!(disk.read_at(&mut [0; 2], 19_999).is_err());
+    }
+}

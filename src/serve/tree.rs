@@ -1,0 +1,212 @@
+//! The tree of files that boot loaders see: what an admin put there, then what is made for the
+//! machine that asks: its menu, and the kernel out of the disk that it will have.
+//!
+//! Invariants:
+//! - A machine reads of a disk what the config names, and only of one that it may open.
+//! - What is read is the machine's own disk, its changes included.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::herd::{Herd, Look};
+use super::offer::Offer;
+use crate::access::{Caller, Peer};
+use crate::boot::cmdline::{Machine, Root, command_line};
+use crate::boot::files::{Content, Files};
+use crate::boot::grub::{Entry, Menu, Place, Transport};
+use crate::boot::inside::{self, Blocks, InsideError, Whereabouts};
+use crate::config::{ImageBoot, Keep};
+use crate::export::name::ExportName;
+use crate::export::snapshot::Snapshot;
+use crate::name::Name;
+
+/// Where GRUB looks for its menu, by the prefixes of grub-mknetdir and of Debian's signed images.
+const MENUS: [&str; 2] = ["boot/grub/grub.cfg", "grub/grub.cfg"];
+
+/// How long a menu is shown that has a choice.
+const CHOICE: Duration = Duration::from_secs(5);
+
+/// The files of all machines.
+#[derive(Debug)]
+pub(super) struct Tree {
+    files: Option<Files>,
+    herd: Arc<Herd>,
+    /// Where NBD is served.
+    port: u16,
+}
+
+/// Who asks, and where.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends {
+    /// The address that was asked.
+    pub(super) own: Ipv4Addr,
+    pub(super) client: Ipv4Addr,
+}
+
+impl Blocks for Look {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        Snapshot::read_at(&self.disk, into, offset)
+    }
+
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+}
+
+impl Tree {
+    pub(super) const fn new(files: Option<Files>, herd: Arc<Herd>, port: u16) -> Self {
+        Self { files, herd, port }
+    }
+
+    /// Opens a file. `None` where there is none.
+    pub(super) async fn open(
+        self: &Arc<Self>,
+        ends: Ends,
+        path: &str,
+    ) -> io::Result<Option<Content>> {
+        let (tree, owned) = (Arc::clone(self), path.to_owned());
+        let there = blocking(move || match &tree.files {
+            Some(files) => files.open(&owned),
+            None => Ok(None),
+        });
+        if let Some(content) = there.await? {
+            return Ok(Some(content));
+        }
+        if MENUS.contains(&path) {
+            return Ok(self
+                .menu(ends)
+                .map(|menu| menu.to_config().into_bytes().into()));
+        }
+        match path
+            .strip_prefix("disk/")
+            .and_then(|path| path.split_once('/'))
+        {
+            Some((export, file)) => self.read_inside(ends, export, file).await,
+            None => Ok(None),
+        }
+    }
+
+    /// What the machine at the other end may boot: its image, the current generation first.
+    fn menu(&self, ends: Ends) -> Option<Menu> {
+        let offer = self.herd.offer();
+        let client = offer.known.client_of(&caller(ends), None);
+        let generations = offer.images.get(client.image.as_ref()).ok()?;
+        let boot = offer.boots.get(&generations.name)?;
+        let older = generations.images.keys().rev();
+        let older = older.filter(|number| **number != generations.current);
+        let numbers = std::iter::once(&generations.current).chain(older);
+        let is_writable = client.keep != Keep::ReadOnly;
+        let entries = numbers.filter_map(|number| {
+            let export = format!("{}+{number}", generations.name);
+            self.entry(ends, &offer, boot, export, is_writable)
+        });
+        let entries: Vec<_> = entries.collect();
+        Some(Menu {
+            timeout: if entries.len() > 1 {
+                CHOICE
+            } else {
+                Duration::ZERO
+            },
+            entries,
+            serial: None,
+        })
+    }
+
+    fn entry(
+        &self,
+        ends: Ends,
+        offer: &Offer,
+        boot: &ImageBoot,
+        export: String,
+        is_writable: bool,
+    ) -> Option<Entry> {
+        let root = Root {
+            server: ends.own,
+            port: self.port,
+            export: export.clone(),
+            filesystem: None,
+            flags: boot
+                .place
+                .subvolume
+                .as_ref()
+                .map(|path| format!("subvol={path}")),
+            is_writable,
+        };
+        let machine = Machine {
+            name: offer.known.holder_of(IpAddr::V4(ends.client)),
+            mac: offer.known.card_of(ends.client),
+        };
+        let words = command_line(boot.initramfs, &root, &machine, &boot.words);
+        let words = words
+            .inspect_err(|bad| tracing::error!("{export} can't be booted: {bad}"))
+            .ok()?;
+        let place = |file: String| Place {
+            transport: Transport::Tftp,
+            server: ends.own,
+            path: format!("disk/{export}/{file}"),
+        };
+        let initrds = (0..boot.initrds.len()).map(|number| place(format!("initrd{number}")));
+        Some(Entry {
+            initrds: initrds.collect(),
+            kernel: place("kernel".to_owned()),
+            title: export.clone(),
+            words,
+        })
+    }
+
+    /// Reads a file that the config names out of the machine's disk.
+    async fn read_inside(
+        &self,
+        ends: Ends,
+        export: &str,
+        file: &str,
+    ) -> io::Result<Option<Content>> {
+        let offer = self.herd.offer();
+        let Some((path, place)) = named(&offer, export, file) else {
+            return Ok(None);
+        };
+        let look = self.herd.look(&offer, export, &caller(ends)).await;
+        let look = look.map_err(|refused| io::Error::other(refused.reason))?;
+        let read = blocking(move || {
+            let disk: Arc<dyn Blocks> = Arc::new(look);
+            Ok(inside::read_file(&disk, &place, &path).map_err(|error| (path, error)))
+        });
+        match read.await? {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err((path, InsideError::NotFound)) => {
+                tracing::warn!(
+                    "{export} has no file {path}: see `kernel` and `initrd` of its image"
+                );
+                Ok(None)
+            }
+            Err((path, error)) => Err(io::Error::other(format!("{export}: {path}: {error}"))),
+        }
+    }
+}
+
+/// The path in the image that `kernel` or `initrdN` stands for.
+fn named(offer: &Offer, export: &str, file: &str) -> Option<(String, Whereabouts)> {
+    let export: ExportName = export.parse().ok()?;
+    let image: &Name = export.image.as_ref()?;
+    let boot = offer.boots.get(image)?;
+    let path = match file.strip_prefix("initrd") {
+        Some(number) => boot.initrds.get(number.parse::<usize>().ok()?)?,
+        None => Some(&boot.kernel).filter(|_| file == "kernel")?,
+    };
+    Some((path.clone(), boot.place.clone()))
+}
+
+fn caller(ends: Ends) -> Caller {
+    Caller::plain(Peer::Ip(IpAddr::V4(ends.client)))
+}
+
+/// Does `work` on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+}
