@@ -17,7 +17,7 @@ use cowherd::disk::{Disk, DiskFile, RealDisk};
 use cowherd::overlay::flush::Begin;
 use cowherd::overlay::header::Base;
 use cowherd::overlay::{Overlay, OverlayMode, Spec};
-use cowherd::units::{BLOCK_SIZE, BlockIndex, BlockRange};
+use cowherd::units::{BLOCK_SIZE, BlockIndex, BlockRange, ByteRange};
 
 const DISK_BYTES: u64 = 1 << 40;
 const DISK_BLOCKS: u64 = DISK_BYTES / BLOCK_SIZE;
@@ -44,6 +44,7 @@ fn main() -> Result<()> {
     let parent = parent.map_or_else(|| PathBuf::from("target"), PathBuf::from);
     let dir = tempfile::tempdir_in(&parent).context("no directory to work in")?;
     idle(dir.path())?;
+    trim_all(dir.path())?;
     measure(
         dir.path(),
         "in a tenth of the groups",
@@ -81,6 +82,29 @@ fn idle(dir: &Path) -> Result<()> {
     let each = (after.own - before.own) / IDLE_CLIENTS as f64;
     println!("open overlay of 1 TiB with nothing written: {each:.0} KiB\n");
     drop(overlays);
+    Ok(())
+}
+
+/// The whole disk is trimmed, and what may have space given back, three times.
+fn trim_all(dir: &Path) -> Result<()> {
+    let mut overlay = open(&dir.join("trimmed"))?;
+    for _ in 0..3 {
+        let start = Instant::now();
+        overlay.trim(ByteRange::between(0, DISK_BYTES))?;
+        let trimmed = start.elapsed();
+        flush(&mut overlay)?;
+        let (start, mut jobs) = (Instant::now(), 0);
+        while let Some(job) = overlay.begin_punch(false) {
+            let result = job.run();
+            overlay.finish_punch(result);
+            jobs += 1;
+        }
+        println!(
+            "1 TiB trimmed in {trimmed:.1?}, {jobs} punch jobs in {:.1?}",
+            start.elapsed()
+        );
+    }
+    println!();
     Ok(())
 }
 
