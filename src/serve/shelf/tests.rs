@@ -1,7 +1,6 @@
 //! Which image is opened, which is found again, and which is refused.
 
 use std::fs;
-
 use std::time::{Duration, Instant};
 
 use super::*;
