@@ -278,4 +278,24 @@ mod tests {
         let missing = error(ErrorCode::NOT_FOUND, "no such file");
         assert_eq!(missing, b"\0\x05\0\x01no such file\0");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_datagram_is_a_packet_or_refused(
+            operation in 0..8_u16,
+            rest in proptest::collection::vec(proptest::num::u8::ANY, 0..600),
+        ) {
+            let datagram = [&operation.to_be_bytes()[..], &rest].concat();
+            if let Ok(Packet::Read(request)) = Packet::read(&datagram) {
+                // What it has is all in the datagram.
+                let options = request.options.iter().map(|(name, value)| name.len() + value.len());
+                let used = request.name.len() + options.sum::<usize>();
+                proptest::prop_assert!(used <= datagram.len());
+                if let Ok(path) = crate::tftp::name::path_of(request.name) {
+                    let is_plain = |part: &str| !matches!(part, "" | "." | "..");
+                    proptest::prop_assert!(path.split('/').all(is_plain));
+                }
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! File systems of their own for tests that fill, cut or break them.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::tool::{Tool, skipped};
 
@@ -31,9 +32,17 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let unmounted = Tool::new("umount").arg(&self.at).run();
-        if unmounted.code != Some(0) {
-            eprintln!("{unmounted}");
+        // The kernel lets go of the files of a ring some time after its process has ended.
+        let deadline = Instant::now() + Duration::from_secs(2);
+        loop {
+            let unmounted = Tool::new("umount").arg(&self.at).run();
+            if unmounted.code == Some(0) {
+                return;
+            }
+            if Instant::now() > deadline {
+                eprintln!("{unmounted}");
+                return;
+            }
         }
     }
 }

@@ -69,6 +69,10 @@ pub struct Binding {
     length: u64,
     /// Whether this machine ever had the address.
     had: bool,
+    /// Whether it was told since that it can't have it any longer.
+    refused: bool,
+    /// Whether it was reported that the address is another machine's own.
+    reported: bool,
 }
 
 /// What is saved of a binding. A later record of the same address replaces an earlier one.
@@ -117,6 +121,19 @@ impl Binding {
         })
     }
 
+    /// Whether `key`, or whoever has this card, holds it as a lease. A machine goes by another key
+    /// once the config knows it by something else.
+    #[must_use]
+    pub fn is_leased_to(&self, key: &Key, mac: MacAddress) -> bool {
+        self.state == State::Leased && (self.key == *key || self.mac == mac)
+    }
+
+    /// Whether the machine was told that it can't have the address any longer.
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        self.refused
+    }
+
     /// Whether somebody counts on it, or must not be given it.
     const fn is_live(&self) -> bool {
         matches!(self.state, State::Offered | State::Leased | State::Declined)
@@ -137,6 +154,8 @@ impl From<Record> for Binding {
             checked: None,
             length: record.length,
             had: record.state != Saved::Declined,
+            refused: false,
+            reported: false,
         }
     }
 }

@@ -72,6 +72,20 @@ impl Leases {
         addresses.filter_map(|address| Some((*address, self.bindings.get(address)?)))
     }
 
+    /// The bindings of a machine, and those of its network card by what it was known by before.
+    pub fn held_by(
+        &self,
+        key: &Key,
+        mac: MacAddress,
+    ) -> impl Iterator<Item = (Ipv4Addr, &Binding)> {
+        let card = Key::Mac(mac);
+        let seen = self.of_card.get(&mac).filter(|seen| *seen != key);
+        let card = (card != *key).then_some(card);
+        let others = card.into_iter().chain(seen.cloned());
+        let others = others.flat_map(|other| self.of(&other).collect::<Vec<_>>());
+        self.of(key).chain(others)
+    }
+
     /// The machine that has a binding for this network card, where it is known by something else.
     #[must_use]
     pub fn machine_of_card(&self, mac: MacAddress) -> Option<&Key> {
@@ -129,6 +143,8 @@ impl Leases {
             length: millis(DHCP_OFFER_TIME),
             checked: own.and_then(|binding| binding.checked),
             had: own.is_some_and(|binding| binding.had),
+            refused: false,
+            reported: false,
         };
         self.put(address, binding);
     }
@@ -149,6 +165,9 @@ impl Leases {
         let promised = old.map_or(Moment(0), |old| old.until);
         let until = now.after(length).max(promised);
         if until == promised && old.is_some_and(|old| old.mac == mac) {
+            if let Some(binding) = self.bindings.get_mut(&address) {
+                binding.refused = false;
+            }
             return None;
         }
         let binding = Binding {
@@ -159,6 +178,8 @@ impl Leases {
             length: millis(until.since(now)),
             checked: Some(now),
             had: true,
+            refused: false,
+            reported: false,
         };
         let record = binding.record(address);
         self.put(address, binding);
@@ -170,6 +191,19 @@ impl Leases {
         if let Some(binding) = self.bindings.get_mut(&address) {
             binding.checked = Some(now);
         }
+    }
+
+    /// Notes that the machine which has the address is told that it can't keep it.
+    pub fn refuse(&mut self, address: Ipv4Addr) {
+        if let Some(binding) = self.bindings.get_mut(&address) {
+            binding.refused = true;
+        }
+    }
+
+    /// Whether it is to be reported that another machine waits for the address: once a lease.
+    pub fn report(&mut self, address: Ipv4Addr) -> bool {
+        let binding = self.bindings.get_mut(&address);
+        binding.is_some_and(|binding| !std::mem::replace(&mut binding.reported, true))
     }
 
     /// Ends a lease or an offer before its time.

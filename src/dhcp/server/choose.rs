@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::Server;
 use super::ask::Asked;
+use super::{Effect, Event, Report, Server};
 use crate::dhcp::lease::{Binding, Source, State};
 use crate::dhcp::settings::Network;
 
@@ -20,6 +20,7 @@ impl Server {
         if let Some(own) = self.own(asked, network) {
             return Some(own);
         }
+        self.report_leased(asked);
         if let Some((address, state)) = self.kept(asked, place, network) {
             asked.say(match state {
                 State::Leased => format!("it has {address}"),
@@ -46,17 +47,76 @@ impl Server {
             return None;
         }
         let in_the_way = match self.leases.get(own) {
-            Some(binding) if binding.state == State::Declined => Some("somebody else uses it"),
+            Some(binding) if binding.state == State::Declined => {
+                Some("somebody else uses it".to_owned())
+            }
             Some(binding) if binding.key == asked.key => None,
-            Some(binding) if binding.state == State::Leased => Some("it is leased until later"),
-            _ if self.ours.contains(&own) => Some("it is the server's"),
+            Some(binding) if binding.state == State::Leased => {
+                let left = binding.until.since(self.now).as_secs();
+                Some(format!(
+                    "it is still leased to {} for {left} s",
+                    binding.mac
+                ))
+            }
+            _ if self.ours.contains(&own) => Some("it is the server's".to_owned()),
             _ => None,
         };
-        match in_the_way {
+        match &in_the_way {
             Some(why) => asked.say(format!("not {own}, its own address: {why}")),
             None => asked.say(format!("{own} is its own address")),
         }
         in_the_way.is_none().then_some(own)
+    }
+
+    /// Says once that the sender has to wait for its own address.
+    fn report_leased(&mut self, asked: &Asked<'_>) {
+        let own = asked.machine.and_then(|machine| machine.address);
+        let Some((own, holder)) = own.and_then(|own| Some((own, self.leases.get(own)?))) else {
+            return;
+        };
+        if holder.state != State::Leased || holder.key == asked.key {
+            return;
+        }
+        let (holder, left) = (holder.mac, holder.until.since(self.now));
+        if self.leases.report(own) {
+            self.effects.push_back(Effect::Report(Report {
+                what: Event::OwnLeased {
+                    address: own,
+                    holder,
+                    left,
+                },
+                mac: asked.message.chaddr,
+                kind: asked.message.kind().ok().flatten(),
+                why: asked.why.clone(),
+            }));
+        }
+    }
+
+    /// Frees what the config took from the sender, which begins anew and so no longer uses it.
+    ///
+    /// RFC 2131, section 3.1, 5: "If the client receives a DHCPNAK message, the client restarts the
+    /// configuration process." The NAK alone does not do: it may be lost, or the host may fail
+    /// between the record and the NAK, and then two machines would have one address. Firmware
+    /// needs no NAK: it says what it can boot, and beneath it no system runs.
+    pub(super) fn free_what_was_taken(&mut self, asked: &mut Asked<'_>) {
+        let (mac, is_firmware) = (
+            asked.message.chaddr,
+            !asked.message.architectures().is_empty(),
+        );
+        let is_over = |binding: &Binding| {
+            binding.is_leased_to(&asked.key, mac) && (binding.is_refused() || is_firmware)
+        };
+        let held = self.leases.held_by(&asked.key, mac);
+        let over = held
+            .filter(|(address, binding)| is_over(binding) && self.is_another_s(asked, *address));
+        let over: Vec<_> = over.map(|(address, _)| address).collect();
+        for address in over {
+            asked.say(format!(
+                "{address}, which the config gives to another machine, is free: it begins anew"
+            ));
+            let record = self.leases.give_back(self.now, address);
+            self.save(record);
+        }
     }
 
     /// The address that the sender has or had.

@@ -23,6 +23,7 @@ pub(super) struct Waiting {
 impl Server {
     pub(super) fn discover(&mut self, asked: &mut Asked<'_>) -> Result<(), Reason> {
         let (place, network) = asked.network()?;
+        self.free_what_was_taken(asked);
         let address = self.choose(asked, place, network);
         let address = address.ok_or(Reason::NoAddress)?;
         let must_probe = self.must_probe(asked, address);

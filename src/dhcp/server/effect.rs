@@ -1,6 +1,7 @@
 //! What comes into the server and what it wants done.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
 use crate::dhcp::lease::Record;
 use crate::dhcp::wire::{Message, MessageType};
@@ -127,6 +128,15 @@ pub enum Event {
     Taken(Ipv4Addr),
     /// A machine gave its address back.
     Released(Ipv4Addr),
+    /// A machine can't have its own address yet.
+    OwnLeased {
+        /// The address.
+        address: Ipv4Addr,
+        /// The network card of the machine that still has it.
+        holder: MacAddress,
+        /// For how long that has it at most.
+        left: Duration,
+    },
     /// Another DHCP server answers on our link.
     Rival(Ipv4Addr),
 }

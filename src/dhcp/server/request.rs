@@ -29,9 +29,23 @@ impl Server {
         };
         match verdict? {
             Ok(()) => self.grant(asked, address),
-            Err(why) => self.refuse(asked, address, why),
+            Err(why) => {
+                self.take_away(asked, address);
+                self.refuse(asked, address, why);
+            }
         }
         Ok(())
+    }
+
+    /// Notes that the sender, which has the address, is told that the config gives it to another
+    /// machine.
+    fn take_away(&mut self, asked: &Asked<'_>, address: Ipv4Addr) {
+        let binding = self.leases.get(address);
+        let mac = asked.message.chaddr;
+        let has = binding.is_some_and(|binding| binding.is_leased_to(&asked.key, mac));
+        if has && self.is_another_s(asked, address) {
+            self.leases.refuse(address);
+        }
     }
 
     /// RFC 2131, section 3.1, 4: "Those servers not selected by the DHCPREQUEST message use the

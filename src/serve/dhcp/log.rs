@@ -94,6 +94,17 @@ impl Log {
                     );
                 }
             }
+            Event::OwnLeased {
+                address,
+                holder,
+                left,
+            } => {
+                let left = left.as_secs();
+                tracing::warn!(
+                    "{mac}: its own address {address} is still leased to {holder}, for {left} s \
+                     at most; it is free as soon as that machine begins anew"
+                );
+            }
             Event::Declined(address) => {
                 tracing::warn!("{mac} found that {address} is in use by somebody else: {why}");
             }

@@ -324,6 +324,9 @@ fn told(event: Event) -> String {
         Event::Declined(address) => format!("{address} is given to nobody for a while"),
         Event::Taken(address) => format!("somebody else has {address}"),
         Event::Released(address) => format!("{address} is given back"),
+        Event::OwnLeased {
+            address, holder, ..
+        } => format!("its own address {address} is still leased to {holder}"),
         Event::Rival(address) => format!("another DHCP server: {address}"),
     }
 }

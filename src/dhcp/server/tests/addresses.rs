@@ -1,6 +1,7 @@
 //! Which address a machine gets: its own, the one it had, one of a range, probed or not.
 
 use super::*;
+use crate::dhcp::lease::Saved;
 use crate::limits::{DHCP_OFFER_TIME, DHCP_OFFERS_MAX, DHCP_PROBE_TIME, DHCP_QUARANTINE_TIME};
 
 #[test]
@@ -121,6 +122,81 @@ fn an_own_address_that_is_leased_to_another_is_given_when_that_lease_is_over() {
     );
     lab.wait(HOUR);
     assert_eq!(lab.offered(&discover(OWN)), here(100));
+}
+
+/// What GUEST has is the own address of OWN from now on.
+fn taken_from_guest() -> Lab {
+    let mut lab = Lab::new();
+    assert_eq!(lab.boots(&discover(GUEST)), here(100));
+    let mut changed = settings();
+    changed.machines[0].address = Some(here(100));
+    lab.server.replace(changed);
+    lab
+}
+
+#[test]
+fn an_own_address_is_free_once_its_last_machine_was_refused_it_and_begins_anew() {
+    let mut lab = taken_from_guest();
+    lab.refused(&renews(GUEST, here(100)));
+    assert_eq!(
+        lab.offered(&discover(OWN)),
+        here(101),
+        "the NAK may be lost"
+    );
+    let effects = lab.send(&discover(GUEST));
+    let [Effect::Save(record), Effect::Send(offer)] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!((record.address, record.state), (here(100), Saved::Ended));
+    assert_ne!(offer.message.yiaddr, here(100));
+    assert_eq!(lab.boots(&discover(OWN)), here(100));
+}
+
+#[test]
+fn an_own_address_is_free_when_the_firmware_of_its_last_machine_asks() {
+    let mut lab = taken_from_guest();
+    lab.send(&discover(GUEST));
+    assert_ne!(lab.offered(&discover(OWN)), here(100), "a system may run");
+    lab.send(&discover(GUEST).option(code::ARCHITECTURE, [0, 7]));
+    assert_eq!(lab.offered(&discover(OWN)), here(100));
+}
+
+#[test]
+fn a_new_card_gets_the_address_of_the_old_one_that_was_refused_it() {
+    let mut lab = Lab::new();
+    lab.boots(&discover(OWN));
+    let mut changed = settings();
+    changed.machines[0].mac = Some(guest(9));
+    lab.server.replace(changed);
+    lab.refused(&renews(OWN, here(10)));
+    lab.send(&discover(OWN));
+    assert_eq!(lab.boots(&discover(guest(9))), here(10));
+}
+
+#[test]
+fn a_machine_that_was_refused_its_address_and_given_it_again_keeps_it() {
+    let mut lab = taken_from_guest();
+    lab.refused(&renews(GUEST, here(100)));
+    lab.server.replace(settings());
+    lab.acked(&renews(GUEST, here(100)));
+    let mut changed = settings();
+    changed.machines[0].address = Some(here(100));
+    lab.server.replace(changed);
+    lab.send(&discover(GUEST));
+    assert!(lab.server.holder_of(here(100)).is_some());
+}
+
+#[test]
+fn a_machine_that_waits_for_its_own_address_is_reported_once() {
+    let mut lab = taken_from_guest();
+    lab.wait(HOUR / 4);
+    let waits = Event::OwnLeased {
+        address: here(100),
+        holder: GUEST,
+        left: HOUR * 3 / 4,
+    };
+    assert_eq!(events(&lab.send(&discover(OWN))), [waits]);
+    assert_eq!(events(&lab.send(&discover(OWN))), []);
 }
 
 #[test]

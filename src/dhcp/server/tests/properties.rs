@@ -113,6 +113,10 @@ struct World {
     probes: Vec<Ipv4Addr>,
     /// The last offer to each card.
     offers: BTreeMap<MacAddress, Ipv4Addr>,
+    /// The address that each message is about, by its number.
+    asked: Vec<Ipv4Addr>,
+    /// What machines were told that they can't have, whether or not they heard it.
+    refused: BTreeSet<(usize, Ipv4Addr)>,
 }
 
 /// Addresses that messages are about, those that are fought for more often.
@@ -184,6 +188,8 @@ impl World {
             promises: Vec::new(),
             probes: Vec::new(),
             offers: BTreeMap::new(),
+            asked: Vec::new(),
+            refused: BTreeSet::new(),
         }
     }
 
@@ -222,7 +228,8 @@ impl World {
         for effect in self.lab.effects() {
             match &effect {
                 Effect::Probe { address, .. } => self.probes.push(*address),
-                Effect::Send(Reply { message, .. }) => {
+                Effect::Send(reply @ Reply { message, .. }) => {
+                    self.note_refusal(reply);
                     self.offers.insert(message.chaddr, message.yiaddr);
                 }
                 _ => {}
@@ -230,6 +237,28 @@ impl World {
             self.pending.push((self.time, effect));
         }
         Ok(())
+    }
+
+    fn note_refusal(&mut self, reply: &Reply) {
+        let (who, number) = (sender(reply), usize::try_from(reply.message.xid).unwrap());
+        match kind(reply) {
+            Some(MessageType::Nak) => drop(self.refused.insert((who, self.asked[number]))),
+            Some(MessageType::Ack) => drop(self.refused.remove(&(who, reply.message.yiaddr))),
+            _ => {}
+        }
+    }
+
+    /// A machine that looks for an address has none (RFC 2131, figure 5: INIT). Of those that it
+    /// was never refused it is still taken to use them: perhaps another of its programs asks.
+    fn begins_anew(&mut self, who: usize) {
+        let (gone, kept) = std::mem::take(&mut self.refused)
+            .into_iter()
+            .partition(|(of, _)| *of == who);
+        self.refused = kept;
+        let gone: BTreeSet<(usize, Ipv4Addr)> = gone;
+        for (_, address) in gone {
+            self.gives_up(who, address);
+        }
     }
 
     /// What machine `who` says of an address: one that it has, was offered, or makes up. What it
@@ -258,6 +287,12 @@ impl World {
             2 if full => said.options.set(code::CLIENT_IDENTIFIER, &b"\0kiosk"[..]),
             3 | 6 if full => said.options.set(code::MACHINE_UUID, uuid_option()),
             _ => {}
+        }
+        said.xid = u32::try_from(self.asked.len()).unwrap();
+        let about = said.options.address(code::REQUESTED_ADDRESS);
+        self.asked.push(about.unwrap_or(said.ciaddr));
+        if matches!(what, What::Discover | What::DiscoverAny) {
+            self.begins_anew(owner(who));
         }
         if matches!(what, What::Release | What::Decline) {
             self.gives_up(owner(who), held);
