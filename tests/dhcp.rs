@@ -815,3 +815,108 @@ fn a_user_that_there_is_not_is_refused() {
     net.refused()
         .says(&["user nobody-here", "there is none in /etc/passwd"]);
 }
+
+/// dnsmasq on the very host of cowherd, giving addresses when it is back.
+fn dnsmasq_beside(net: &Net, card: &Card, binding: &[&str]) -> std::process::Child {
+    let leases = format!("--dhcp-leasefile={}", net.setup.file("dnsmasq").display());
+    let words = "-k -p 0 --conf-file=/dev/null --pid-file= --user=root --no-ping \
+                 --dhcp-authoritative --dhcp-range=10.77.0.100,10.77.0.109,1h";
+    let words: Vec<_> = words.split_whitespace().chain([leases.as_str()]).collect();
+    let dnsmasq = net.host.spawn("dnsmasq", &[&words, binding].concat());
+    support::eventually(|| {
+        card.broadcast(&bytes(&message(MessageType::Discover, MAC)), 67);
+        card.next(Duration::from_millis(100))
+            .map(drop)
+            .ok_or("no offer")
+    });
+    while card.next(Duration::from_millis(100)).is_some() {}
+    dnsmasq
+}
+
+#[test]
+fn a_proxy_leaves_what_is_sent_to_the_other_server_of_its_host_to_that() {
+    if !require(&["dnsmasq"]) {
+        return;
+    }
+    let Some(net) = Net::new("[dhcp]\nmode = \"proxy\"\n") else {
+        return;
+    };
+    let sender = net.sender();
+    let card = sender.card("lan0", 68);
+    let mut dnsmasq = dnsmasq_beside(&net, &card, &["--bind-dynamic", "--interface=lan0"]);
+    let _server = net.start();
+    let address = lease(&card, MAC);
+    sender.ip(&format!("addr add {address}/24 dev lan0"));
+    let mut renew = message(MessageType::Request, MAC);
+    renew.ciaddr = address;
+    card.send(&bytes(&renew), SocketAddrV4::new(SERVER, 67));
+    let (ack, _) = card.receive();
+    assert_eq!((kind(&ack), ack.yiaddr), (Some(MessageType::Ack), address));
+    dnsmasq.kill().expect("a child");
+    dnsmasq.wait().expect("a child");
+}
+
+#[test]
+fn a_proxy_serves_beside_a_server_that_has_the_whole_port() {
+    if !require(&["dnsmasq"]) {
+        return;
+    }
+    let Some(net) = Net::new("[dhcp]\nmode = \"proxy\"\n") else {
+        return;
+    };
+    let sender = net.sender();
+    let card = sender.card("lan0", 68);
+    let mut dnsmasq = dnsmasq_beside(&net, &card, &[]);
+    let _server = net.start();
+    let class = "PXEClient:Arch:00000:UNDI:002001";
+    let discover = boot_request(MessageType::Discover, 0, class);
+    card.broadcast(&bytes(&discover), 67);
+    let offers = [card.receive(), card.receive()];
+    let of = |given: bool| {
+        let is_it = |offer: &Message| offer.yiaddr.is_unspecified() != given;
+        offers
+            .iter()
+            .find(|(offer, _)| is_it(offer))
+            .expect("both offers")
+    };
+    assert_eq!(of(true).0.yiaddr.octets()[..3], [10, 77, 0]);
+    let (proxied, from) = of(false);
+    assert_eq!(proxied.file, b"boot/grub/i386-pc/core.0");
+    assert_eq!(*from, SocketAddrV4::new(SERVER, 67));
+    dnsmasq.kill().expect("a child");
+    dnsmasq.wait().expect("a child");
+}
+
+#[test]
+fn a_proxy_answers_a_relay_that_sends_to_it() {
+    let Some(net) = Net::new("[dhcp]\nmode = \"proxy\"\n") else {
+        return;
+    };
+    let _server = net.start();
+    let relay = net.sender();
+    let card = relay.card("lan0", 67);
+    let class = "PXEClient:Arch:00000:UNDI:002001";
+    let mut discover = boot_request(MessageType::Discover, 0, class);
+    discover.giaddr = Ipv4Addr::new(10, 77, 0, 250);
+    card.send(&bytes(&discover), SocketAddrV4::new(SERVER, 67));
+    let (offer, from) = card.receive();
+    assert_eq!(offer.file, b"boot/grub/i386-pc/core.0");
+    assert_eq!(from, SocketAddrV4::new(SERVER, 67));
+}
+
+#[test]
+fn a_server_that_answers_clients_only_is_reported() {
+    let Some(net) = Net::new(USUAL) else { return };
+    let server = net.start();
+    // The client of this host has the port; it is heard all the same what comes to that.
+    let _client = net.host.card("lan0", 68);
+    let rival = net.sender();
+    let card = rival.card("lan0", 67);
+    let mut offer = message(MessageType::Offer, MAC).reply();
+    offer
+        .options
+        .set(code::MESSAGE_TYPE, [MessageType::Offer as u8]);
+    offer.options.set(code::SERVER_IDENTIFIER, [10, 77, 0, 250]);
+    card.broadcast(&bytes(&offer), 68);
+    server.wait_for_log(&["another DHCP server", "10.77.0.250"]);
+}

@@ -57,11 +57,17 @@ impl DatagramSocket {
         address.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
     }
 
-    /// Opens one on `port` of an interface. With `shared`, other programs may have the same port.
+    /// Opens one on `port` of an interface, for what is sent to any address or to one only. With
+    /// `shared`, other programs may have the same port.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn bind(interface: &str, index: u32, port: u16, shared: bool) -> io::Result<Self> {
+    pub fn bind(
+        interface: &str,
+        index: u32,
+        address: SocketAddrV4,
+        shared: bool,
+    ) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
         // Before it is bound: else datagrams of other interfaces could be in it already.
         socket.bind_device(Some(interface.as_bytes()))?;
@@ -70,7 +76,7 @@ impl DatagramSocket {
         set_flag(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO)?;
         // Less than that is a question of speed only.
         let _ = socket.set_recv_buffer_size(WAITING_BYTES);
-        socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+        socket.bind(&address.into())?;
         Ok(Self {
             socket,
             interface: index,
@@ -346,9 +352,13 @@ mod tests {
 
     const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
+    fn any(port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)
+    }
+
     /// A socket on a free port of the loopback, and its port.
     fn socket() -> (Datagrams, u16) {
-        let socket = DatagramSocket::bind("lo", 1, 0, false).unwrap();
+        let socket = DatagramSocket::bind("lo", 1, any(0), false).unwrap();
         let port = socket
             .socket
             .local_addr()
@@ -413,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_port_is_one_socket_s_unless_it_is_shared() {
-        let one = DatagramSocket::bind("lo", 1, 0, true).unwrap();
+        let one = DatagramSocket::bind("lo", 1, any(0), true).unwrap();
         let port = one
             .socket
             .local_addr()
@@ -421,7 +431,7 @@ mod tests {
             .as_socket_ipv4()
             .unwrap()
             .port();
-        assert!(DatagramSocket::bind("lo", 1, port, true).is_ok());
-        assert!(DatagramSocket::bind("lo", 1, port, false).is_err());
+        assert!(DatagramSocket::bind("lo", 1, any(port), true).is_ok());
+        assert!(DatagramSocket::bind("lo", 1, any(port), false).is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! The only code that names the ring: sockets, gathered sends and file reads by io_uring. Beside it
-//! the datagrams and packets of DHCP (`datagram`, `packet`, `echo`, `interface`), which an ordinary
+//! the datagrams and packets of DHCP (`datagram`, `packet`, `ear`, `echo`,
+//! `interface`), which an ordinary
 //! runtime watches.
 //!
 //! Everything of the ring belongs to one thread, a shard, and is not `Send`. The rules that keep
@@ -20,6 +21,7 @@
 
 mod buffer;
 mod datagram;
+mod ear;
 mod echo;
 mod file;
 mod gather;
@@ -32,10 +34,11 @@ mod socket;
 
 pub use buffer::{Buffer, BufferTooLarge, Pool};
 pub use datagram::{Batch, DatagramSocket, Datagrams, Envelope};
+pub use ear::{EAR_BYTES, Ear, EarSocket, Hears};
 pub use echo::{EchoProbe, EchoSocket};
 pub use file::{CutShort, read_at, write_at};
 pub use gather::{Gather, Mapped, OutOfRange};
-pub use packet::{ArpProbe, ArpSocket, CardSender, Heard};
+pub use packet::{ArpProbe, ArpSocket, CardSender, Heard, RoutedSender};
 pub use receive::ReceiveBuffer;
 pub use ring::{offload, run, spawn, yield_now};
 pub use socket::{SendError, Socket};

@@ -5,15 +5,17 @@
 use std::io;
 use std::mem::size_of;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use crate::mac::MacAddress;
 
 /// A packet socket of one interface and one protocol.
 #[derive(Debug)]
-struct Packets {
+pub(super) struct Packets {
     descriptor: OwnedFd,
     interface: u32,
     protocol: u16,
@@ -47,6 +49,33 @@ impl Packets {
             packets.bind()?;
         }
         Ok(packets)
+    }
+
+    /// One for receiving IPv4 packets that pass a filter.
+    pub(super) fn open_filtered(
+        interface: u32,
+        filter: &[libc::sock_filter],
+    ) -> io::Result<OwnedFd> {
+        let packets = Self::open(interface, IPV4, false)?;
+        let program = libc::sock_fprog {
+            len: libc::c_ushort::try_from(filter.len()).unwrap_or_default(),
+            filter: filter.as_ptr().cast_mut(),
+        };
+        // SAFETY: `program` and the steps that it points at are alive, as long as said, and are
+        // only read.
+        let set = unsafe {
+            libc::setsockopt(
+                packets.descriptor.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const program).cast(),
+                PROGRAM_LEN,
+            )
+        };
+        match set {
+            0 => packets.bind().map(|()| packets.descriptor),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     fn bind(&self) -> io::Result<()> {
@@ -117,6 +146,9 @@ impl Packets {
 #[allow(clippy::cast_possible_truncation, reason = "20 bytes")]
 const ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
 
+#[allow(clippy::cast_possible_truncation, reason = "16 bytes")]
+const PROGRAM_LEN: libc::socklen_t = size_of::<libc::sock_fprog>() as libc::socklen_t;
+
 /// Sends UDP datagrams to network cards whose address nobody can ask for yet.
 #[derive(Debug)]
 pub struct CardSender(Packets);
@@ -145,6 +177,42 @@ impl CardSender {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         };
         self.0.send(&packet, mac)
+    }
+
+    /// Sends a datagram to everybody on the link.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn broadcast(&self, bytes: &[u8], from: SocketAddrV4, port: u16) -> io::Result<()> {
+        let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, port);
+        self.send(bytes, from, to, EVERYBODY)
+    }
+}
+
+/// Sends UDP datagrams from a port that is another program's, where the kernel's routes lead.
+#[derive(Debug)]
+pub struct RoutedSender(Socket);
+
+impl RoutedSender {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// What the kernel says; `PermissionDenied` without the right to raw sockets.
+    pub fn open() -> io::Result<Self> {
+        // raw(7): this protocol "implies enabled IP_HDRINCL", and receives nothing.
+        let protocol = Protocol::from(libc::IPPROTO_RAW);
+        Socket::new(Domain::IPV4, Type::RAW.nonblocking(), Some(protocol)).map(Self)
+    }
+
+    /// Sends a datagram.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn send(&self, bytes: &[u8], from: SocketAddrV4, to: SocketAddrV4) -> io::Result<()> {
+        let packet = ipv4_packet(bytes, from, to).ok_or(io::ErrorKind::InvalidInput)?;
+        self.0
+            .send_to(&packet, &SocketAddrV4::new(*to.ip(), 0).into())?;
+        Ok(())
     }
 }
 
@@ -178,6 +246,20 @@ fn ipv4_packet(bytes: &[u8], from: SocketAddrV4, to: SocketAddrV4) -> Option<Vec
     udp.splice(6..8, sum.to_be_bytes());
     head.extend(udp);
     Some(head)
+}
+
+/// Who sent the UDP datagram in an IPv4 packet, and where in the packet its bytes are.
+pub(super) fn udp_datagram(packet: &[u8]) -> Option<(SocketAddrV4, Range<usize>)> {
+    let head = usize::from(packet.first()? & 15) * 4;
+    let ip: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+    let udp = packet.get(head..)?.first_chunk::<UDP_HEAD>()?;
+    let [port_high, port_low, _, _, high, low, _, _] = *udp;
+    let from = SocketAddrV4::new(ip.into(), u16::from_be_bytes([port_high, port_low]));
+    let end = head + usize::from(u16::from_be_bytes([high, low]));
+    let start = head + UDP_HEAD;
+    // The card pads what is short; what was too long to be read is cut.
+    let end = end.min(packet.len());
+    (head >= IP_HEAD && start <= end).then_some((from, start..end))
 }
 
 /// The checksum of the internet over parts of which all but the last have an even length.
@@ -337,6 +419,19 @@ mod tests {
                 u16::from_be_bytes([head[2], head[3]]) as usize,
                 packet.len()
             );
+        }
+    }
+
+    #[test]
+    fn a_packet_that_is_made_is_read_again_without_its_padding() {
+        let from = SocketAddrV4::new([10, 0, 0, 1].into(), 67);
+        let to = SocketAddrV4::new([10, 0, 0, 2].into(), 68);
+        let packet = ipv4_packet(b"text", from, to).unwrap();
+        let padded = [&packet[..], &[0; 14]].concat();
+        let (sender, inside) = udp_datagram(&padded).unwrap();
+        assert_eq!((sender, &padded[inside]), (from, &b"text"[..]));
+        for length in 0..IP_HEAD + UDP_HEAD {
+            assert_eq!(udp_datagram(&packet[..length]), None, "{length}");
         }
     }
 

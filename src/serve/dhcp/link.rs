@@ -7,7 +7,9 @@ use crate::config::{DhcpConfig, OwnNetwork};
 use crate::dhcp::boot::Mode;
 use crate::dhcp::server::{Destination, Link, Port, Reply};
 use crate::io::interface::{self, InterfaceAddress};
-use crate::io::{ArpProbe, ArpSocket, CardSender, DatagramSocket, Datagrams};
+use crate::io::{
+    ArpProbe, ArpSocket, CardSender, DatagramSocket, Datagrams, Ear, EarSocket, Hears, RoutedSender,
+};
 use crate::serve::options::Failure;
 
 /// The port of DHCP clients.
@@ -25,10 +27,35 @@ const fn number(port: Port) -> u16 {
 pub(super) struct OpenLink {
     pub(super) own: OwnNetwork,
     link: Link,
-    server: DatagramSocket,
+    /// `None` in proxy mode, where `raw` is there: the port is the other server's then.
+    server: Option<DatagramSocket>,
     boot: DatagramSocket,
     /// `None` without the right to raw sockets.
-    raw: Option<(CardSender, ArpSocket)>,
+    raw: Option<Raw>,
+}
+
+/// The sockets below UDP, which DHCP can do without.
+#[derive(Debug)]
+struct Raw {
+    cards: CardSender,
+    arp: ArpSocket,
+    routed: RoutedSender,
+    /// Of a proxy, what comes to the port of servers; else what other servers tell clients.
+    ear: EarSocket,
+}
+
+impl Raw {
+    fn open(index: u32, mode: Mode) -> io::Result<Self> {
+        Ok(Self {
+            cards: CardSender::open(index)?,
+            arp: ArpSocket::open(index)?,
+            routed: RoutedSender::open()?,
+            ear: match mode {
+                Mode::Proxy => EarSocket::open(index, number(Port::Server), Hears::All),
+                Mode::Server => EarSocket::open(index, CLIENT_PORT, Hears::Broadcasts),
+            }?,
+        })
+    }
 }
 
 impl OpenLink {
@@ -39,17 +66,25 @@ impl OpenLink {
             interface: found.index,
             address: found.address,
         };
-        // Beside a proxy there may be the other server, on this very host.
-        let shared = config.mode() == Mode::Proxy;
-        let bind = |port| {
-            let port = number(port);
-            let bound = DatagramSocket::bind(name, found.index, port, shared);
-            bound.map_err(|error| cannot_listen(name, port, &error))
+        let mode = config.mode();
+        let raw = raw(name, found.index, mode)?;
+        let bind = |port, address| {
+            let address = SocketAddrV4::new(address, number(port));
+            let shared = mode == Mode::Proxy;
+            let bound = DatagramSocket::bind(name, found.index, address, shared);
+            bound.map_err(|error| cannot_listen(name, address.port(), mode, &error))
+        };
+        let server = match (mode, &raw) {
+            (Mode::Server, _) => Some(bind(Port::Server, Ipv4Addr::UNSPECIFIED)?),
+            // There may be the other server on this very host. What is sent to it alone, such as
+            // a renewal, must not come here.
+            (Mode::Proxy, None) => Some(bind(Port::Server, Ipv4Addr::BROADCAST)?),
+            (Mode::Proxy, Some(_)) => None,
         };
         Ok(Self {
-            server: bind(Port::Server)?,
-            boot: bind(Port::Boot)?,
-            raw: raw(name, found.index)?,
+            server,
+            boot: bind(Port::Boot, Ipv4Addr::UNSPECIFIED)?,
+            raw,
             own: OwnNetwork {
                 interface: found.interface,
                 address: found.address,
@@ -61,17 +96,21 @@ impl OpenLink {
 
     /// Watches the sockets. Inside of a runtime only.
     pub(super) fn watched(self) -> io::Result<OpenedLink> {
-        let raw = self.raw.map(|(cards, arp)| Ok((cards, arp.watched()?)));
-        let (cards, arp) = raw
-            .transpose()
-            .map(Option::unzip)
-            .map_err(|e: io::Error| e)?;
+        let raw = self.raw.map(|raw| {
+            let below = Below {
+                cards: raw.cards,
+                routed: raw.routed,
+                ear: raw.ear.watched()?,
+            };
+            Ok::<_, io::Error>((below, raw.arp.watched()?))
+        });
+        let (below, arp) = raw.transpose()?.unzip();
         Ok(OpenedLink {
             link: self.link,
             prefix: self.own.prefix,
-            server: self.server.watched()?,
+            server: self.server.map(DatagramSocket::watched).transpose()?,
             boot: self.boot.watched()?,
-            cards,
+            below,
             arp,
         })
     }
@@ -106,8 +145,12 @@ fn address_of(name: &str, said: Option<Ipv4Addr>) -> Result<InterfaceAddress, Fa
     Ok(found)
 }
 
-fn cannot_listen(name: &str, port: u16, error: &io::Error) -> Failure {
+fn cannot_listen(name: &str, port: u16, mode: Mode, error: &io::Error) -> Failure {
     let advice = match error.kind() {
+        io::ErrorKind::AddrInUse if mode == Mode::Proxy => {
+            "give cowherd the capability CAP_NET_RAW too, or have the other server share the \
+             port: dnsmasq does with bind-dynamic or bind-interfaces"
+        }
         io::ErrorKind::AddrInUse => "stop the other DHCP or PXE server on this host",
         io::ErrorKind::PermissionDenied => {
             "run as root, or with the capabilities CAP_NET_BIND_SERVICE and CAP_NET_RAW"
@@ -119,10 +162,8 @@ fn cannot_listen(name: &str, port: u16, error: &io::Error) -> Failure {
     ))
 }
 
-/// The sockets below UDP, which DHCP can do without.
-fn raw(name: &str, index: u32) -> Result<Option<(CardSender, ArpSocket)>, Failure> {
-    let opened = CardSender::open(index).and_then(|cards| Ok((cards, ArpSocket::open(index)?)));
-    match opened {
+fn raw(name: &str, index: u32, mode: Mode) -> Result<Option<Raw>, Failure> {
+    match Raw::open(index, mode) {
         Ok(opened) => Ok(Some(opened)),
         Err(error) => {
             tracing::warn!(
@@ -139,18 +180,31 @@ fn raw(name: &str, index: u32) -> Result<Option<(CardSender, ArpSocket)>, Failur
 pub(super) struct OpenedLink {
     pub(super) link: Link,
     prefix: u32,
-    server: Datagrams,
+    server: Option<Datagrams>,
     boot: Datagrams,
-    cards: Option<CardSender>,
+    below: Option<Below>,
     pub(super) arp: Option<ArpProbe>,
 }
 
+/// As [`Raw`].
+#[derive(Debug)]
+struct Below {
+    cards: CardSender,
+    routed: RoutedSender,
+    ear: Ear,
+}
+
 impl OpenedLink {
-    pub(super) const fn socket(&self, port: Port) -> &Datagrams {
+    pub(super) const fn socket(&self, port: Port) -> Option<&Datagrams> {
         match port {
-            Port::Server => &self.server,
-            Port::Boot => &self.boot,
+            Port::Server => self.server.as_ref(),
+            Port::Boot => Some(&self.boot),
         }
+    }
+
+    /// Where requests come from that no socket receives, or else the answers of other servers.
+    pub(super) fn ear(&self) -> Option<&Ear> {
+        self.below.as_ref().map(|below| &below.ear)
     }
 
     /// Whether an address is of the network on this link, so that ARP finds it.
@@ -162,19 +216,29 @@ impl OpenedLink {
     /// Sends a reply.
     pub(super) fn send(&self, reply: &Reply) -> io::Result<()> {
         let bytes = reply.message.write(reply.room).bytes;
-        let socket = self.socket(reply.port);
-        let from = self.link.address;
-        let everybody = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT);
-        match (reply.to, &self.cards) {
-            (Destination::Relay(to) | Destination::Unicast(to), _) => socket.send(&bytes, from, to),
-            (Destination::Hardware { mac, ip }, Some(cards)) => {
-                let from = SocketAddrV4::new(from, number(reply.port));
+        let from = SocketAddrV4::new(self.link.address, number(reply.port));
+        match (reply.to, &self.below) {
+            (Destination::Relay(to) | Destination::Unicast(to), below) => {
+                match (self.socket(reply.port), below) {
+                    (Some(socket), _) => socket.send(&bytes, *from.ip(), to),
+                    (None, Some(below)) => below.routed.send(&bytes, from, to),
+                    (None, None) => Err(io::ErrorKind::NotConnected.into()),
+                }
+            }
+            (Destination::Hardware { mac, ip }, Some(Below { cards, .. })) => {
                 cards.send(&bytes, from, SocketAddrV4::new(ip, CLIENT_PORT), mac)
             }
             // RFC 2131, section 4.1: "If unicasting is not possible, the message MAY be sent as an
             // IP broadcast".
-            (Destination::Broadcast | Destination::Hardware { .. }, _) => {
-                socket.send(&bytes, from, everybody)
+            (Destination::Broadcast | Destination::Hardware { .. }, below) => {
+                match (self.socket(reply.port), below) {
+                    (Some(socket), _) => {
+                        let everybody = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT);
+                        socket.send(&bytes, *from.ip(), everybody)
+                    }
+                    (None, Some(below)) => below.cards.broadcast(&bytes, from, CLIENT_PORT),
+                    (None, None) => Err(io::ErrorKind::NotConnected.into()),
+                }
             }
         }
     }

@@ -19,8 +19,8 @@ use crate::dhcp::Moment;
 use crate::dhcp::lease::{Record, Saved};
 use crate::dhcp::server::{Arrival, Effect, Port, Probed, Reply, Server};
 use crate::dhcp::settings::Settings;
-use crate::dhcp::wire::{Malformed, Message};
-use crate::io::{Batch, EchoProbe, Heard};
+use crate::dhcp::wire::{Malformed, Message, Op};
+use crate::io::{Batch, EAR_BYTES, EchoProbe, Heard};
 use crate::limits::{DHCP_INCOMING_MAX, DHCP_REPLIES_WAITING_MAX};
 use crate::mac::MacAddress;
 use crate::name::Name;
@@ -61,6 +61,7 @@ pub(super) fn start(
             tasks.spawn(receive(Arc::clone(&links), link, port, sender.clone()));
         }
         tasks.spawn(hear(Arc::clone(&links), link, sender.clone()));
+        tasks.spawn(overhear(Arc::clone(&links), link, sender.clone()));
     }
     let echo = echo.map(Arc::new);
     if let Some(echo) = echo.clone() {
@@ -86,7 +87,9 @@ pub(super) fn start(
 /// Receives what comes to one port of one link, until nobody takes it any more.
 async fn receive(links: Arc<[OpenedLink]>, link: usize, port: Port, to: mpsc::Sender<Incoming>) {
     let Some(of) = links.get(link) else { return };
-    let socket = of.socket(port);
+    let Some(socket) = of.socket(port) else {
+        return;
+    };
     let mut batch = Batch::default();
     while socket.readable().await.is_ok() {
         match socket.receive(&mut batch) {
@@ -113,6 +116,35 @@ async fn receive(links: Arc<[OpenedLink]>, link: usize, port: Port, to: mpsc::Se
             if to.send(incoming).await.is_err() {
                 return;
             }
+        }
+    }
+}
+
+/// Passes on what is heard on a link beside the sockets: the requests that come to the port of
+/// another server where we are a proxy, and else what other servers tell all clients.
+async fn overhear(links: Arc<[OpenedLink]>, link: usize, to: mpsc::Sender<Incoming>) {
+    let Some(of) = links.get(link) else { return };
+    let Some(ear) = of.ear() else { return };
+    let is_proxy = of.socket(Port::Server).is_none();
+    let mut packet = [0; EAR_BYTES];
+    loop {
+        let Ok((from, bytes)) = ear.hear(&mut packet).await else {
+            tokio::time::sleep(RETRY_AFTER).await;
+            continue;
+        };
+        let incoming = match Message::read(bytes) {
+            Ok(message) if is_proxy || message.op == Op::Reply => Incoming::Message {
+                link,
+                port: Port::Server,
+                from,
+                message,
+            },
+            Err(why) if is_proxy => Incoming::Malformed { from, why },
+            // What strangers send to clients is no business of ours.
+            _ => continue,
+        };
+        if to.send(incoming).await.is_err() {
+            return;
         }
     }
 }
