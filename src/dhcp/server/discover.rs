@@ -38,7 +38,7 @@ impl Server {
     }
 
     /// Keeps an address for the sender. Whoever was to be offered it before no longer is.
-    fn hold(&mut self, asked: &Asked<'_>, address: Ipv4Addr) {
+    pub(super) fn hold(&mut self, asked: &Asked<'_>, address: Ipv4Addr) {
         let waits = self.waiting.get(&address);
         if waits.is_some_and(|waiting| waiting.key != asked.key) {
             self.waiting.remove(&address);
@@ -49,7 +49,7 @@ impl Server {
 
     /// RFC 2131, section 3.1, 2: "the server SHOULD check that the offered network address is not
     /// already in use", but not while the machine itself has it, or did a short while ago.
-    fn must_probe(&self, asked: &mut Asked<'_>, address: Ipv4Addr) -> bool {
+    pub(super) fn must_probe(&self, asked: &mut Asked<'_>, address: Ipv4Addr) -> bool {
         if !self.settings.probe {
             return false;
         }
@@ -61,12 +61,12 @@ impl Server {
                 || checked.is_some_and(|moment| self.now.since(moment) < DHCP_TRUST_TIME)
         });
         if !trusted {
-            asked.say(format!("{address} is probed before it is offered"));
+            asked.say(format!("{address} is probed first"));
         }
         !trusted
     }
 
-    fn probe(&mut self, asked: &Asked<'_>, address: Ipv4Addr) -> Result<(), Reason> {
+    pub(super) fn probe(&mut self, asked: &Asked<'_>, address: Ipv4Addr) -> Result<(), Reason> {
         let under_way = self.waiting.get(&address).map(|waiting| waiting.since);
         let under_way = under_way.filter(|since| self.now.since(*since) < DHCP_PROBE_TIME);
         let waiting = Waiting {

@@ -21,7 +21,12 @@ impl Server {
             }
             (Some(_), requested, client) => {
                 let address = requested.or(client).ok_or(Reason::Incomplete)?;
-                (address, self.selecting(asked, address))
+                let verdict = self.selecting(asked, address);
+                if verdict == Ok(Ok(())) && self.must_probe(asked, address) {
+                    self.hold(asked, address);
+                    return self.probe(asked, address);
+                }
+                (address, verdict)
             }
             (None, _, Some(client)) => (client, self.extending(asked, client)),
             (None, Some(requested), None) => (requested, self.rebooting(asked, requested)),
@@ -64,7 +69,8 @@ impl Server {
     }
 
     /// "DHCPREQUEST generated during SELECTING state". An offer that was forgotten meanwhile, by a
-    /// restart, is as good as one that was not.
+    /// restart, is as good as one that was not, but nothing shows that there was one: the address
+    /// is probed as before an offer, for somebody may have it.
     fn selecting(&self, asked: &mut Asked<'_>, address: Ipv4Addr) -> Verdict {
         let (place, network) = asked.network()?;
         asked.say(format!("it accepts our offer of {address}"));

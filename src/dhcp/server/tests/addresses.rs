@@ -363,6 +363,48 @@ fn a_probe_whose_answer_is_lost_is_made_again() {
 }
 
 #[test]
+fn what_was_never_offered_is_accepted_once_nobody_answers_to_it() {
+    for (mac, address) in [(GUEST, here(105)), (OWN, here(10))] {
+        let mut lab = probing();
+        let effects = lab.send(&accepts(mac, address));
+        assert_eq!(
+            (probes(&effects), replies(&effects)),
+            (vec![address], vec![])
+        );
+        assert_eq!(lab.silence(&accepts(mac, address)), Reason::Probing);
+        let effects = lab.probed(address, Probed::Free);
+        assert_eq!(saved(&effects).len(), 1);
+        let reply = one_reply(&effects);
+        assert_eq!(
+            (kind(&reply), reply.message.yiaddr),
+            (Some(MessageType::Ack), address)
+        );
+    }
+}
+
+#[test]
+fn what_was_never_offered_is_refused_when_somebody_answers_to_it() {
+    for (mac, address) in [(GUEST, here(105)), (OWN, here(10))] {
+        let mut lab = probing();
+        lab.send(&accepts(mac, address));
+        let effects = lab.probed(address, Probed::Taken);
+        assert_eq!(kind(&one_reply(&effects)), Some(MessageType::Nak));
+        assert_eq!(events(&effects), [Event::Taken(address)]);
+        assert_ne!(lab.send(&discover(mac)), []);
+        assert_eq!(lab.server.holder_of(address), None);
+    }
+}
+
+#[test]
+fn an_offer_that_is_accepted_before_its_probe_is_over_waits_for_that() {
+    let mut lab = probing();
+    lab.send(&discover(GUEST));
+    assert_eq!(lab.silence(&accepts(GUEST, here(100))), Reason::Probing);
+    let reply = one_reply(&lab.probed(here(100), Probed::Free));
+    assert_eq!(kind(&reply), Some(MessageType::Ack));
+}
+
+#[test]
 fn a_machine_that_boots_again_is_not_held_up_by_a_probe() {
     let mut lab = probing();
     lab.send(&discover(GUEST));
