@@ -651,6 +651,22 @@ fn what_is_malformed_is_dropped_counted_and_told() {
 }
 
 #[test]
+fn what_is_malformed_is_told_in_full_before_the_end() {
+    let Some(net) = Net::new(USUAL) else { return };
+    let server = net.start();
+    let sender = net.sender();
+    let card = sender.card("lan0", 68);
+    for _ in 0..101 {
+        card.broadcast(b"junk", 67);
+    }
+    server.wait_for_log(&["dropped 1 malformed"]);
+    // What comes behind them is answered behind them.
+    offer(&card, &message(MessageType::Discover, MAC));
+    server.signal(Signal::TERM);
+    server.wait_for_log(&["dropped 100 malformed", "10.77.0.250:68"]);
+}
+
+#[test]
 fn a_machine_without_an_address_is_answered_at_its_card() {
     let Some(net) = Net::new(USUAL) else { return };
     let server = net.setup.clone().with_arg("-v").start();

@@ -10,6 +10,8 @@ use crate::dhcp::wire::{Malformed, Message};
 
 /// Time between two lines of one kind.
 const EVERY: Duration = Duration::from_secs(60);
+/// Time between the first line of a kind and the second: what comes in a burst is told of soon.
+const SOON: Duration = Duration::from_secs(5);
 
 /// The kinds of lines that are not repeated at once.
 #[derive(Debug, Default)]
@@ -24,31 +26,98 @@ pub(super) struct Log {
 /// How often something happened, and when that was told last.
 #[derive(Debug, Default)]
 struct Seldom {
-    told: Option<Instant>,
+    /// When, and for how long nothing is told after it.
+    told: Option<(Instant, Duration)>,
     untold: u64,
+    /// What is to be said of the last that is untold.
+    last: String,
 }
 
 impl Seldom {
     /// Counts; how many there are to be told of, where it is time for that.
-    fn count(&mut self, now: Instant) -> Option<u64> {
+    fn count(&mut self, now: Instant, last: impl FnOnce() -> String) -> Option<(u64, String)> {
         self.untold += 1;
-        if self
+        self.last = last();
+        self.due(now)
+    }
+
+    /// When [`Self::due`] has something to tell.
+    fn next(&self) -> Option<Instant> {
+        let (told, pause) = self.told.filter(|_| self.untold > 0)?;
+        Some(told + pause)
+    }
+
+    /// How many there are to be told of by now.
+    fn due(&mut self, now: Instant) -> Option<(u64, String)> {
+        let since = self
             .told
-            .is_some_and(|told| now.duration_since(told) < EVERY)
-        {
+            .map(|(told, pause)| (now.duration_since(told), pause));
+        if since.is_some_and(|(since, pause)| since < pause) {
             return None;
         }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.untold))
+        let rest = self.rest()?;
+        let is_first = since.is_none_or(|(since, _)| since >= 2 * EVERY);
+        self.told = Some((now, if is_first { SOON } else { EVERY }));
+        Some(rest)
+    }
+
+    /// All that are untold.
+    fn rest(&mut self) -> Option<(u64, String)> {
+        let last = std::mem::take(&mut self.last);
+        let untold = std::mem::take(&mut self.untold);
+        (untold > 0).then_some((untold, last))
+    }
+}
+
+fn tell_malformed((count, last): (u64, String)) {
+    tracing::warn!("dropped {count} malformed DHCP datagrams, the last from {last}");
+}
+
+fn tell_not_sent((count, last): (u64, String)) {
+    tracing::warn!("{count} replies not sent, the last a {last}");
+}
+
+fn tell_no_address((count, last): (u64, String)) {
+    tracing::warn!(
+        "no address left for {count} requests, the last of {last}: make the ranges larger"
+    );
+}
+
+impl Drop for Log {
+    /// What is untold at the end is told then.
+    fn drop(&mut self) {
+        self.tell(Seldom::rest);
     }
 }
 
 impl Log {
+    /// When [`Self::tell_due`] has something to tell.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let counted = [&self.malformed, &self.not_sent, &self.no_address];
+        counted.into_iter().filter_map(Seldom::next).min()
+    }
+
+    /// Tells what has been held back for long enough.
+    pub(super) fn tell_due(&mut self, now: Instant) {
+        self.tell(|seldom| seldom.due(now));
+    }
+
+    fn tell(&mut self, mut take: impl FnMut(&mut Seldom) -> Option<(u64, String)>) {
+        take(&mut self.malformed)
+            .into_iter()
+            .for_each(tell_malformed);
+        take(&mut self.not_sent).into_iter().for_each(tell_not_sent);
+        take(&mut self.no_address)
+            .into_iter()
+            .for_each(tell_no_address);
+    }
+
     pub(super) fn malformed(&mut self, from: SocketAddrV4, why: Malformed) {
         tracing::debug!("dropped a datagram from {from}: {why}");
-        if let Some(count) = self.malformed.count(Instant::now()) {
-            tracing::warn!("dropped {count} malformed DHCP datagrams, the last from {from}: {why}");
-        }
+        let told = self
+            .malformed
+            .count(Instant::now(), || format!("{from}: {why}"));
+        told.into_iter().for_each(tell_malformed);
     }
 
     pub(super) fn sent(&self, reply: &Reply) {
@@ -64,17 +133,16 @@ impl Log {
 
     pub(super) fn not_sent(&mut self, reply: &Reply, error: &io::Error) {
         let Reply { message, to, .. } = reply;
-        if let Some(count) = self.not_sent.count(Instant::now()) {
-            let kind = kind(message);
-            let mac = message.chaddr;
-            tracing::warn!(
-                "{count} replies not sent, the last a {kind} to {mac} ({to:?}): {error}"
-            );
-        }
+        let last = || {
+            let (kind, mac) = (kind(message), message.chaddr);
+            format!("{kind} to {mac} ({to:?}): {error}")
+        };
+        let told = self.not_sent.count(Instant::now(), last);
+        told.into_iter().for_each(tell_not_sent);
     }
 
     pub(super) fn not_saved(&mut self, error: &io::Error, replies: usize) {
-        if self.not_saved.count(Instant::now()).is_some() {
+        if self.not_saved.count(Instant::now(), String::new).is_some() {
             tracing::error!(
                 "leases can't be saved ({error}): {replies} replies are not sent, machines get no \
                  addresses until that works again"
@@ -87,7 +155,7 @@ impl Log {
         let why = why.join("; ");
         match what {
             Event::Rival(address) => {
-                if self.rival.count(Instant::now()).is_some() {
+                if self.rival.count(Instant::now(), String::new).is_some() {
                     tracing::warn!(
                         "another DHCP server, {address}, answers on this network: machines may \
                          boot what it says; stop it, or use mode = \"proxy\""
@@ -120,12 +188,9 @@ impl Log {
         let mac = report.mac;
         let kind = report.kind.map_or("BOOTP request", |kind| kind.name());
         tracing::debug!("{kind} of {mac} ignored ({}): {why}", reason.name());
-        if reason == crate::dhcp::server::Reason::NoAddress
-            && let Some(count) = self.no_address.count(Instant::now())
-        {
-            tracing::warn!(
-                "no address left for {count} requests, the last of {mac}: make the ranges larger"
-            );
+        if reason == crate::dhcp::server::Reason::NoAddress {
+            let told = self.no_address.count(Instant::now(), || mac.to_string());
+            told.into_iter().for_each(tell_no_address);
         }
     }
 }
@@ -145,8 +210,23 @@ mod tests {
     #[test]
     fn what_happens_often_is_told_seldom_and_with_how_often() {
         let (mut seldom, now) = (Seldom::default(), Instant::now());
-        assert_eq!(seldom.count(now), Some(1));
-        assert_eq!(seldom.count(now + EVERY / 2), None);
-        assert_eq!(seldom.count(now + EVERY), Some(2));
+        let mut count = |at| seldom.count(at, String::new).map(|(count, _)| count);
+        assert_eq!(count(now), Some(1));
+        assert_eq!(count(now + SOON / 2), None);
+        assert_eq!(count(now + SOON), Some(2));
+        assert_eq!(count(now + 2 * SOON), None);
+        assert_eq!(count(now + SOON + EVERY), Some(2));
+    }
+
+    #[test]
+    fn what_is_held_back_is_told_when_it_is_time_though_nothing_more_happens() {
+        let (mut seldom, now) = (Seldom::default(), Instant::now());
+        assert_eq!(seldom.next(), None);
+        let _ = seldom.count(now, || "first".to_owned());
+        assert_eq!((seldom.next(), seldom.due(now + EVERY)), (None, None));
+        let _ = seldom.count(now, || "second".to_owned());
+        assert_eq!(seldom.next(), Some(now + SOON));
+        assert_eq!(seldom.due(now + SOON), Some((1, "second".to_owned())));
+        assert_eq!(seldom.rest(), None);
     }
 }

@@ -271,15 +271,16 @@ impl Driver {
     fn pause(&self) -> Duration {
         let of_server = self.server.poll_timeout();
         let of_server = of_server.map(|moment| moment.since(host::moment()));
-        let of_probes = self.probes.next();
-        let of_probes = of_probes.map(|next| next.saturating_duration_since(Instant::now()));
-        let first = of_server.into_iter().chain(of_probes).min();
+        let own = self.probes.next().into_iter().chain(self.log.next()).min();
+        let own = own.map(|next| next.saturating_duration_since(Instant::now()));
+        let first = of_server.into_iter().chain(own).min();
         // A timer that rings early rings again; a moment that is long past must not spin.
         first.unwrap_or(IDLE).clamp(Duration::from_millis(1), IDLE)
     }
 
     fn time_passed(&mut self) {
         self.server.handle_timeout(host::moment());
+        self.log.tell_due(Instant::now());
         for due in self.probes.due(Instant::now()) {
             match due {
                 Due::Ask { way, address } => self.ask(way, address),
