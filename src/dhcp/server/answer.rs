@@ -114,8 +114,8 @@ impl Server {
 }
 
 impl Server {
-    /// RFC 3046, section 2.2: a server that can't copy what the relay added "SHALL send the response
-    /// without the Relay Information Field, and SHOULD increment an error counter for the
+    /// RFC 3046, section 2.2: a server that can't copy what the relay added "SHALL send the
+    /// response without the Relay Information Field, and SHOULD increment an error counter for the
     /// situation".
     fn count_left_out(&mut self, asked: &Asked<'_>, message: &Message, room: usize) {
         let is_relayed = message.options.get(code::RELAY_AGENT).is_some();
