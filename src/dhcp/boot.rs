@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - Where there is a boot file, header field `siaddr`, header field `file` and option 67 all say
-//!   so: shim goes by `file` alone, some boot ROMs by option 67 alone.
+//!   so: shim goes by `file` alone, some boot ROMs by option 67 alone. Only a URI can be too long
+//!   for `file`; the config takes no such path.
 //! - In server mode a PXE client is never sent option 60 without option 43: EDK2 takes such an
 //!   offer for one of a boot server, asks port 4011 and fails where nobody answers.
 
@@ -86,6 +87,20 @@ pub const ARCHITECTURES: &[Architecture] = &[
 ];
 
 impl Platform {
+    /// Its name, as people write it in the config.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bios => "bios",
+            Self::Ia32 => "ia32",
+            Self::X64 => "x64",
+            Self::Arm32 => "arm32",
+            Self::Arm64 => "arm64",
+            Self::Riscv64 => "riscv64",
+            Self::LoongArch64 => "loongarch64",
+        }
+    }
+
     /// The network image of GRUB, where grub-mknetdir puts it.
     #[must_use]
     pub const fn grub(self) -> &'static str {
@@ -154,6 +169,15 @@ const NO_PROXY: [u8; 3] = [176, 1, 1];
 /// What the sender of `request` is to boot from the server at `server`.
 #[must_use]
 pub fn decide(config: &BootConfig, mode: Mode, request: &Message, server: Ipv4Addr) -> Decision {
+    let mut decision = by_table(config, mode, request, server);
+    let file = decision.file.as_deref().unwrap_or_default();
+    if file.len() > FILE_TEXT_MAX {
+        decision.say("the file is too long for its header field: only option 67 carries it");
+    }
+    decision
+}
+
+fn by_table(config: &BootConfig, mode: Mode, request: &Message, server: Ipv4Addr) -> Decision {
     let mut decision = Decision::default();
     let class = Class::of(request);
     let listed = request.architectures();
@@ -209,10 +233,11 @@ impl Decision {
             }
             // EDK2 writes the NUL itself where there is none, onto whatever is behind.
             let with_nul = |text: &[u8]| [text, b"\0"].concat();
+            // The file first: where room is short, as in BOOTP, `siaddr` says what 66 would.
+            reply.options.set(code::BOOT_FILE, with_nul(file));
             reply
                 .options
                 .set(code::SERVER_NAME, with_nul(server.to_string().as_bytes()));
-            reply.options.set(code::BOOT_FILE, with_nul(file));
         }
         for (code, value) in &self.options {
             reply.options.set(*code, value.as_slice());
@@ -266,7 +291,7 @@ fn chosen(listed: &[u16], class: Class, why: &mut Vec<String>) -> Option<Archite
 fn file_of(config: &BootConfig, platform: Platform, why: &mut Vec<String>) -> String {
     let own = config.files.iter().find(|(of, _)| *of == platform);
     if let Some((_, file)) = own {
-        why.push(format!("the config gives {file} to {platform:?}"));
+        why.push(format!("the config gives {file} to {}", platform.name()));
         return file.clone();
     }
     match platform.shim().filter(|_| config.secure_boot) {

@@ -154,12 +154,15 @@ impl DhcpConfig {
             let Some(address) = located.machine.address else {
                 continue;
             };
-            let name = &located.machine.name;
+            let (name, told) = (&located.machine.name, &located.machine.told);
             let network = networks.iter().find(|network| network.contains(address));
             let wrong = match network {
                 None => format!("the address of client {name} is in no network that is served"),
                 Some(network) if is_at_an_end(address, network) => {
                     format!("no client can have {address}, which is at an end of its network")
+                }
+                Some(network) if is_router(address, [&self.told, &network.told, told]) => {
+                    format!("{address} is a router, and can't be that of client {name}")
                 }
                 Some(_) if own.iter().any(|own| own.address == address) => {
                     format!("{address} is cowherd's own, and can't be that of client {name}")
@@ -170,6 +173,11 @@ impl DhcpConfig {
         }
         Ok(())
     }
+}
+
+fn is_router(address: Ipv4Addr, told: [&Told; 3]) -> bool {
+    let mut routers = told.into_iter().flat_map(|told| &told.routers);
+    routers.any(|router| *router == address)
 }
 
 fn is_at_an_end(address: Ipv4Addr, network: &Network) -> bool {

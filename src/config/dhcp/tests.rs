@@ -251,7 +251,28 @@ fn an_address_of_a_client_is_one_that_it_can_have() {
     check(&client("10.78.0.9"), 5, "in no network");
     check(&client("10.77.0.255"), 5, "at an end");
     check(&client("10.77.0.1"), 5, "cowherd's own");
+    let router = "router = \"10.77.0.2\"\n";
+    let of_all = format!("{LAN}[dhcp]\n{router}[client.a]\naddress = \"10.77.0.2\"\n");
+    check(&of_all, 6, "is a router");
+    check(
+        &format!("{}{router}", client("10.77.0.2")),
+        5,
+        "is a router",
+    );
+    let relayed = "[dhcp.network.b]\naddress = \"10.78.0.0/24\"\nrouter = \"10.78.0.1\"\n";
+    let of_network = format!("{}{relayed}", client("10.78.0.1"));
+    check(&of_network, 5, "is a router");
     fine(&client("10.77.0.9"));
+}
+
+#[test]
+fn a_path_of_a_boot_file_fits_in_its_header_field() {
+    let files = |file: String| format!("{LAN}[dhcp.boot.files]\nx64 = \"{file}\"\n");
+    check(&files("a".repeat(128)), 4, "more than 127 bytes");
+    fine(&files("a".repeat(127)));
+    fine(&files(format!("http://{}", "a".repeat(200))));
+    let script = format!("{LAN}[dhcp.boot]\nipxe = \"{}\"\n", "a".repeat(128));
+    check(&script, 4, "more than 127 bytes");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use super::super::value::OneOrMore;
+use crate::dhcp::wire::FILE_TEXT_MAX;
 use crate::limits::{DHCP_CLIENT_IDENTIFIER_MAX, DHCP_OPTION_MAX};
 
 /// Why a text is no value of its kind.
@@ -44,6 +45,8 @@ pub(in crate::config) enum ValueError {
     Number,
     #[error("longer than {DHCP_OPTION_MAX} bytes")]
     Long,
+    #[error("a path of more than {FILE_TEXT_MAX} bytes, which the field for it in DHCP can't hold")]
+    LongPath,
     #[error("empty, or with control characters")]
     Text,
     #[error(
@@ -202,6 +205,11 @@ impl FromStr for BootFile {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         if text.is_empty() || text.chars().any(char::is_control) {
             return Err(ValueError::Text);
+        }
+        // Firmware that takes a path goes by the header field alone, or by that first; what takes a
+        // URI knows option 67.
+        if !text.contains("://") && text.len() > FILE_TEXT_MAX {
+            return Err(ValueError::LongPath);
         }
         match text.len() < DHCP_OPTION_MAX {
             true => Ok(Self(text.to_owned())),

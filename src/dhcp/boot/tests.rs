@@ -195,6 +195,45 @@ fn server_file_and_option_67_all_say_it() {
 }
 
 #[test]
+fn the_file_has_the_first_claim_to_the_room_of_bootp() {
+    let bootp = Message::request(1, MacAddress([2, 0, 0, 0, 0, 1]));
+    let mut reply = bootp.reply();
+    let config = BootConfig {
+        files: vec![(Platform::Bios, "a".repeat(50))],
+        ..BootConfig::default()
+    };
+    decide(&config, Mode::Server, &bootp, SERVER).fill(&mut reply, SERVER);
+    assert_eq!(reply.write(300).left_out, [66]);
+}
+
+#[test]
+fn a_uri_that_is_too_long_for_the_header_is_said_to_be() {
+    let said = |length: usize| {
+        let config = BootConfig {
+            files: vec![(Platform::X64, format!("http://{}", "a".repeat(length - 7)))],
+            ..BootConfig::default()
+        };
+        let why = decide(&config, Mode::Server, &http(16), SERVER).why;
+        why.concat().contains("only option 67")
+    };
+    assert!(!said(127));
+    assert!(said(128));
+}
+
+#[test]
+fn platforms_go_by_the_names_that_people_write() {
+    let config = BootConfig {
+        files: vec![(Platform::X64, "x.efi".to_owned())],
+        ..BootConfig::default()
+    };
+    let why = decide(&config, Mode::Server, &pxe(&[7]), SERVER).why;
+    assert!(
+        why.contains(&"the config gives x.efi to x64".to_owned()),
+        "{why:?}"
+    );
+}
+
+#[test]
 fn a_file_that_is_too_long_for_the_header_is_in_option_67_alone() {
     let long = "a".repeat(128);
     let decision = Decision {

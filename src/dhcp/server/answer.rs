@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::ask::Asked;
-use super::{Destination, Effect, Reply, Server};
+use super::{Destination, Effect, Event, Reply, Report, Server};
 use crate::dhcp::boot::decide;
 use crate::dhcp::lease::State;
 use crate::dhcp::settings::Told;
@@ -101,6 +101,7 @@ impl Server {
         } else {
             DHCP_REPLY_MIN
         };
+        self.count_left_out(asked, &message, room);
         self.effects.push_back(Effect::Send(Reply {
             link: asked.link,
             port: asked.port,
@@ -109,6 +110,23 @@ impl Server {
             room,
             why: std::mem::take(&mut asked.why),
         }));
+    }
+}
+
+impl Server {
+    /// RFC 3046, section 2.2: a server that can't copy what the relay added "SHALL send the
+    /// response without the Relay Information Field, and SHOULD increment an error counter for the
+    /// situation".
+    fn count_left_out(&mut self, asked: &Asked<'_>, message: &Message, room: usize) {
+        let is_relayed = message.options.get(code::RELAY_AGENT).is_some();
+        if is_relayed && message.write(room).left_out.contains(&code::RELAY_AGENT) {
+            self.effects.push_back(Effect::Report(Report {
+                what: Event::RelayLeftOut,
+                mac: asked.message.chaddr,
+                kind: asked.message.kind().ok().flatten(),
+                why: asked.why.clone(),
+            }));
+        }
     }
 }
 

@@ -137,6 +137,8 @@ pub enum Event {
         /// For how long that has it at most.
         left: Duration,
     },
+    /// A reply to a relay has no room for what the relay added, and goes without it.
+    RelayLeftOut,
     /// Another DHCP server answers on our link.
     Rival(Ipv4Addr),
 }

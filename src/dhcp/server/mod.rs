@@ -9,7 +9,8 @@
 //! - A probe holds up the machine whose address is probed, and nobody else.
 //! - Unknown machines get nothing that known ones may need.
 //! - A machine that has an address keeps it while it runs, whatever the config says now: its root
-//!   file system hangs on it. The one exception is an address that the config gives to another.
+//!   file system hangs on it. The one exception is an address that the config gives to another: it
+//!   is refused at the next renewal, and free once the machine has begun anew.
 
 mod answer;
 mod ask;

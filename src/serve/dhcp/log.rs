@@ -21,6 +21,7 @@ pub(super) struct Log {
     not_sent: Seldom,
     not_saved: Seldom,
     no_address: Seldom,
+    no_room: Seldom,
 }
 
 /// How often something happened, and when that was told last.
@@ -83,6 +84,13 @@ fn tell_no_address((count, last): (u64, String)) {
     );
 }
 
+fn tell_no_room((count, last): (u64, String)) {
+    tracing::warn!(
+        "{count} replies go to relays without their option 82, for which there was no room, the \
+         last to {last}: a relay may drop those"
+    );
+}
+
 impl Drop for Log {
     /// What is untold at the end is told then.
     fn drop(&mut self) {
@@ -93,7 +101,12 @@ impl Drop for Log {
 impl Log {
     /// When [`Self::tell_due`] has something to tell.
     pub(super) fn next(&self) -> Option<Instant> {
-        let counted = [&self.malformed, &self.not_sent, &self.no_address];
+        let counted = [
+            &self.malformed,
+            &self.not_sent,
+            &self.no_address,
+            &self.no_room,
+        ];
         counted.into_iter().filter_map(Seldom::next).min()
     }
 
@@ -110,6 +123,7 @@ impl Log {
         take(&mut self.no_address)
             .into_iter()
             .for_each(tell_no_address);
+        take(&mut self.no_room).into_iter().for_each(tell_no_room);
     }
 
     pub(super) fn malformed(&mut self, from: SocketAddrV4, why: Malformed) {
@@ -170,7 +184,7 @@ impl Log {
                 let left = left.as_secs();
                 tracing::warn!(
                     "{mac}: its own address {address} is still leased to {holder}, for {left} s \
-                     at most; it is free as soon as that machine begins anew"
+                     at most; sooner where that is refused it or boots, and asks anew"
                 );
             }
             Event::Declined(address) => {
@@ -180,8 +194,16 @@ impl Log {
                 tracing::warn!("somebody uses {address} without a lease: it is not given to {mac}");
             }
             Event::Released(address) => tracing::debug!("{mac} has given {address} back"),
+            Event::RelayLeftOut => self.no_room(report),
             Event::Ignored(reason) => self.ignored(*reason, report, &why),
         }
+    }
+
+    fn no_room(&mut self, report: &Report) {
+        let told = self
+            .no_room
+            .count(Instant::now(), || report.mac.to_string());
+        told.into_iter().for_each(tell_no_room);
     }
 
     fn ignored(&mut self, reason: crate::dhcp::server::Reason, report: &Report, why: &str) {

@@ -327,6 +327,7 @@ fn told(event: Event) -> String {
         Event::OwnLeased {
             address, holder, ..
         } => format!("its own address {address} is still leased to {holder}"),
+        Event::RelayLeftOut => "there is no room for what the relay added".to_owned(),
         Event::Rival(address) => format!("another DHCP server: {address}"),
     }
 }

@@ -129,6 +129,28 @@ fn a_reply_to_a_relay_goes_there_with_what_it_added() {
 }
 
 #[test]
+fn what_a_relay_added_is_left_out_and_reported_only_where_there_is_no_room() {
+    let asks = |added: usize| {
+        let added = [&[9, 0], &vec![0; added - 2][..]].concat();
+        discover(GUEST).behind(RELAY).option(82, added)
+    };
+    let mut lab = Lab::new();
+    let seen = |effects: &[Effect]| {
+        let bytes = one_reply(effects).message.write(548).bytes;
+        let read = Message::read(&bytes).unwrap();
+        (
+            events(effects),
+            read.options.get(82).is_some(),
+            kind(&one_reply(effects)),
+        )
+    };
+    let offer = Some(MessageType::Offer);
+    assert_eq!(seen(&lab.send(&asks(200))), (vec![], true, offer));
+    let short = (vec![Event::RelayLeftOut], false, offer);
+    assert_eq!(seen(&lab.send(&asks(400))), short);
+}
+
+#[test]
 fn a_relay_can_have_itself_taken_for_the_server() {
     let mut lab = Lab::new();
     let asks = discover(GUEST)
