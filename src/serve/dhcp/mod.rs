@@ -2,8 +2,8 @@
 //! the lease file. It decides nothing.
 //!
 //! - `link` has the sockets of an interface, `incoming` receives from them, `places` knows which
-//!   interfaces are there and what addresses they have. `probes` has the addresses that are being looked for,
-//!   `lease_file` the file, `log` what people are told.
+//!   interfaces are there and what addresses they have. `probes` has the addresses that are being
+//!   looked for, `lease_file` the file, `log` what people are told.
 //! - `task` joins them to the core.
 //!
 //! Invariants:
