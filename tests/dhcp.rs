@@ -936,3 +936,61 @@ fn a_server_that_answers_clients_only_is_reported() {
     card.broadcast(&bytes(&offer), 68);
     server.wait_for_log(&["another DHCP server", "10.77.0.250"]);
 }
+
+/// Who offers an address through `card`, as the offer says.
+fn offering_server(card: &Card) -> Option<Ipv4Addr> {
+    card.broadcast(&bytes(&message(MessageType::Discover, MAC)), 67);
+    let (offer, from) = card.next(Duration::from_secs(1))?;
+    let server = offer.options.address(code::SERVER_IDENTIFIER);
+    assert_eq!(server, Some(*from.ip()));
+    server
+}
+
+#[test]
+fn an_address_that_changes_is_noticed_and_offers_come_from_the_new_one() {
+    let Some(net) = Net::new(&format!("{USUAL}probe = false\n")) else {
+        return;
+    };
+    let server = net.start();
+    let sender = net.sender();
+    let card = sender.card("lan0", 68);
+    assert_eq!(offering_server(&card), Some(SERVER));
+    net.host.ip("addr flush dev lan0");
+    net.host.ip("addr add 10.77.0.2/24 dev lan0");
+    server.wait_for_log(&["lan0 has changed", "10.77.0.2/24"]);
+    assert_eq!(offering_server(&card), Some(Ipv4Addr::new(10, 77, 0, 2)));
+}
+
+#[test]
+fn an_interface_that_is_made_anew_is_served_again() {
+    let Some(net) = Net::new(&format!("{USUAL}probe = false\n")) else {
+        return;
+    };
+    let server = net.start();
+    let sender = net.sender();
+    let card = sender.card("lan0", 68);
+    net.host.ip("link del lan0");
+    server.wait_for_log(&["lan0 is gone"]);
+    net.lan.plug(&net.host, "lan0");
+    net.host.ip("addr add 10.77.0.1/24 dev lan0");
+    server.wait_for_log(&["lan0 has changed", "10.77.0.1/24"]);
+    assert_eq!(offering_server(&card), Some(SERVER));
+}
+
+#[test]
+fn an_interface_that_left_the_network_of_the_config_is_not_served_until_it_is_back() {
+    let Some(net) = Net::new(&format!("{USUAL}probe = false\n")) else {
+        return;
+    };
+    let server = net.start();
+    let sender = net.sender();
+    let card = sender.card("lan0", 68);
+    net.host.ip("addr flush dev lan0");
+    net.host.ip("addr add 10.99.0.1/24 dev lan0");
+    server.wait_for_log(&["10.99.0.1/24", "does not fit", "cowherd.toml:6"]);
+    assert_eq!(offering_server(&card), None);
+    net.host.ip("addr flush dev lan0");
+    net.host.ip("addr add 10.77.0.1/24 dev lan0");
+    server.wait_for_log(&["lan0 has changed", "10.77.0.1/24"]);
+    assert_eq!(offering_server(&card), Some(SERVER));
+}

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use super::dhcp::{Changer, Dhcp};
+use super::dhcp::{Change, Changer, Dhcp};
 use super::holders::Holders;
 use super::images::Images;
 use super::offer::{Offer, Offers};
@@ -20,7 +20,6 @@ use super::user;
 use super::who::Known;
 use crate::access::List;
 use crate::config::{Config, ConfigError, HerdConfig, ImageBoot, ImageSource};
-use crate::dhcp::settings::Settings;
 use crate::name::Name;
 
 /// The config as it was read first. Nothing is served yet.
@@ -171,14 +170,14 @@ impl Running {
             Ok(upgrade) => upgrade,
             Err(error) => return failed(&error),
         };
-        let dhcp = match self.dhcp_settings(&config) {
+        let dhcp = match self.dhcp_change(&config) {
             Ok(settings) => settings,
             Err(error) => return failed(&error),
         };
         match self.shelf.open(&all(&self.named, &config)) {
             Ok(images) => {
-                if let (Some(dhcp), Some(settings)) = (&self.dhcp, dhcp) {
-                    dhcp.change_to(settings);
+                if let (Some(dhcp), Some(change)) = (&self.dhcp, dhcp) {
+                    dhcp.change_to(change);
                 }
                 self.change_to(config, upgrade, images);
             }
@@ -187,9 +186,9 @@ impl Running {
     }
 
     /// What DHCP goes by from now on; `None` where it goes on as it is.
-    fn dhcp_settings(&self, config: &Config) -> Result<Option<Settings>, ConfigError> {
+    fn dhcp_change(&self, config: &Config) -> Result<Option<Change>, ConfigError> {
         match (&self.dhcp, &config.dhcp) {
-            (Some(running), Some(config)) => running.settings(config),
+            (Some(running), Some(config)) => running.change(config),
             _ => Ok(None),
         }
     }

@@ -26,7 +26,7 @@ const fn number(port: Port) -> u16 {
 #[derive(Debug)]
 pub(super) struct OpenLink {
     pub(super) own: OwnNetwork,
-    link: Link,
+    pub(super) link: Link,
     /// `None` in proxy mode, where `raw` is there: the port is the other server's then.
     server: Option<DatagramSocket>,
     boot: DatagramSocket,
@@ -61,7 +61,12 @@ impl Raw {
 impl OpenLink {
     /// Opens all sockets on an interface that the config names.
     pub(super) fn open(name: &str, config: &DhcpConfig) -> Result<Self, Failure> {
-        let found = address_of(name, config.address())?;
+        Self::on(&address_of(name, config.address())?, config)
+    }
+
+    /// Opens all sockets on an interface that was found.
+    pub(super) fn on(found: &InterfaceAddress, config: &DhcpConfig) -> Result<Self, Failure> {
+        let name = found.interface.as_str();
         let link = Link {
             interface: found.index,
             address: found.address,
@@ -86,7 +91,7 @@ impl OpenLink {
             boot: bind(Port::Boot, Ipv4Addr::UNSPECIFIED)?,
             raw,
             own: OwnNetwork {
-                interface: found.interface,
+                interface: found.interface.clone(),
                 address: found.address,
                 prefix: found.prefix,
             },
@@ -106,8 +111,6 @@ impl OpenLink {
         });
         let (below, arp) = raw.transpose()?.unzip();
         Ok(OpenedLink {
-            link: self.link,
-            prefix: self.own.prefix,
             server: self.server.map(DatagramSocket::watched).transpose()?,
             boot: self.boot.watched()?,
             below,
@@ -120,9 +123,7 @@ impl OpenLink {
 fn address_of(name: &str, said: Option<Ipv4Addr>) -> Result<InterfaceAddress, Failure> {
     let failed = |error: io::Error| Failure::failed(format!("network interfaces: {error}"));
     let all = interface::addresses().map_err(failed)?;
-    let mut of_it = all.into_iter().filter(|one| one.interface == name);
-    let found = of_it.find(|one| said.is_none_or(|said| said == one.address));
-    let Some(found) = found else {
+    let Some(found) = chosen(&all, name, said) else {
         return Err(Failure::failed(
             match (interface::exists(name).map_err(failed)?, said) {
                 (false, _) => {
@@ -142,7 +143,17 @@ fn address_of(name: &str, said: Option<Ipv4Addr>) -> Result<InterfaceAddress, Fa
     if !found.is_up {
         tracing::warn!("interface {name} is down: nobody is served until it is up");
     }
-    Ok(found)
+    Ok(found.clone())
+}
+
+/// The address that is meant on an interface, of `all` that there are: the first, if none is said.
+pub(super) fn chosen<'a>(
+    all: &'a [InterfaceAddress],
+    name: &str,
+    said: Option<Ipv4Addr>,
+) -> Option<&'a InterfaceAddress> {
+    let mut of_it = all.iter().filter(|one| one.interface == name);
+    of_it.find(|one| said.is_none_or(|said| said == one.address))
 }
 
 fn cannot_listen(name: &str, port: u16, mode: Mode, error: &io::Error) -> Failure {
@@ -178,8 +189,6 @@ fn raw(name: &str, index: u32, mode: Mode) -> Result<Option<Raw>, Failure> {
 /// An interface whose sockets are watched.
 #[derive(Debug)]
 pub(super) struct OpenedLink {
-    pub(super) link: Link,
-    prefix: u32,
     server: Option<Datagrams>,
     boot: Datagrams,
     below: Option<Below>,
@@ -207,16 +216,10 @@ impl OpenedLink {
         self.below.as_ref().map(|below| &below.ear)
     }
 
-    /// Whether an address is of the network on this link, so that ARP finds it.
-    pub(super) fn is_near(&self, address: Ipv4Addr) -> bool {
-        let bits = |address: Ipv4Addr| address.to_bits() >> (32 - self.prefix.clamp(1, 32));
-        bits(address) == bits(self.link.address)
-    }
-
     /// Sends a reply.
     pub(super) fn send(&self, reply: &Reply) -> io::Result<()> {
         let bytes = reply.message.write(reply.room).bytes;
-        let from = SocketAddrV4::new(self.link.address, number(reply.port));
+        let from = SocketAddrV4::new(reply.link.address, number(reply.port));
         match (reply.to, &self.below) {
             (Destination::Relay(to) | Destination::Unicast(to), below) => {
                 match (self.socket(reply.port), below) {

@@ -1,17 +1,20 @@
 //! The DHCP server on its sockets: datagrams to [`crate::dhcp`], its effects to the network and to
 //! the lease file. It decides nothing.
 //!
-//! - `link` has the sockets of an interface, `probes` the addresses that are being looked for,
-//!   `lease_file` the file, `log` what people are told.
+//! - `link` has the sockets of an interface, `incoming` receives from them, `places` knows which
+//!   interfaces are there and what addresses they have. `probes` has the addresses that are being
+//!   looked for, `lease_file` the file, `log` what people are told.
 //! - `task` joins them to the core.
 //!
 //! Invariants:
 //! - A reply leaves when all that was to be saved before it is durable.
 //! - Neither the disk nor a probe holds up datagrams, but for the replies that wait for them.
 
+mod incoming;
 mod lease_file;
 mod link;
 mod log;
+mod places;
 mod probes;
 mod task;
 
@@ -33,6 +36,7 @@ use crate::dhcp::settings::Settings;
 use crate::io::EchoSocket;
 use lease_file::LeaseFile;
 use link::OpenLink;
+use places::Own;
 
 /// The file in the state directory that has the leases.
 const LEASES: &str = "leases";
@@ -47,9 +51,10 @@ pub(super) struct Dhcp {
     settings: Settings,
     records: Vec<Record>,
     file: LeaseFile,
+    own: Own,
     replace: (
-        mpsc::UnboundedSender<Settings>,
-        mpsc::UnboundedReceiver<Settings>,
+        mpsc::UnboundedSender<Change>,
+        mpsc::UnboundedReceiver<Change>,
     ),
 }
 
@@ -65,6 +70,7 @@ impl Dhcp {
             // What it lacks without, the links have told of already.
             echo: EchoSocket::open().ok(),
             links,
+            own: Own::new(own),
             config: config.clone(),
             settings,
             records: Vec::new(),
@@ -95,8 +101,8 @@ impl Dhcp {
     pub(super) fn changer(&self) -> Changer {
         Changer {
             config: self.config.clone(),
-            own: self.links.iter().map(|link| link.own.clone()).collect(),
-            settings: self.replace.0.clone(),
+            own: self.own.clone(),
+            change: self.replace.0.clone(),
         }
     }
 
@@ -116,41 +122,43 @@ impl Dhcp {
     }
 
     /// Serves until the tasks are dropped. Inside of a runtime only.
-    pub(super) fn start(self, leases: Arc<Holders>) -> io::Result<JoinSet<()>> {
-        let links = self.links.into_iter().map(OpenLink::watched);
-        let links = links.collect::<io::Result<Vec<_>>>()?;
-        let echo = self.echo.map(EchoSocket::watched).transpose()?;
-        let server = Server::new(self.settings, Leases::recovered(self.records));
-        Ok(task::start(
-            links,
-            echo,
-            server,
-            self.file,
-            self.replace.1,
-            leases,
-        ))
+    pub(super) fn start(mut self, leases: Arc<Holders>) -> io::Result<JoinSet<()>> {
+        let echo = self.echo.take().map(EchoSocket::watched).transpose()?;
+        let records = std::mem::take(&mut self.records);
+        let server = Server::new(self.settings.clone(), Leases::recovered(records));
+        task::start(self, echo, server, leases)
     }
+}
+
+/// What is gone by from now on.
+#[derive(Debug)]
+pub(super) struct Change {
+    config: DhcpConfig,
+    settings: Settings,
 }
 
 /// Changes the settings of a running server.
 #[derive(Clone, Debug)]
 pub(super) struct Changer {
     config: DhcpConfig,
-    own: Vec<OwnNetwork>,
-    settings: mpsc::UnboundedSender<Settings>,
+    own: Own,
+    change: mpsc::UnboundedSender<Change>,
 }
 
 impl Changer {
     /// What a config means on the interfaces that DHCP is served on; `None` where it is of others,
     /// which takes a restart.
-    pub(super) fn settings(&self, config: &DhcpConfig) -> Result<Option<Settings>, ConfigError> {
-        let is_same = self.config.is_where(config);
-        is_same.then(|| config.settings(&self.own)).transpose()
+    pub(super) fn change(&self, config: &DhcpConfig) -> Result<Option<Change>, ConfigError> {
+        if !self.config.is_where(config) {
+            return Ok(None);
+        }
+        let (config, settings) = (config.clone(), config.settings(&self.own.get())?);
+        Ok(Some(Change { config, settings }))
     }
 
-    /// Goes by these from now on.
-    pub(super) fn change_to(&self, settings: Settings) {
+    /// Goes by it from now on.
+    pub(super) fn change_to(&self, change: Change) {
         // Without the other end the server is going down.
-        let _ = self.settings.send(settings);
+        let _ = self.change.send(change);
     }
 }

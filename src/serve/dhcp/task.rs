@@ -4,74 +4,49 @@
 //! replies behind them leave when their batch is durable.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
 
+use super::incoming::{Incoming, hear_echoes};
 use super::lease_file::{LeaseFile, Saving};
-use super::link::OpenedLink;
 use super::log::Log;
+use super::places::{LOOK_EVERY, Places};
 use super::probes::{Due, Probes, Way};
+use super::{Change, Dhcp};
 use crate::dhcp::Moment;
 use crate::dhcp::lease::{Record, Saved};
-use crate::dhcp::server::{Arrival, Effect, Port, Probed, Reply, Server};
+use crate::dhcp::server::{Arrival, Effect, Probed, Reply, Server};
 use crate::dhcp::settings::Settings;
-use crate::dhcp::wire::{Malformed, Message, Op};
-use crate::io::{Batch, EAR_BYTES, EchoProbe, Heard};
+use crate::io::{EchoProbe, Heard};
 use crate::limits::{DHCP_INCOMING_MAX, DHCP_REPLIES_WAITING_MAX};
 use crate::mac::MacAddress;
 use crate::name::Name;
 use crate::serve::holders::Holders;
 use crate::serve::host;
 
-/// What a socket has received.
-#[derive(Debug)]
-enum Incoming {
-    Message {
-        link: usize,
-        port: Port,
-        from: SocketAddrV4,
-        message: Message,
-    },
-    Malformed {
-        from: SocketAddrV4,
-        why: Malformed,
-    },
-    Heard(Heard),
-    Echoed(Ipv4Addr),
-}
-
 /// Starts the tasks of all sockets and the one that drives the core.
 pub(super) fn start(
-    links: Vec<OpenedLink>,
+    dhcp: Dhcp,
     echo: Option<EchoProbe>,
     server: Server,
-    file: LeaseFile,
-    replace: mpsc::UnboundedReceiver<Settings>,
     leases: Arc<Holders>,
-) -> JoinSet<()> {
+) -> io::Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
-    let links: Arc<[OpenedLink]> = links.into();
     let (sender, incoming) = mpsc::channel(DHCP_INCOMING_MAX);
-    for link in 0..links.len() {
-        for port in [Port::Server, Port::Boot] {
-            tasks.spawn(receive(Arc::clone(&links), link, port, sender.clone()));
-        }
-        tasks.spawn(hear(Arc::clone(&links), link, sender.clone()));
-        tasks.spawn(overhear(Arc::clone(&links), link, sender.clone()));
-    }
     let echo = echo.map(Arc::new);
     if let Some(echo) = echo.clone() {
-        tasks.spawn(hear_echoes(echo, sender));
+        tasks.spawn(hear_echoes(echo, sender.clone()));
     }
     let mut driver = Driver {
-        links,
+        places: Places::open(dhcp.links, dhcp.config, dhcp.own, sender)?,
         echo,
         server,
-        file: Some(file),
+        file: Some(dhcp.file),
         saving: None,
         records: Vec::new(),
         held: Vec::new(),
@@ -80,114 +55,16 @@ pub(super) fn start(
         leases,
         log: Log::default(),
     };
+    let replace = dhcp.replace.1;
     tasks.spawn(async move { driver.run(incoming, replace).await });
-    tasks
-}
-
-/// Receives what comes to one port of one link, until nobody takes it any more.
-async fn receive(links: Arc<[OpenedLink]>, link: usize, port: Port, to: mpsc::Sender<Incoming>) {
-    let Some(of) = links.get(link) else { return };
-    let Some(socket) = of.socket(port) else {
-        return;
-    };
-    let mut batch = Batch::default();
-    while socket.readable().await.is_ok() {
-        match socket.receive(&mut batch) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => {
-                // Such as an interface that went down: what comes next may be fine.
-                tracing::debug!("DHCP: {error}");
-                tokio::time::sleep(RETRY_AFTER).await;
-                continue;
-            }
-        }
-        for (envelope, bytes) in batch.iter() {
-            let from = envelope.from;
-            let incoming = match Message::read(bytes) {
-                Ok(message) => Incoming::Message {
-                    link,
-                    port,
-                    from,
-                    message,
-                },
-                Err(why) => Incoming::Malformed { from, why },
-            };
-            if to.send(incoming).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-/// Passes on what is heard on a link beside the sockets: the requests that come to the port of
-/// another server where we are a proxy, and else what other servers tell all clients.
-async fn overhear(links: Arc<[OpenedLink]>, link: usize, to: mpsc::Sender<Incoming>) {
-    let Some(of) = links.get(link) else { return };
-    let Some(ear) = of.ear() else { return };
-    let is_proxy = of.socket(Port::Server).is_none();
-    let mut packet = [0; EAR_BYTES];
-    loop {
-        let Ok((from, bytes)) = ear.hear(&mut packet).await else {
-            tokio::time::sleep(RETRY_AFTER).await;
-            continue;
-        };
-        let incoming = match Message::read(bytes) {
-            Ok(message) if is_proxy || message.op == Op::Reply => Incoming::Message {
-                link,
-                port: Port::Server,
-                from,
-                message,
-            },
-            Err(why) if is_proxy => Incoming::Malformed { from, why },
-            // What strangers send to clients is no business of ours.
-            _ => continue,
-        };
-        if to.send(incoming).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Pause after a socket failed, which only time can mend.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
-
-/// Passes on who says on a link that they have an address.
-async fn hear(links: Arc<[OpenedLink]>, link: usize, to: mpsc::Sender<Incoming>) {
-    let Some(arp) = links.get(link).and_then(|link| link.arp.as_ref()) else {
-        return;
-    };
-    loop {
-        match arp.hear().await {
-            Ok(heard) => {
-                if to.send(Incoming::Heard(heard)).await.is_err() {
-                    return;
-                }
-            }
-            Err(_) => tokio::time::sleep(RETRY_AFTER).await,
-        }
-    }
-}
-
-/// Passes on who answers to an echo request.
-async fn hear_echoes(echo: Arc<EchoProbe>, to: mpsc::Sender<Incoming>) {
-    loop {
-        match echo.hear().await {
-            Ok(address) => {
-                if to.send(Incoming::Echoed(address)).await.is_err() {
-                    return;
-                }
-            }
-            Err(_) => tokio::time::sleep(RETRY_AFTER).await,
-        }
-    }
+    Ok(tasks)
 }
 
 /// The file comes back when it is done.
 type Saver = JoinHandle<(LeaseFile, io::Result<()>)>;
 
 struct Driver {
-    links: Arc<[OpenedLink]>,
+    places: Places,
     echo: Option<Arc<EchoProbe>>,
     server: Server,
     /// `None` while it is being saved to.
@@ -208,18 +85,25 @@ impl Driver {
     async fn run(
         &mut self,
         mut incoming: mpsc::Receiver<Incoming>,
-        mut replace: mpsc::UnboundedReceiver<Settings>,
+        mut replace: mpsc::UnboundedReceiver<Change>,
     ) {
         self.tell_of_known_leases();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // So many that wait mean a disk that does not answer. The kernel drops the rest.
             let has_room = self.waiting.len() < DHCP_REPLIES_WAITING_MAX;
             let pause = tokio::time::sleep(self.pause());
             tokio::select! {
                 biased;
-                Some(settings) = replace.recv() => {
-                    self.server.replace(settings);
-                    self.tell_of_known_leases();
+                Some(Change { config, settings }) = replace.recv() => {
+                    self.places.replace(config);
+                    self.go_by(settings);
+                }
+                _ = look.tick() => {
+                    if let Some(settings) = self.places.look() {
+                        self.go_by(settings);
+                    }
                 }
                 saved = finished(&mut self.saving) => self.saved(saved),
                 Some(first) = incoming.recv(), if has_room => {
@@ -235,6 +119,11 @@ impl Driver {
         }
     }
 
+    fn go_by(&mut self, settings: Settings) {
+        self.server.replace(settings);
+        self.tell_of_known_leases();
+    }
+
     fn take(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Message {
@@ -243,7 +132,7 @@ impl Driver {
                 from,
                 message,
             } => {
-                let Some(of) = self.links.get(link) else {
+                let Some(of) = self.places.get(link) else {
                     return;
                 };
                 let arrival = Arrival {
@@ -325,10 +214,9 @@ impl Driver {
     }
 
     fn way_to(&self, interface: u32, address: Ipv4Addr) -> Option<Way> {
-        let mut links = self.links.iter().enumerate();
-        let (index, link) = links.find(|(_, link)| link.link.interface == interface)?;
-        match link.is_near(address) {
-            true => link.arp.is_some().then_some(Way::Arp(index)),
+        let (index, place) = self.places.of_interface(interface)?;
+        match place.is_near(address) {
+            true => place.sockets.arp.is_some().then_some(Way::Arp(index)),
             false => self.echo.is_some().then_some(Way::Echo),
         }
     }
@@ -336,8 +224,8 @@ impl Driver {
     fn ask(&self, way: Way, address: Ipv4Addr) {
         let asked = match way {
             Way::Arp(link) => {
-                let link = self.links.get(link);
-                let arp = link.and_then(|link| link.arp.as_ref());
+                let place = self.places.get(link);
+                let arp = place.and_then(|place| place.sockets.arp.as_ref());
                 arp.map(|arp| arp.ask(address))
             }
             Way::Echo => self.echo.as_ref().map(|echo| echo.ask(address)),
@@ -383,11 +271,10 @@ impl Driver {
     }
 
     fn send(&mut self, reply: &Reply) {
-        let of = |link: &&OpenedLink| link.link.interface == reply.link.interface;
-        let Some(link) = self.links.iter().find(of) else {
+        let Some((_, place)) = self.places.of_interface(reply.link.interface) else {
             return;
         };
-        match link.send(reply) {
+        match place.sockets.send(reply) {
             Ok(()) => self.log.sent(reply),
             Err(error) => self.log.not_sent(reply, &error),
         }
