@@ -233,11 +233,15 @@ impl Decision {
             }
             // EDK2 writes the NUL itself where there is none, onto whatever is behind.
             let with_nul = |text: &[u8]| [text, b"\0"].concat();
-            // The file first: where room is short, as in BOOTP, `siaddr` says what 66 would.
-            reply.options.set(code::BOOT_FILE, with_nul(file));
-            reply
-                .options
-                .set(code::SERVER_NAME, with_nul(server.to_string().as_bytes()));
+            let name = (code::SERVER_NAME, with_nul(server.to_string().as_bytes()));
+            let file = (code::BOOT_FILE, with_nul(file));
+            // BOOTP has little room, and `siaddr` says what 66 would: the file goes first there.
+            // Elsewhere the order is the one that firmware was seen to take.
+            let is_bootp = reply.options.get(code::MESSAGE_TYPE).is_none();
+            let both = if is_bootp { [file, name] } else { [name, file] };
+            for (code, value) in both {
+                reply.options.set(code, value);
+            }
         }
         for (code, value) in &self.options {
             reply.options.set(*code, value.as_slice());
