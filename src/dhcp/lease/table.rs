@@ -186,6 +186,14 @@ impl Leases {
         record
     }
 
+    /// Has a binding go by another key of the same machine.
+    pub fn rename(&mut self, address: Ipv4Addr, key: &Key) {
+        if let Some(mut binding) = self.take(address) {
+            binding.key = key.clone();
+            self.put(address, binding);
+        }
+    }
+
     /// Notes that nobody answers to an address.
     pub fn check(&mut self, now: Moment, address: Ipv4Addr) {
         if let Some(binding) = self.bindings.get_mut(&address) {

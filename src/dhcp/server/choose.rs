@@ -68,6 +68,25 @@ impl Server {
         in_the_way.is_none().then_some(own)
     }
 
+    /// Has the leases of the sender's card go by what it is known by now, where the config knows no
+    /// other machine by what they went by: it is the same machine. That is not saved: it is found
+    /// out again after the next start.
+    pub(super) fn adopt(&mut self, asked: &Asked<'_>) {
+        let (key, mac) = (&asked.key, asked.message.chaddr);
+        let is_of_card = |binding: &Binding| {
+            let before = self.machines.of_key(&asked.settings.machines, &binding.key);
+            binding.state == State::Leased
+                && (binding.mac, &binding.key != key) == (mac, true)
+                && before.is_none_or(|before| asked.machine == Some(before))
+        };
+        let held = self.leases.held_by(key, mac);
+        let held = held.filter(|(_, binding)| is_of_card(binding));
+        let held: Vec<_> = held.map(|(address, _)| address).collect();
+        for address in held {
+            self.leases.rename(address, key);
+        }
+    }
+
     /// Says once that the sender has to wait for its own address.
     fn report_leased(&mut self, asked: &Asked<'_>) {
         let own = asked.machine.and_then(|machine| machine.address);

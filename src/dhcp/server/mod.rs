@@ -173,6 +173,7 @@ impl Server {
     fn answer(&mut self, arrival: &Arrival<'_>) {
         let settings = Arc::clone(&self.settings);
         let mut asked = self.ask(&settings, arrival);
+        self.adopt(&asked);
         if let Err(reason) = self.try_answer(&mut asked) {
             self.report(&mut asked, Event::Ignored(reason));
         }

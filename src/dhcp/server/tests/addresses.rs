@@ -162,6 +162,30 @@ fn an_own_address_is_free_when_the_firmware_of_its_last_machine_asks() {
 }
 
 #[test]
+fn a_machine_keeps_its_address_when_the_config_knows_it_by_something_else() {
+    let named = |message: Message| message.option(code::CLIENT_IDENTIFIER, &b"box"[..]);
+    let mut lab = Lab::new();
+    lab.boots(&named(discover(OWN)));
+    let mut changed = settings();
+    changed.machines[0].mac = None;
+    changed.machines[0].client_identifier = Some(b"box".to_vec());
+    lab.server.replace(changed);
+    assert_eq!(lab.acked(&named(renews(OWN, here(10)))), here(10));
+    assert_eq!(lab.boots(&named(discover(OWN))), here(10));
+    lab.server.replace(settings());
+    assert_eq!(lab.acked(&named(renews(OWN, here(10)))), here(10));
+}
+
+#[test]
+fn a_lease_is_not_another_machine_s_because_of_its_card() {
+    let mut lab = Lab::new();
+    assert_eq!(lab.boots(&pxe(GUEST, 7)), here(12));
+    let elsewhere = discover(GUEST).option(code::MACHINE_UUID, [0; 17]);
+    lab.send(&elsewhere);
+    assert_eq!(lab.boots(&pxe(guest(9), 7)), here(12));
+}
+
+#[test]
 fn a_new_card_gets_the_address_of_the_old_one_that_was_refused_it() {
     let mut lab = Lab::new();
     lab.boots(&discover(OWN));
