@@ -994,3 +994,83 @@ fn an_interface_that_left_the_network_of_the_config_is_not_served_until_it_is_ba
     server.wait_for_log(&["lan0 has changed", "10.77.0.1/24"]);
     assert_eq!(offering_server(&card), Some(SERVER));
 }
+
+/// The same, where cowherd may not open raw sockets.
+fn without_raw_sockets(net: &Net) -> Setup {
+    let mut runner = net.host.runner();
+    runner.extend(["setpriv", "--bounding-set", "-net_raw"].map(str::to_owned));
+    let runner: Vec<&str> = runner.iter().map(String::as_str).collect();
+    net.setup.clone().run_by(&runner)
+}
+
+#[test]
+fn a_proxy_without_raw_sockets_shares_the_port_and_takes_broadcasts_only() {
+    if !require(&["dnsmasq", "setpriv"]) {
+        return;
+    }
+    let Some(net) = Net::new("[dhcp]\nmode = \"proxy\"\n") else {
+        return;
+    };
+    let sender = net.sender();
+    let card = sender.card("lan0", 68);
+    let mut dnsmasq = dnsmasq_beside(&net, &card, &["--bind-dynamic", "--interface=lan0"]);
+    let server = without_raw_sockets(&net).start();
+    server.wait_for_log(&["no raw sockets on lan0"]);
+    let class = "PXEClient:Arch:00000:UNDI:002001";
+    card.broadcast(&bytes(&boot_request(MessageType::Discover, 0, class)), 67);
+    let offers = [card.receive(), card.receive()];
+    let proxied = offers
+        .iter()
+        .find(|(offer, _)| offer.yiaddr.is_unspecified());
+    let (_, from) = proxied.expect("the offer of the proxy");
+    assert_eq!(*from, SocketAddrV4::new(SERVER, 67));
+    let address = lease(&card, MAC);
+    sender.ip(&format!("addr add {address}/24 dev lan0"));
+    let mut renew = message(MessageType::Request, MAC);
+    renew.ciaddr = address;
+    card.send(&bytes(&renew), SocketAddrV4::new(SERVER, 67));
+    let (ack, _) = card.receive();
+    assert_eq!((kind(&ack), ack.yiaddr), (Some(MessageType::Ack), address));
+    dnsmasq.kill().expect("a child");
+    dnsmasq.wait().expect("a child");
+}
+
+#[test]
+fn a_proxy_that_can_not_share_the_port_says_how_it_could() {
+    if !require(&["dnsmasq", "setpriv"]) {
+        return;
+    }
+    let Some(net) = Net::new("[dhcp]\nmode = \"proxy\"\n") else {
+        return;
+    };
+    let sender = net.sender();
+    let card = sender.card("lan0", 68);
+    let mut dnsmasq = dnsmasq_beside(&net, &card, &[]);
+    without_raw_sockets(&net).refused().says(&[
+        "port 67",
+        "CAP_NET_RAW",
+        "bind-dynamic",
+        "bind-interfaces",
+    ]);
+    dnsmasq.kill().expect("a child");
+    dnsmasq.wait().expect("a child");
+}
+
+#[test]
+fn an_interface_that_is_made_anew_after_the_privileges_are_gone_takes_a_restart() {
+    let Some(net) = Net::new(&format!("{USUAL}probe = false\n")) else {
+        return;
+    };
+    let text = std::fs::read_to_string(&net.config).expect("a config");
+    write_file(&net.config, format!("user = \"nobody\"\n{text}").as_bytes());
+    let home = net.config.parent().expect("a folder");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(home, open).expect("a folder");
+    std::fs::create_dir(net.setup.state()).expect("a state directory");
+    std::os::unix::fs::chown(net.setup.state(), Some(65_534), Some(65_534)).expect("root");
+    let server = net.start();
+    net.host.ip("link del lan0");
+    net.lan.plug(&net.host, "lan0");
+    net.host.ip("addr add 10.77.0.1/24 dev lan0");
+    server.wait_for_log(&["lan0 was made anew", "restart cowherd"]);
+}

@@ -72,7 +72,7 @@ impl OpenLink {
             address: found.address,
         };
         let mode = config.mode();
-        let raw = raw(name, found.index, mode)?;
+        let raw = Raw::open(found.index, mode);
         let bind = |port, address| {
             let address = SocketAddrV4::new(address, number(port));
             let shared = mode == Mode::Proxy;
@@ -83,13 +83,14 @@ impl OpenLink {
             (Mode::Server, _) => Some(bind(Port::Server, Ipv4Addr::UNSPECIFIED)?),
             // There may be the other server on this very host. What is sent to it alone, such as
             // a renewal, must not come here.
-            (Mode::Proxy, None) => Some(bind(Port::Server, Ipv4Addr::BROADCAST)?),
-            (Mode::Proxy, Some(_)) => None,
+            (Mode::Proxy, Err(_)) => Some(bind(Port::Server, Ipv4Addr::BROADCAST)?),
+            (Mode::Proxy, Ok(_)) => None,
         };
         Ok(Self {
             server,
             boot: bind(Port::Boot, Ipv4Addr::UNSPECIFIED)?,
-            raw,
+            // Last, so that whoever can't be served at all hears of one thing only.
+            raw: or_warn(name, raw),
             own: OwnNetwork {
                 interface: found.interface.clone(),
                 address: found.address,
@@ -173,17 +174,14 @@ fn cannot_listen(name: &str, port: u16, mode: Mode, error: &io::Error) -> Failur
     ))
 }
 
-fn raw(name: &str, index: u32, mode: Mode) -> Result<Option<Raw>, Failure> {
-    match Raw::open(index, mode) {
-        Ok(opened) => Ok(Some(opened)),
-        Err(error) => {
-            tracing::warn!(
-                "no raw sockets on {name} ({error}): new machines are answered by broadcast, and \
-                 addresses are not looked for before they are offered"
-            );
-            Ok(None)
-        }
-    }
+fn or_warn(name: &str, raw: io::Result<Raw>) -> Option<Raw> {
+    let warn = |error: &io::Error| {
+        tracing::warn!(
+            "no raw sockets on {name} ({error}): new machines are answered by broadcast, and \
+             addresses are not looked for before they are offered"
+        );
+    };
+    raw.inspect_err(warn).ok()
 }
 
 /// An interface whose sockets are watched.
