@@ -58,6 +58,9 @@ pub const CONNECTIONS_PER_CLIENT_MAX: usize = 256;
 /// Handshakes under way at a time.
 pub const HANDSHAKES_MAX: usize = 4096;
 
+/// Of these, from one address, while more than half of all are taken.
+pub const HANDSHAKES_CROWDED: usize = 64;
+
 /// Requests of one session that are being worked on and not yet answered.
 pub const SESSION_REQUESTS_MAX: usize = 256;
 

@@ -279,6 +279,11 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         Count(limits::HANDSHAKES_MAX),
     ),
     (
+        "Of these from one address, when half are taken",
+        "HANDSHAKES_CROWDED",
+        Count(limits::HANDSHAKES_CROWDED),
+    ),
+    (
         "Time for a handshake",
         "HANDSHAKE_TIME",
         Time(limits::HANDSHAKE_TIME),

@@ -95,3 +95,29 @@ fn a_client_that_takes_no_replies_is_cut_once_another_needs_its_memory() {
     assert_same(&seen, &payload, "a large read");
     server.wait_for_log(&["has taken no reply", "cut"]);
 }
+
+/// Requests that are queued for one that has gone are not worth a disk's time.
+#[test]
+fn what_machines_asked_for_that_were_switched_off_is_not_read() {
+    const LARGE: u32 = 24 * MIB;
+    let server = Setup::of_bytes(&vec![1; 32 * MIB as usize]).start();
+    let names: Vec<_> = (0..8).map(|nth| format!("disk@gone-{nth}")).collect();
+    let clients: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let mut client = server.client(name);
+            let payload = vec![2; LARGE as usize];
+            client.write(0, &payload).expect("a write");
+            for _ in 0..1000 {
+                let read = Request::read(0, LARGE);
+                client.submit(&read).expect("room in the socket");
+            }
+            client
+        })
+        .collect();
+    drop(clients);
+    for name in &names {
+        let used = name.replace("disk", "used disk+1");
+        server.wait_for_log(&[&used]);
+    }
+}

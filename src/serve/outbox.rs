@@ -209,6 +209,11 @@ impl Outbox {
         self.wake.notify_one();
     }
 
+    /// Whether the connection has ended, so that nobody gets a reply any more.
+    pub(super) const fn is_broken(&self) -> bool {
+        self.broken.get()
+    }
+
     /// Waits until every request has been answered.
     pub(super) async fn settled(&self) {
         self.requests.wait_until_unused().await;

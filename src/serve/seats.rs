@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::access::Peer;
-use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, HANDSHAKES_MAX};
+use crate::limits::{
+    CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, HANDSHAKES_CROWDED, HANDSHAKES_MAX,
+};
 
 /// Lines about connections that were refused come no faster.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
@@ -20,6 +22,8 @@ pub(super) struct Limits {
     in_all: usize,
     per_address: usize,
     handshakes: usize,
+    /// Handshakes of one address where half of all are taken.
+    crowded: usize,
 }
 
 impl Default for Limits {
@@ -28,6 +32,7 @@ impl Default for Limits {
             in_all: CONNECTIONS_MAX,
             per_address: CONNECTIONS_PER_ADDRESS_MAX,
             handshakes: HANDSHAKES_MAX,
+            crowded: HANDSHAKES_CROWDED,
         }
     }
 }
@@ -53,11 +58,19 @@ pub(super) struct Seats {
 #[derive(Debug, Default)]
 struct Taken {
     in_all: usize,
-    by_address: HashMap<Peer, usize>,
+    by_address: HashMap<Peer, Count>,
     handshakes: usize,
     complained: Option<Instant>,
     /// Refused since, without a line.
     unsaid: u64,
+}
+
+/// What one address has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    connections: usize,
+    /// Of these, in their handshakes.
+    handshakes: usize,
 }
 
 /// The place of one connection; dropped with it.
@@ -73,19 +86,23 @@ impl Seats {
     pub(super) fn take(self: &Arc<Self>, peer: &Peer) -> Result<Seat, Full> {
         let address = whole(peer);
         let mut taken = self.taken();
-        let of_address = taken.by_address.get(&address).copied().unwrap_or(0);
+        let mut of_address = taken.by_address.get(&address).copied().unwrap_or_default();
         if taken.in_all >= self.limits.in_all {
             return Err(Full::InAll(taken.in_all));
         }
-        if of_address >= self.limits.per_address {
-            return Err(Full::Address(of_address));
+        if of_address.connections >= self.limits.per_address {
+            return Err(Full::Address(of_address.connections));
         }
-        if taken.handshakes >= self.limits.handshakes {
+        let is_crowded = taken.handshakes >= self.limits.handshakes / 2;
+        let has_many = is_crowded && of_address.handshakes >= self.limits.crowded;
+        if has_many || taken.handshakes >= self.limits.handshakes {
             return Err(Full::Handshakes(taken.handshakes));
         }
         taken.in_all += 1;
         taken.handshakes += 1;
-        taken.by_address.insert(address, of_address + 1);
+        of_address.connections += 1;
+        of_address.handshakes += 1;
+        taken.by_address.insert(address, of_address);
         Ok(Seat {
             seats: Arc::clone(self),
             address,
@@ -114,7 +131,11 @@ impl Seat {
     /// The handshake is over.
     pub(super) fn shook_hands(&mut self) {
         if std::mem::take(&mut self.in_handshake) {
-            self.seats.taken().handshakes -= 1;
+            let mut taken = self.seats.taken();
+            taken.handshakes -= 1;
+            if let Some(count) = taken.by_address.get_mut(&self.address) {
+                count.handshakes -= 1;
+            }
         }
     }
 }
@@ -125,8 +146,8 @@ impl Drop for Seat {
         let mut taken = self.seats.taken();
         taken.in_all -= 1;
         if let Some(count) = taken.by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
+            count.connections -= 1;
+            if count.connections == 0 {
                 taken.by_address.remove(&self.address);
             }
         }
@@ -158,6 +179,7 @@ mod tests {
             in_all,
             per_address,
             handshakes,
+            crowded: usize::MAX,
         };
         Arc::new(Seats {
             limits,
@@ -214,6 +236,16 @@ mod tests {
         let _first = seats.take(&peer("2001:db8::1")).unwrap();
         assert!(seats.take(&peer("2001:db8::2")).is_err());
         seats.take(&peer("2001:db8:0:1::1")).unwrap();
+    }
+
+    #[test]
+    fn addresses_that_never_end_their_handshakes_shut_nobody_else_out() {
+        let seats = Arc::new(Seats::default());
+        let greedy = (1..=4).map(|n| Peer::Ip(Ipv4Addr::new(10, 0, 0, n).into()));
+        let hundreds = greedy.flat_map(|peer| std::iter::repeat_n(peer, HANDSHAKES_MAX));
+        let taken: Vec<_> = hundreds.filter_map(|peer| seats.take(&peer).ok()).collect();
+        assert!(taken.len() < HANDSHAKES_MAX);
+        seats.take(&peer("10.0.0.5")).unwrap();
     }
 
     #[test]

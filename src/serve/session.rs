@@ -136,7 +136,7 @@ impl Session {
                 }
                 Some(Event::Command(cookie, command)) => self.execute(cookie, command).await,
             };
-            if let Err(end) = outcome.and_then(|()| self.check_not_cut()) {
+            if let Err(end) = outcome.and_then(|()| self.check_not_over()) {
                 return end;
             }
         }
@@ -153,9 +153,14 @@ impl Session {
         }
     }
 
-    fn check_not_cut(&self) -> Result<(), End> {
+    /// Whether it may begin more: not where it was cut, nor for a peer that has gone. What a
+    /// machine asked for that was switched off could keep the disks busy for a long time.
+    fn check_not_over(&self) -> Result<(), End> {
         if self.progress.is_cut() {
             return Err(End::Cut);
+        }
+        if self.outbox.is_broken() {
+            return Err(End::Closed);
         }
         Ok(())
     }
@@ -189,7 +194,7 @@ impl Session {
             }
             Command::Trim { range, fua } => {
                 self.outbox.admit(0).await;
-                self.check_not_cut()?;
+                self.check_not_over()?;
                 self.change_beside(cookie, self.volume.trim(range), fua);
             }
             Command::WriteZeroes {
@@ -200,7 +205,7 @@ impl Session {
             } => {
                 // Zeroing is a change of the map however long the range, so FAST_ZERO always holds.
                 self.outbox.admit(0).await;
-                self.check_not_cut()?;
+                self.check_not_over()?;
                 self.change_beside(cookie, self.volume.zero(range, no_hole), fua);
             }
             Command::Cache { range } => {
@@ -245,6 +250,11 @@ impl Session {
         let (volume, outbox) = (Rc::clone(&self.volume), Rc::clone(&self.outbox));
         let replies = self.replies;
         drop(io::spawn(async move {
+            if outbox.is_broken() {
+                outbox.forget();
+                outbox.discharge(range.len());
+                return;
+            }
             let reply = match volume.read(range).await {
                 Ok(pieces) => replies.read(cookie, range, in_one, pieces),
                 Err(error) => replies.of(cookie, Err((&error).into())),

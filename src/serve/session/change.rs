@@ -154,7 +154,7 @@ impl Session {
         let place = piece.place_in(blocks);
         let (outcome, buffer) = self.receive_piece(buffer, place, received).await;
         // A part of a piece that never gets whole is never written.
-        if let Err(end) = outcome.and_then(|()| self.check_not_cut()) {
+        if let Err(end) = outcome.and_then(|()| self.check_not_over()) {
             self.outbox.discharge(held);
             return Err(end);
         }
