@@ -85,7 +85,8 @@ fn so_many_handshakes_are_under_way_and_one_that_ends_makes_room() {
     let mut hoard = Vec::new();
     for host in 11.. {
         let left = limits::HANDSHAKES_MAX - hoard.len();
-        let count = left.min(limits::CONNECTIONS_PER_ADDRESS_MAX);
+        // No more from one address are let in when half of all are taken.
+        let count = left.min(limits::HANDSHAKES_CROWDED);
         hoard.extend(many(host, count, &address));
         if hoard.len() == limits::HANDSHAKES_MAX {
             break;
@@ -95,6 +96,20 @@ fn so_many_handshakes_are_under_way_and_one_that_ends_makes_room() {
     server.wait_for_log(&["closed", "handshakes are under way already"]);
     hoard.pop();
     eventually(|| Client::open(&address, "disk@a"));
+}
+
+#[test]
+fn an_address_with_many_handshakes_gets_no_more_when_half_are_taken() {
+    raise_file_limit();
+    let server = serve();
+    let address = server.address();
+    let half = limits::HANDSHAKES_MAX / limits::CONNECTIONS_PER_ADDRESS_MAX / 2;
+    let hosts = 11..11 + u8::try_from(half).expect("a few");
+    let greedy = hosts.map(|host| many(host, limits::CONNECTIONS_PER_ADDRESS_MAX, &address));
+    let _hoard: Vec<_> = greedy.collect();
+    let _some = many(1, limits::HANDSHAKES_CROWDED, &address);
+    assert!(greeted(1, &address).is_err(), "one too many was greeted");
+    greeted(2, &address).expect("a neighbour");
 }
 
 #[test]
