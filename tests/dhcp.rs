@@ -849,6 +849,18 @@ fn dnsmasq_beside(net: &Net, card: &Card, binding: &[&str]) -> std::process::Chi
     dnsmasq
 }
 
+/// Takes a lease and asks its server, and nobody else, for more of it.
+#[track_caller]
+fn assert_renewed_by_unicast(sender: &Host, card: &Card) {
+    let address = lease(card, MAC);
+    sender.ip(&format!("addr add {address}/24 dev lan0"));
+    let mut renew = message(MessageType::Request, MAC);
+    renew.ciaddr = address;
+    card.send(&bytes(&renew), SocketAddrV4::new(SERVER, 67));
+    let (ack, _) = card.receive();
+    assert_eq!((kind(&ack), ack.yiaddr), (Some(MessageType::Ack), address));
+}
+
 #[test]
 fn a_proxy_leaves_what_is_sent_to_the_other_server_of_its_host_to_that() {
     if !require(&["dnsmasq"]) {
@@ -861,13 +873,7 @@ fn a_proxy_leaves_what_is_sent_to_the_other_server_of_its_host_to_that() {
     let card = sender.card("lan0", 68);
     let mut dnsmasq = dnsmasq_beside(&net, &card, &["--bind-dynamic", "--interface=lan0"]);
     let _server = net.start();
-    let address = lease(&card, MAC);
-    sender.ip(&format!("addr add {address}/24 dev lan0"));
-    let mut renew = message(MessageType::Request, MAC);
-    renew.ciaddr = address;
-    card.send(&bytes(&renew), SocketAddrV4::new(SERVER, 67));
-    let (ack, _) = card.receive();
-    assert_eq!((kind(&ack), ack.yiaddr), (Some(MessageType::Ack), address));
+    assert_renewed_by_unicast(&sender, &card);
     dnsmasq.kill().expect("a child");
     dnsmasq.wait().expect("a child");
 }
@@ -1024,13 +1030,7 @@ fn a_proxy_without_raw_sockets_shares_the_port_and_takes_broadcasts_only() {
         .find(|(offer, _)| offer.yiaddr.is_unspecified());
     let (_, from) = proxied.expect("the offer of the proxy");
     assert_eq!(*from, SocketAddrV4::new(SERVER, 67));
-    let address = lease(&card, MAC);
-    sender.ip(&format!("addr add {address}/24 dev lan0"));
-    let mut renew = message(MessageType::Request, MAC);
-    renew.ciaddr = address;
-    card.send(&bytes(&renew), SocketAddrV4::new(SERVER, 67));
-    let (ack, _) = card.receive();
-    assert_eq!((kind(&ack), ack.yiaddr), (Some(MessageType::Ack), address));
+    assert_renewed_by_unicast(&sender, &card);
     dnsmasq.kill().expect("a child");
     dnsmasq.wait().expect("a child");
 }

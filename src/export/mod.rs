@@ -15,3 +15,19 @@ pub mod snapshot;
 pub mod volume;
 
 pub use volume::{Piece, Volume, VolumeError};
+
+#[cfg(test)]
+fn overlay_over(
+    image: &crate::image::Image,
+    home: &std::path::Path,
+) -> crate::overlay::Overlay<crate::disk::RealDisk> {
+    let spec = crate::overlay::Spec {
+        base: merge::base_of(image.identity()),
+        mode: crate::overlay::OverlayMode::Persistent,
+        boot_id: [1; 16],
+        uuid: [5; 16],
+        now: 0,
+    };
+    let client = home.join("client");
+    crate::overlay::Overlay::open(&crate::disk::RealDisk, &client, &spec).unwrap()
+}

@@ -68,9 +68,8 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::merge::base_of;
+    use crate::export::overlay_over;
     use crate::overlay::store::BaseBlocks;
-    use crate::overlay::{Overlay, OverlayMode, Spec};
 
     #[test]
     fn each_byte_is_the_client_s_or_the_image_s() {
@@ -78,14 +77,7 @@ mod tests {
         let path = home.path().join("disk.img");
         std::fs::write(&path, vec![1; 20_000]).unwrap();
         let image = Arc::new(Image::open(&path).unwrap());
-        let spec = Spec {
-            base: base_of(image.identity()),
-            mode: OverlayMode::Persistent,
-            boot_id: [1; 16],
-            uuid: [5; 16],
-            now: 0,
-        };
-        let mut overlay = Overlay::open(&RealDisk, &home.path().join("client"), &spec).unwrap();
+        let mut overlay = overlay_over(&image, home.path());
         let block = ByteRange::between(4096, 8192);
         let base = BaseBlocks::default();
         overlay.write(block, &[2; 4096], &base).unwrap();

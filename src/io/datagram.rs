@@ -359,13 +359,7 @@ mod tests {
     /// A socket on a free port of the loopback, and its port.
     fn socket() -> (Datagrams, u16) {
         let socket = DatagramSocket::bind("lo", 1, any(0), false).unwrap();
-        let port = socket
-            .socket
-            .local_addr()
-            .unwrap()
-            .as_socket_ipv4()
-            .unwrap()
-            .port();
+        let port = socket.address().unwrap().port();
         (socket.watched().unwrap(), port)
     }
 
@@ -424,13 +418,7 @@ mod tests {
     #[test]
     fn a_port_is_one_socket_s_unless_it_is_shared() {
         let one = DatagramSocket::bind("lo", 1, any(0), true).unwrap();
-        let port = one
-            .socket
-            .local_addr()
-            .unwrap()
-            .as_socket_ipv4()
-            .unwrap()
-            .port();
+        let port = one.address().unwrap().port();
         assert!(DatagramSocket::bind("lo", 1, any(port), true).is_ok());
         assert!(DatagramSocket::bind("lo", 1, any(port), false).is_err());
     }

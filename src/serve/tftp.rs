@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::herd::Herd;
 use super::options::Failure;
-use super::tree::{Ends, Tree};
+use super::tree::{Ends, Tree, blocking};
 use crate::boot::files::Files;
 use crate::config::TftpConfig;
 use crate::io::{Batch, DatagramSocket, Datagrams, Envelope};
@@ -247,8 +247,7 @@ async fn open(tree: &Arc<Tree>, ends: Ends, path: &str, mode: Mode) -> io::Resul
     let Some(content) = tree.open(ends, path).await? else {
         return Ok(None);
     };
-    let work = tokio::task::spawn_blocking(move || Source::new(content, mode));
-    work.await.map_err(io::Error::other)?.map(Some)
+    blocking(move || Source::new(content, mode)).await.map(Some)
 }
 
 /// Serves one request on its own line.

@@ -13,8 +13,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::disk::{Disk, DiskFile};
+use crate::export::overlay_over;
+use crate::overlay::Overlay;
 use crate::overlay::store::{BaseBlocks, Zeroing};
-use crate::overlay::{Overlay, OverlayMode, Spec};
 
 /// Not whole blocks, with a hole in the middle.
 const SIZE: usize = (40 << 20) + 700;
@@ -38,14 +39,7 @@ impl Bench {
         file.write_at(&disk[..HOLE.start], 0).unwrap();
         file.write_at(&disk[HOLE.end..], HOLE.end as u64).unwrap();
         let image = Image::open(&path).unwrap();
-        let spec = Spec {
-            base: base_of(image.identity()),
-            mode: OverlayMode::Persistent,
-            boot_id: [1; 16],
-            uuid: [5; 16],
-            now: 0,
-        };
-        let overlay = Overlay::open(&RealDisk, &home.path().join("client"), &spec).unwrap();
+        let overlay = overlay_over(&image, home.path());
         Self {
             home,
             image,

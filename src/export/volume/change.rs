@@ -196,10 +196,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::export::merge::base_of;
+    use crate::export::overlay_over;
     use crate::image::Image;
     use crate::io::Pool;
-    use crate::overlay::{OverlayMode, Spec};
 
     #[test]
     fn a_block_is_never_completed_from_an_image_whose_change_nobody_noticed_yet() {
@@ -207,14 +206,7 @@ mod tests {
         let path = home.path().join("disk.img");
         std::fs::write(&path, [1; 8192]).unwrap();
         let image = Arc::new(Image::open(&path).unwrap());
-        let spec = Spec {
-            base: base_of(image.identity()),
-            mode: OverlayMode::Persistent,
-            boot_id: [1; 16],
-            uuid: [5; 16],
-            now: 0,
-        };
-        let overlay = Overlay::open(&RealDisk, &home.path().join("client"), &spec).unwrap();
+        let overlay = overlay_over(&image, home.path());
         // Nothing watches it here.
         std::fs::write(&path, [2; 8192]).unwrap();
         let written = io::run(async move {
