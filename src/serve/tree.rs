@@ -5,28 +5,23 @@
 //! - A machine reads of a disk what the config names, and only of one that it may open.
 //! - What is read is the machine's own disk, its changes included.
 
+mod menus;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::herd::{Herd, Look};
 use super::offer::Offer;
 use crate::access::{Caller, Peer};
-use crate::boot::cmdline::{Machine, Root, command_line};
 use crate::boot::files::{Content, Files};
-use crate::boot::grub::{Entry, Menu, Place, Transport};
 use crate::boot::inside::{self, Blocks, InsideError, Whereabouts};
-use crate::config::{ImageBoot, Keep};
 use crate::export::name::ExportName;
 use crate::export::snapshot::Snapshot;
 use crate::name::Name;
 
 /// Where GRUB looks for its menu, by the prefixes of grub-mknetdir and of Debian's signed images.
 const MENUS: [&str; 2] = ["boot/grub/grub.cfg", "grub/grub.cfg"];
-
-/// How long a menu is shown that has a choice.
-const CHOICE: Duration = Duration::from_secs(5);
 
 /// The files of all machines.
 #[derive(Debug)]
@@ -86,74 +81,6 @@ impl Tree {
             Some((export, file)) => self.read_inside(ends, export, file).await,
             None => Ok(None),
         }
-    }
-
-    /// What the machine at the other end may boot: its image, the current generation first.
-    fn menu(&self, ends: Ends) -> Option<Menu> {
-        let offer = self.herd.offer();
-        let client = offer.known.client_of(&caller(ends), None);
-        let generations = offer.images.get(client.image.as_ref()).ok()?;
-        let boot = offer.boots.get(&generations.name)?;
-        let older = generations.images.keys().rev();
-        let older = older.filter(|number| **number != generations.current);
-        let numbers = std::iter::once(&generations.current).chain(older);
-        let is_writable = client.keep != Keep::ReadOnly;
-        let entries = numbers.filter_map(|number| {
-            let export = format!("{}+{number}", generations.name);
-            self.entry(ends, &offer, boot, export, is_writable)
-        });
-        let entries: Vec<_> = entries.collect();
-        Some(Menu {
-            timeout: if entries.len() > 1 {
-                CHOICE
-            } else {
-                Duration::ZERO
-            },
-            entries,
-            serial: None,
-        })
-    }
-
-    fn entry(
-        &self,
-        ends: Ends,
-        offer: &Offer,
-        boot: &ImageBoot,
-        export: String,
-        is_writable: bool,
-    ) -> Option<Entry> {
-        let root = Root {
-            server: ends.own,
-            port: self.port,
-            export: export.clone(),
-            filesystem: None,
-            flags: boot
-                .place
-                .subvolume
-                .as_ref()
-                .map(|path| format!("subvol={path}")),
-            is_writable,
-        };
-        let machine = Machine {
-            name: offer.known.holder_of(IpAddr::V4(ends.client)),
-            mac: offer.known.card_of(ends.client),
-        };
-        let words = command_line(boot.initramfs, &root, &machine, &boot.words);
-        let words = words
-            .inspect_err(|bad| tracing::error!("{export} can't be booted: {bad}"))
-            .ok()?;
-        let place = |file: String| Place {
-            transport: Transport::Tftp,
-            server: ends.own,
-            path: format!("disk/{export}/{file}"),
-        };
-        let initrds = (0..boot.initrds.len()).map(|number| place(format!("initrd{number}")));
-        Some(Entry {
-            initrds: initrds.collect(),
-            kernel: place("kernel".to_owned()),
-            title: export.clone(),
-            words,
-        })
     }
 
     /// Reads a file that the config names out of the machine's disk.
