@@ -136,9 +136,9 @@ impl Handshake {
     }
 
     fn replied(&mut self, bytes: &[u8]) -> Result<Option<Export>, HandshakeError> {
-        let broken = HandshakeError::Broken("a reply does not begin as replies do");
-        let whole = bytes.try_into().map_err(|_| broken.clone())?;
-        let header = OptionReplyHeader::from_bytes(whole).ok_or(broken)?;
+        let broken = || HandshakeError::Broken("a reply does not begin as replies do");
+        let whole = bytes.try_into().map_err(|_| broken())?;
+        let header = OptionReplyHeader::from_bytes(whole).ok_or_else(broken)?;
         if header.option != OptionCode::GO {
             let what = "a reply to an option that was not sent";
             return Err(HandshakeError::Broken(what));
@@ -177,11 +177,11 @@ impl Handshake {
     }
 
     fn informed(&mut self, data: &[u8]) -> Result<(), HandshakeError> {
-        let short = HandshakeError::Broken("a fact about the export is cut short");
-        let (kind, fact) = data.split_first_chunk().ok_or(short.clone())?;
+        let short = || HandshakeError::Broken("a fact about the export is cut short");
+        let (kind, fact) = data.split_first_chunk().ok_or_else(short)?;
         match InfoType::from_wire(u16::from_be_bytes(*kind)) {
-            InfoType::EXPORT => self.essentials = Some(essentials(fact).ok_or(short)?),
-            InfoType::BLOCK_SIZE => self.block_sizes = Some(block_sizes(fact).ok_or(short)?),
+            InfoType::EXPORT => self.essentials = Some(essentials(fact).ok_or_else(short)?),
+            InfoType::BLOCK_SIZE => self.block_sizes = Some(block_sizes(fact).ok_or_else(short)?),
             InfoType::NAME => self.own_name = Some(string(fact)?),
             InfoType::DESCRIPTION => self.description = Some(string(fact)?),
             _ => {}

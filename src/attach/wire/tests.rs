@@ -2,6 +2,7 @@
 //! strace saw them.
 
 #![cfg(target_endian = "little")]
+#![allow(clippy::indexing_slicing, reason = "tests know their bytes")]
 
 use super::*;
 
