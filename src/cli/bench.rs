@@ -200,7 +200,9 @@ fn job(arguments: Arguments) -> Result<Job, Failure> {
     let trace = arguments.replay.as_deref();
     let trace = trace.map(|path| read_trace(path, arguments.paced));
     if arguments.time.is_zero() {
-        return Err(Failure::usage("--time 0: there would be nothing to measure"));
+        return Err(Failure::usage(
+            "--time 0: there would be nothing to measure",
+        ));
     }
     Ok(Job {
         targets: arguments.targets,
@@ -266,7 +268,8 @@ impl Bar {
 
     fn show(&self, progress: &Progress) {
         let millis = progress.elapsed.as_millis().max(1);
-        self.0.set_position(u64::try_from(millis).unwrap_or(u64::MAX));
+        self.0
+            .set_position(u64::try_from(millis).unwrap_or(u64::MAX));
         let per_second = |count: u64| u128::from(count) * 1000 / millis;
         let bytes = u64::try_from(per_second(progress.bytes)).unwrap_or(u64::MAX);
         self.0.set_message(format!(
@@ -294,7 +297,10 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
     }
     if *clients > 1 {
         let (slowest, fastest) = (report.slowest_client, report.fastest_client);
-        writeln!(out, "slowest client {slowest:.0} requests/s, fastest {fastest:.0}")?;
+        writeln!(
+            out,
+            "slowest client {slowest:.0} requests/s, fastest {fastest:.0}"
+        )?;
     }
     for (name, count) in &report.errors {
         writeln!(out, "failed: {count} requests with {name}")?;
@@ -328,7 +334,15 @@ mod tests {
         assert_eq!(mix("read"), Ok(Mix(vec![(Kind::Read, 1)])));
         let both = Mix(vec![(Kind::Read, 70), (Kind::Write, 30)]);
         assert_eq!(mix("read=70,write=30"), Ok(both));
-        for wrong in ["", "fly", "flush=1", "read=x", "read=0", "read=1001", "read=-1"] {
+        for wrong in [
+            "",
+            "fly",
+            "flush=1",
+            "read=x",
+            "read=0",
+            "read=1001",
+            "read=-1",
+        ] {
             assert!(mix(wrong).is_err(), "{wrong}");
         }
     }

@@ -18,9 +18,9 @@ pub mod target;
 pub mod trace;
 pub mod work;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -179,7 +179,12 @@ impl Job {
     }
 
     fn asks_for(&self, kind: Kind) -> bool {
-        let in_mix = || self.shape.mix.iter().any(|(of, weight)| *of == kind && *weight > 0);
+        let in_mix = || {
+            self.shape
+                .mix
+                .iter()
+                .any(|(of, weight)| *of == kind && *weight > 0)
+        };
         match (&self.trace, kind) {
             (Some(trace), _) => trace.has(kind),
             (None, Kind::Flush) => self.shape.flush_every.is_some(),
@@ -241,7 +246,11 @@ impl Job {
         Ok(Area {
             start: start * u64::from(self.shape.block),
             blocks,
-            first: if is_shared { number * blocks / clients } else { 0 },
+            first: if is_shared {
+                number * blocks / clients
+            } else {
+                0
+            },
         })
     }
 }

@@ -90,7 +90,9 @@ impl Report {
         }
         let last = ends.iter().map(|ended| ended.at).max().unwrap_or_default();
         // A run ends with the last answer: what is divided by must hold all that is counted.
-        let seconds = last.saturating_sub(job.warm_up).max(Duration::from_millis(1));
+        let seconds = last
+            .saturating_sub(job.warm_up)
+            .max(Duration::from_millis(1));
         let seconds = seconds.as_secs_f64();
         let rates = ends
             .iter()
@@ -142,13 +144,16 @@ impl KindReport {
     #[must_use]
     pub fn us(&self, percentile: f64) -> f64 {
         let same = |latency: &&Latency| (latency.percentile - percentile).abs() < 1e-9;
-        self.latencies.iter().find(same).map_or(0.0, |found| found.us)
+        self.latencies
+            .iter()
+            .find(same)
+            .map_or(0.0, |found| found.us)
     }
 }
 
 fn at(latencies: &Histogram<u64>, percentile: f64) -> f64 {
     let nanos = latencies.value_at_percentile(percentile);
-    Duration::from_nanos(nanos).as_secs_f64() * 1e6
+    per(nanos, 1e3)
 }
 
 /// A count in a second. Counts lose nothing below 2^53.
@@ -182,7 +187,11 @@ fn words(job: &Job) -> String {
     };
     let mix = job.shape.mix.iter();
     let mix = mix.map(|(kind, weight)| format!(" {weight} {}", kind.name()));
-    let mut words = format!("{order} {} bytes,{}", job.shape.block, mix.collect::<String>());
+    let mut words = format!(
+        "{order} {} bytes,{}",
+        job.shape.block,
+        mix.collect::<String>()
+    );
     if let Some(every) = job.shape.flush_every {
         words += &format!(", a flush behind {every}");
     }

@@ -154,10 +154,11 @@ impl Session {
                 due: last.map_or(request.due, |last: Request| last.due),
                 ..request
             };
-            match &mut self.ledger {
-                Some(ledger) if !ledger.begin(&request) => last = Some(request),
-                _ => return Some(request),
+            let ledger = self.ledger.as_mut();
+            if ledger.is_none_or(|ledger| ledger.begin(&request)) {
+                return Some(request);
             }
+            last = Some(request);
         }
         None
     }
@@ -314,7 +315,10 @@ impl Session {
             self.tally.was_wrong(wrong);
         }
         let is_counted = begun >= self.rules.counted_from && succeeded;
-        if let Some(at) = now.checked_sub(self.rules.counted_from).filter(|_| is_counted) {
+        if let Some(at) = now
+            .checked_sub(self.rules.counted_from)
+            .filter(|_| is_counted)
+        {
             let latency = now.saturating_sub(begun);
             self.tally
                 .answered(request.kind, request.length.into(), at, latency);

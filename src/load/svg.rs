@@ -8,7 +8,7 @@ use super::report::{KindReport, Report};
 
 const WIDTH: f64 = 900.0;
 const LEFT: f64 = 80.0;
-const RIGHT: f64 = 870.0;
+const RIGHT: f64 = 855.0;
 /// Top and bottom of the two charts.
 const UPPER: (f64, f64) = (90.0, 280.0);
 const LOWER: (f64, f64) = (370.0, 600.0);
@@ -66,11 +66,19 @@ pub fn draw(report: &Report) -> String {
     picture.put(format_args!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} 650\" role=\"img\">"
     ));
-    let title = format!("{} clients, {} under way each", report.clients, report.depth);
+    let title = format!(
+        "{} clients, {} under way each",
+        report.clients, report.depth
+    );
     picture.put(format_args!("<title>cowherd bench: {title}</title>"));
     picture.put(format_args!("<style>{STYLE}</style>"));
     picture.text(LEFT, 32.0, "title", &title);
-    let about = format!("{}; {:.1} s; {}", report.work, report.seconds, report.targets.join(", "));
+    let about = format!(
+        "{}; {:.1} s; {}",
+        report.work,
+        report.seconds,
+        report.targets.join(", ")
+    );
     picture.text(LEFT, 52.0, "soft", &clipped(&about));
     throughput(&mut picture, report);
     latencies(&mut picture, report);
@@ -251,7 +259,8 @@ mod tests {
     #[test]
     fn every_coordinate_lies_in_the_picture() {
         let svg = draw(&report("nbd://h/disk"));
-        let coordinates = svg.split('"').filter(|text| text.contains(','));
+        let behind = svg.split(" points=\"").skip(1);
+        let coordinates = behind.filter_map(|text| text.split('"').next());
         let numbers = coordinates.flat_map(|text| text.split([' ', ',']));
         let numbers: Vec<f64> = numbers.filter_map(|text| text.parse().ok()).collect();
         assert!(numbers.len() > 20);

@@ -134,7 +134,11 @@ impl Made {
         if let (Some(due), Some(interval)) = (&mut self.due, self.shape.interval) {
             *due += interval;
         }
-        if self.shape.flush_every.is_some_and(|every| self.changes >= every) {
+        if self
+            .shape
+            .flush_every
+            .is_some_and(|every| self.changes >= every)
+        {
             self.changes = 0;
             return Request {
                 kind: Kind::Flush,
@@ -190,7 +194,10 @@ impl Work {
     }
 
     /// The next request; `None` behind the last one.
-    #[allow(clippy::should_implement_trait, reason = "it is no iterator: see `due`")]
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "it is no iterator: see `due`"
+    )]
     pub fn next(&mut self) -> Option<Request> {
         match self {
             Self::Made(made) => Some(made.next()),
