@@ -1,3 +1,5 @@
+//! Streams of servers, written down from the protocol, and both sides of this program.
+
 use super::*;
 use crate::nbd::handshake as server;
 use crate::nbd::{ExportInfo, Refusal};
