@@ -6,7 +6,8 @@ mod support;
 use std::io::Write;
 use std::time::Duration;
 
-use cowherd::boot::grub::{Entry, Menu, Place, Serial, Transport};
+use cowherd::boot::grub;
+use cowherd::boot::menu::{Entry, Menu, Place, Serial, Transport};
 use proptest::prelude::*;
 use support::{Tool, require};
 
@@ -35,8 +36,9 @@ fn entry() -> impl Strategy<Value = Entry> {
 fn menu() -> impl Strategy<Value = Menu> {
     let serial = prop::option::of((any::<u8>(), any::<u32>()));
     let entries = prop::collection::vec(entry(), 0..4);
-    (entries, 0..100_u64, serial).prop_map(|(entries, seconds, serial)| Menu {
+    (entries, 0..4_usize, 0..100_u64, serial).prop_map(|(entries, default, seconds, serial)| Menu {
         entries,
+        default,
         timeout: Duration::from_secs(seconds),
         serial: serial.map(|(unit, speed)| Serial { unit, speed }),
     })
@@ -59,7 +61,7 @@ proptest! {
             return Ok(());
         }
         let mut file = tempfile::NamedTempFile::new().expect("a file");
-        file.write_all(menu.to_config().as_bytes()).expect("room");
+        file.write_all(grub::config(&menu).as_bytes()).expect("room");
         Tool::new("grub-script-check").arg(file.path()).ok();
     }
 
@@ -75,7 +77,7 @@ proptest! {
             entries: menu.entries.iter().map(plain).collect(),
             ..menu.clone()
         };
-        let (with, without) = (menu.to_config(), same.to_config());
+        let (with, without) = (grub::config(&menu), grub::config(&same));
         prop_assert_eq!(commands(&with), commands(&without));
     }
 }

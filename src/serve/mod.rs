@@ -24,6 +24,7 @@ mod images;
 mod link;
 pub mod listen;
 mod memory;
+mod menus;
 mod offer;
 mod options;
 mod outbox;

@@ -20,9 +20,6 @@ use crate::export::name::ExportName;
 use crate::export::snapshot::Snapshot;
 use crate::name::Name;
 
-/// Where GRUB looks for its menu, by the prefixes of grub-mknetdir and of Debian's signed images.
-const MENUS: [&str; 2] = ["boot/grub/grub.cfg", "grub/grub.cfg"];
-
 /// The files of all machines.
 #[derive(Debug)]
 pub(super) struct Tree {
@@ -69,10 +66,8 @@ impl Tree {
         if let Some(content) = there.await? {
             return Ok(Some(content));
         }
-        if MENUS.contains(&path) {
-            return Ok(self
-                .menu(ends)
-                .map(|menu| menu.to_config().into_bytes().into()));
+        if let Some(menu) = self.menu_at(ends, path).await? {
+            return Ok(Some(menu));
         }
         match path
             .strip_prefix("disk/")
