@@ -8,7 +8,7 @@
 
 use std::fmt::Write;
 
-use super::menu::{Entry, Menu, Place, Serial, Transport, shown};
+use super::menu::{Entry, Menu, Place, Serial, shown};
 
 /// The menu as a `grub.cfg`.
 #[must_use]
@@ -60,10 +60,7 @@ fn put_entry(out: &mut String, entry: &Entry, number: usize) {
 /// A file as one word, with its device.
 #[must_use]
 pub fn place(place: &Place) -> String {
-    let device = match place.transport {
-        Transport::Tftp => "tftp",
-        Transport::Http => "http",
-    };
+    let device = place.transport.name();
     quoted(&format!("({device},{})/{}", place.server, place.path))
 }
 
@@ -85,6 +82,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::boot::menu::Transport;
 
     fn at(path: &str) -> Place {
         Place {

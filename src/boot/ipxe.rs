@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::menu::{Entry, Format, Menu, Place, Transport, Unquotable, shown};
+use super::menu::{Entry, Format, Menu, Place, Unquotable, shown};
 
 /// The menu as a script.
 ///
@@ -60,10 +60,7 @@ fn put_entry(out: &mut String, entry: &Entry, number: usize) -> Result<(), Unquo
 
 /// A file as a URI, in which nothing stands for something else.
 fn place(place: &Place) -> Result<String, Unquotable> {
-    let scheme = match place.transport {
-        Transport::Tftp => "tftp",
-        Transport::Http => "http",
-    };
+    let scheme = place.transport.name();
     let strange = |c: char| !(c.is_ascii_alphanumeric() || "-._~+@/,=:".contains(c));
     match place.path.contains(strange) {
         true => Err(unquotable(

@@ -52,12 +52,23 @@ pub struct Place {
 }
 
 /// How a boot loader loads a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// By TFTP.
     Tftp,
     /// By HTTP, on port 80: GRUB before 2.12 knows no other.
     Http,
+}
+
+impl Transport {
+    /// What GRUB calls the device, and URIs their scheme.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tftp => "tftp",
+            Self::Http => "http",
+        }
+    }
 }
 
 /// The language of a boot loader.

@@ -23,6 +23,8 @@ pub(super) struct Site {
     pub(super) server: Ipv4Addr,
     /// That of NBD.
     pub(super) port: u16,
+    /// How files are loaded.
+    pub(super) via: Transport,
 }
 
 /// A machine that is to have a menu.
@@ -234,7 +236,7 @@ impl Offered<'_> {
 
     fn entry(&self, site: Site, export: &str, words: Vec<String>) -> Entry {
         let place = |file: String| Place {
-            transport: Transport::Tftp,
+            transport: site.via,
             server: site.server,
             path: format!("disk/{export}/{file}"),
         };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 const SITE: Site = Site {
     server: Ipv4Addr::new(10, 77, 0, 1),
     port: 10809,
+    via: Transport::Tftp,
 };
 
 const IMAGES: &str = r#"

@@ -74,6 +74,7 @@ impl Tree {
         let site = Site {
             server: ends.own,
             port: self.port,
+            via: ends.via,
         };
         let made = make(site, &guest, &stock(offer, &caller));
         for (export, why) in &made.left_out {
