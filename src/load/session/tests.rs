@@ -1,3 +1,5 @@
+//! One client against a server that the test plays.
+
 use super::*;
 use crate::load::work::{Area, Made, Pattern, Shape};
 use crate::nbd::wire::{Errno, REQUEST_HEADER};
