@@ -5,6 +5,7 @@
 //! Invariant: this module decides nothing about serving and overlays. What runs is handed in by
 //! `main.rs`.
 
+mod attach;
 mod explain;
 mod log;
 mod moment;
@@ -22,6 +23,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::serve::control::{Answer, Command as OverlayCommand, Reporter};
 use crate::serve::explain::{Question, Step};
 use crate::serve::{Failure, Options};
+
+pub use attach::{attach_command, attach_with};
 
 /// Boots a herd of diskless machines from one disk image
 ///
