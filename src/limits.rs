@@ -354,3 +354,15 @@ pub const CAPTURED_PACKET_MAX: usize = 1 << 18;
 
 /// Packets of DHCP in one capture that are explained.
 pub const EXPLAINED_PACKETS_MAX: u64 = 1_000_000;
+
+/// Connections of one device that `cowherd-attach` keeps.
+pub const ATTACH_CONNECTIONS_MAX: u16 = 16;
+
+/// Addresses of servers that it tries.
+pub const ATTACH_ADDRESSES_MAX: usize = 64;
+
+/// How long it waits for a server to answer a connection at all.
+pub const ATTACH_CONNECT_TIME: Duration = Duration::from_secs(3);
+
+/// How long it waits for the end of a handshake: a server may have an overlay to recover first.
+pub const ATTACH_HANDSHAKE_TIME: Duration = Duration::from_secs(30);

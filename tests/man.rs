@@ -29,8 +29,11 @@ fn pages() -> Vec<Page> {
     let mut program = cowherd::cli::command();
     program.build();
     let commands: Vec<_> = program.get_subcommands().cloned().collect();
+    let mut client = cowherd::cli::attach_command();
+    client.build();
     std::iter::once(program)
         .chain(commands)
+        .chain([client])
         .filter(|command| command.get_name() != "help")
         .map(|command| Page {
             name: command
@@ -408,6 +411,10 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
     "NBD_PORT",
+    "ATTACH_CONNECTIONS_MAX",
+    "ATTACH_ADDRESSES_MAX",
+    "ATTACH_CONNECT_TIME",
+    "ATTACH_HANDSHAKE_TIME",
     "BOOTS_UNSETTLED_MAX",
     "BOOT_FILE_MAX",
     "GRUB_IMAGE_MAX",

@@ -6,6 +6,7 @@
 //! `main.rs`.
 
 mod bench;
+mod attach;
 mod explain;
 mod log;
 mod moment;
@@ -23,6 +24,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::serve::control::{Answer, Command as OverlayCommand, Reporter};
 use crate::serve::explain::{Question, Step};
 use crate::serve::{Failure, Options};
+
+pub use attach::{attach_command, attach_with};
 
 /// Boots a herd of diskless machines from one disk image
 ///

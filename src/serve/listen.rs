@@ -104,6 +104,17 @@ pub enum ListenError {
 }
 
 impl ListenError {
+    /// Whether it is for want of an address that this host may yet get, or of a name that may yet
+    /// be known.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Failed { reason, .. } => reason.kind() == io::ErrorKind::AddrNotAvailable,
+            Self::Resolve { .. } => true,
+            _ => false,
+        }
+    }
+
     fn new(address: String, reason: io::Error) -> Self {
         match reason.kind() {
             io::ErrorKind::AddrInUse => Self::InUse(address),

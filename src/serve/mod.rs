@@ -31,6 +31,7 @@ mod menus;
 mod offer;
 mod options;
 mod outbox;
+mod patience;
 mod placement;
 #[cfg(test)]
 mod poll_once;
@@ -84,8 +85,8 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let configured = Configured::read(&options)?;
     let options = configured.complete(options);
     // What takes privileges comes first; then they are given up, before there is any other thread.
-    let mut dhcp = configured.open_dhcp()?;
-    let tftp = configured.open_tftp()?;
+    let mut dhcp = patience::until_there(|| configured.open_dhcp())?;
+    let tftp = patience::until_there(|| configured.open_tftp())?;
     let bound = bind(&options.listen, inherited)?;
     configured.give_up_privileges()?;
     let state = open_state(&options)?;
@@ -169,9 +170,16 @@ fn bind(asked: &[ListenAddress], inherited: Vec<Bound>) -> Result<Vec<Bound>, Fa
     };
     let mut bound = inherited;
     for address in addresses {
-        bound.extend(listen::bind(address).map_err(failed)?);
+        bound.extend(patience::until_there(|| listen_on(address))?);
     }
     Ok(bound)
+}
+
+fn listen_on(address: &ListenAddress) -> Result<Vec<Bound>, Failure> {
+    listen::bind(address).map_err(|error| match error.may_pass() {
+        true => Failure::not_yet(error.to_string()),
+        false => failed(error),
+    })
 }
 
 /// The data-plane threads.

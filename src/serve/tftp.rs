@@ -95,9 +95,11 @@ fn bind(address: SocketAddrV4) -> Result<DatagramSocket, Failure> {
             _ => "name an address of this host",
         };
         let what = "as `listen` in [tftp]";
-        Failure::failed(format!(
-            "tftp on {address}: {error}; {advice}, or another {what}"
-        ))
+        let message = format!("tftp on {address}: {error}; {advice}, or another {what}");
+        match error.kind() {
+            io::ErrorKind::AddrNotAvailable => Failure::not_yet(message),
+            _ => Failure::failed(message),
+        }
     })
 }
 
