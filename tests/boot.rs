@@ -31,8 +31,23 @@ const FILES: [&str; 3] = [
     "/usr/lib/grub/x86_64-efi",
 ];
 
-/// What is in the image beside the least, and another kernel that is not installed.
-const RECIPE: [&str; 3] = ["--include", "fio", "--spare-kernel"];
+/// An image, by what tools/make-image is told.
+struct Recipe {
+    name: &'static str,
+    words: &'static str,
+}
+
+/// The least.
+const PLAIN: Recipe = Recipe {
+    name: "plain",
+    words: "",
+};
+
+/// With the hooks of tools/install-client, and with another kernel that is not installed.
+const HOOKED: Recipe = Recipe {
+    name: "hooked",
+    words: "--include fio --spare-kernel --hooks",
+};
 
 /// What `tools/boot-in-qemu --json` writes.
 #[derive(Debug, Deserialize)]
@@ -117,29 +132,51 @@ fn tool(name: &str, words: impl FnOnce(&mut Command)) -> bool {
     said.status.success()
 }
 
-/// The image that all machines boot: made where it is not there yet, or was by another recipe.
-fn image(home: &Path) -> PathBuf {
-    let recipe = read_file(&top().join("tools/make-image"));
-    let words = RECIPE.join(" ");
-    let key = crc32fast::hash(&[&recipe, words.as_bytes()].concat());
-    let image = home.join(format!("debian-{key:08x}.img"));
+/// The image by a recipe: made where it is not there yet, or was by another one.
+fn image(home: &Path, recipe: &Recipe) -> PathBuf {
+    let mut key = crc32fast::Hasher::new();
+    key.update(recipe.words.as_bytes());
+    for file in made_of() {
+        key.update(&read_file(&file));
+    }
+    let Recipe { name, words } = recipe;
+    let image = home.join(format!("{name}-{:08x}.img", key.finalize()));
     if !image.exists() {
         let old = fs::read_dir(home).expect("a folder").flatten();
-        for old in old.filter(|entry| entry.path().extension().is_some_and(|end| end == "img")) {
+        let is_of_it = |file: &Path| {
+            let file = file.file_name().unwrap_or_default().to_string_lossy();
+            file.starts_with(&format!("{name}-"))
+        };
+        for old in old.filter(|entry| is_of_it(&entry.path())) {
             fs::remove_file(old.path()).expect("an image of before goes");
         }
         let made = tool("make-image", |make| {
-            make.arg(&image).args(RECIPE);
+            make.arg(&image).args(words.split_whitespace());
         });
         assert!(made, "no image");
     }
     image
 }
 
+/// The tools that an image comes of.
+fn made_of() -> Vec<PathBuf> {
+    let tools = top().join("tools");
+    let mut files = vec![tools.join("make-image"), tools.join("install-client")];
+    let folders = fs::read_dir(tools.join("client"))
+        .expect("a folder")
+        .flatten();
+    for folder in folders {
+        let inside = fs::read_dir(folder.path()).expect("a folder").flatten();
+        files.extend(inside.map(|entry| entry.path()));
+    }
+    files.sort();
+    files
+}
+
 /// Boots, by these options of tools/boot-in-qemu.
-fn boot(options: &str) -> Outcome {
+fn boot(recipe: &Recipe, options: &str) -> Outcome {
     let (home, _lock) = home();
-    let image = image(&home);
+    let image = image(&home, recipe);
     let json = tempfile::NamedTempFile::new().expect("a file");
     let booted = tool("boot-in-qemu", |boot| {
         boot.current_dir(top().join("tests/boot"));
@@ -163,7 +200,7 @@ fn bios_and_uefi_find_what_they_wrote_or_not_after_a_clean_reboot() {
     }
     let options = "--firmware bios --firmware uefi --overlay persistent --overlay ephemeral \
                    --boots 2 --down reboot";
-    let outcome = boot(options);
+    let outcome = boot(&PLAIN, options);
     for client in ["herd-0", "herd-1"] {
         assert_eq!(outcome.boot(client, 1).root, "/dev/nbd0,btrfs");
         assert_eq!(outcome.boot(client, 1).count, 1);
@@ -180,7 +217,7 @@ fn machines_use_disks_update_kernels_and_are_switched_off_without_a_word() {
     let options = "--firmware bios --firmware uefi --overlay ephemeral --overlay persistent \
                    --boots 2 --down kill --scratch 256 \
                    --run disk.sh --run trim.sh --run busy.sh --run kernel.sh";
-    let outcome = boot(options);
+    let outcome = boot(&HOOKED, options);
     assert_eq!(outcome.boot("herd-0", 2).count, 1);
     assert_eq!(outcome.boot("herd-1", 2).count, 2);
     // The kernel that was installed is the one that is booted, where it was installed.
