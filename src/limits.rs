@@ -52,6 +52,9 @@ pub const MENU_ENTRIES_MAX: usize = 64;
 /// Longest title of an entry.
 pub const MENU_TITLE_MAX: usize = 200;
 
+/// Longest list of the files of a tree that `cowherd grub` wrote.
+pub const TREE_LIST_MAX: u64 = 64 * 1024 * 1024;
+
 /// Longest that a menu waits for a choice: that of PXELINUX, which counts tenths in 16 bits.
 pub const MENU_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 

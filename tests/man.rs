@@ -411,6 +411,7 @@ const INNER: &[&str] = &[
     "BOOTS_UNSETTLED_MAX",
     "BOOT_FILE_MAX",
     "GRUB_IMAGE_MAX",
+    "TREE_LIST_MAX",
     "LINKS_MAX",
     "PARTITIONS_MAX",
     "KERNEL_LINE_MAX",

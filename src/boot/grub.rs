@@ -7,6 +7,9 @@
 //!   which server it takes for its own: behind a proxy that is the wrong one.
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+use crate::mac::MacAddress;
 
 use super::menu::{Entry, Menu, Place, Serial, shown};
 
@@ -55,6 +58,23 @@ fn put_entry(out: &mut String, entry: &Entry, number: usize) {
         );
     }
     put(out, format_args!("}}"));
+}
+
+/// What leads machines to menus of their own, by their network cards. GRUB goes on behind it where
+/// there is none.
+#[must_use]
+pub fn dispatch(server: Ipv4Addr, menus: &[(MacAddress, String)]) -> String {
+    let mut out = String::new();
+    for (mac, path) in menus {
+        let menu = quoted(&format!("(tftp,{server})/{path}"));
+        put(
+            &mut out,
+            format_args!("if [ \"$net_default_mac\" = '{mac}' ]; then"),
+        );
+        put(&mut out, format_args!("    configfile {menu}"));
+        put(&mut out, format_args!("fi"));
+    }
+    out
 }
 
 /// A file as one word, with its device.

@@ -4,15 +4,19 @@
 //! a command, a comment or a variable is refused. Nothing is replaced in words and paths.
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 
 use super::menu::{Entry, Format, Menu, Place, Unquotable, shown};
+
+/// By this iPXE knows a script.
+const FIRST_LINE: &str = "#!ipxe\n";
 
 /// The menu as a script.
 ///
 /// # Errors
 /// Something in it has no form in a script.
 pub fn script(menu: &Menu) -> Result<String, Unquotable> {
-    let mut out = String::from("#!ipxe\n# Made by cowherd for this machine.\n");
+    let mut out = format!("{FIRST_LINE}# Made by cowherd for this machine.\n");
     let default = menu.default;
     if menu.is_shown() && !menu.entries.is_empty() {
         put(&mut out, format_args!("menu Boot"));
@@ -34,6 +38,14 @@ pub fn script(menu: &Menu) -> Result<String, Unquotable> {
         put_entry(&mut out, entry, number)?;
     }
     Ok(out)
+}
+
+/// A script that first looks for one of the machine's own, by its network card, and goes on where
+/// there is none.
+#[must_use]
+pub fn with_dispatch(server: Ipv4Addr, script: &str) -> String {
+    let rest = script.strip_prefix(FIRST_LINE).unwrap_or(script);
+    format!("{FIRST_LINE}chain tftp://{server}/ipxe/01-${{netX/mac:hexhyp}}.ipxe ||\n{rest}")
 }
 
 fn put_entry(out: &mut String, entry: &Entry, number: usize) -> Result<(), Unquotable> {

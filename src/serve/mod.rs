@@ -19,6 +19,7 @@ pub mod demo;
 mod describe;
 mod dhcp;
 pub mod explain;
+pub mod grub;
 mod herd;
 mod holders;
 mod host;

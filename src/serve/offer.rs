@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::images::Images;
 use super::upgrade::Upgrade;
 use super::who::Known;
-use crate::config::ImageBoot;
+use crate::config::{ImageBoot, NfsRoot};
 use crate::name::Name;
 
 /// What one config comes to.
@@ -23,6 +23,8 @@ pub(super) struct Offer {
     pub(super) upgrade: Upgrade,
     /// What is loaded of which image.
     pub(super) boots: HashMap<Name, ImageBoot>,
+    /// Roots on NFS servers.
+    pub(super) nfs: Vec<NfsRoot>,
 }
 
 /// The offer of the moment.

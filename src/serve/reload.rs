@@ -95,6 +95,7 @@ impl Configured {
             known,
             upgrade: self.upgrade,
             boots: boots(&self.config),
+            nfs: self.config.nfs.clone(),
         };
         Ok(Running {
             path: self.path,
@@ -199,6 +200,7 @@ impl Running {
             known: known(&config, &self.access, &self.leases),
             upgrade,
             boots: boots(&config),
+            nfs: config.nfs.clone(),
         });
         // Only what is true by now is said.
         for what in needs_restart(&self.config, &config) {

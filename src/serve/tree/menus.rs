@@ -8,11 +8,12 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Ends, Tree, blocking, caller};
+use super::{Ends, Tree, blocking, caller, file_of};
 use crate::access::Caller;
-use crate::boot::files::Content;
+use crate::boot::files::{Content, Files};
 use crate::boot::lookup::{Key, Lookup};
 use crate::boot::menu::{Format, Menu};
 use crate::mac::MacAddress;
@@ -35,10 +36,13 @@ impl Tree {
         ends: Ends,
         path: &str,
     ) -> io::Result<Option<Content>> {
+        let offer = self.herd.offer();
+        if let Some((root, file)) = of_nfs(&offer, path) {
+            return blocking(move || Files::below(&root)?.open(&file)).await;
+        }
         let Some(lookup) = Lookup::of(path) else {
             return Ok(None);
         };
-        let offer = self.herd.offer();
         let Some(asked) = whose(&offer, ends, lookup.key) else {
             return Ok(None);
         };
@@ -75,6 +79,7 @@ impl Tree {
             server: ends.own,
             port: self.port,
             via: ends.via,
+            is_static: false,
         };
         let made = make(site, &guest, &stock(offer, &caller));
         for (export, why) in &made.left_out {
@@ -119,6 +124,14 @@ fn whose(offer: &Offer, ends: Ends, key: Key) -> Option<Asked> {
     }
 }
 
+/// The file that `path` stands for, where it is one of a root on NFS, and below what.
+fn of_nfs(offer: &Offer, path: &str) -> Option<(PathBuf, String)> {
+    let (name, file) = path.strip_prefix("nfs/")?.split_once('/')?;
+    let root = offer.nfs.iter().find(|root| root.name.as_str() == name)?;
+    let file = file_of(&root.kernel, &root.initrds, file)?;
+    Some((root.files.clone(), file.to_owned()))
+}
+
 /// What `caller` may know of.
 fn stock<'a>(offer: &'a Offer, caller: &Caller) -> Stock<'a> {
     let images = offer.images.0.iter();
@@ -131,6 +144,7 @@ fn stock<'a>(offer: &'a Offer, caller: &Caller) -> Stock<'a> {
     Stock {
         images: images.collect(),
         boots: &offer.boots,
+        nfs: &offer.nfs,
         default_menu: offer.known.default_menu(),
     }
 }
