@@ -44,9 +44,9 @@ fn put_entry(out: &mut String, entry: &Entry, number: usize) {
         out,
         format_args!("menuentry {title} --id 'cowherd-{number}' {{"),
     );
-    let words = entry.words.iter().map(|word| format!(" {}", quoted(word)));
-    let (kernel, words) = (place(&entry.kernel), words.collect::<String>());
-    put(out, format_args!("    linux {kernel}{words}"));
+    let (kernel, words) = (place(&entry.kernel), words(&entry.words));
+    let space = if words.is_empty() { "" } else { " " };
+    put(out, format_args!("    linux {kernel}{space}{words}"));
     if !entry.initrds.is_empty() {
         let initrds = entry
             .initrds
@@ -58,6 +58,12 @@ fn put_entry(out: &mut String, entry: &Entry, number: usize) {
         );
     }
     put(out, format_args!("}}"));
+}
+
+/// A command line, each of its words as one word of GRUB's shell.
+pub(super) fn words(words: &[String]) -> String {
+    let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
+    words.join(" ")
 }
 
 /// What leads machines to menus of their own, by their network cards. GRUB goes on behind it where

@@ -57,9 +57,9 @@ fn put_entry(out: &mut String, entry: &Entry, number: usize) -> Result<(), Unquo
     for nth in 0..entry.initrds.len() {
         line.push_str(&format!(" initrd=initrd{nth}"));
     }
-    for text in &entry.words {
+    if !entry.words.is_empty() {
         line.push(' ');
-        line.push_str(word(text)?);
+        line.push_str(&words(&entry.words)?);
     }
     put(out, format_args!("{line}"));
     for (nth, initrd) in entry.initrds.iter().enumerate() {
@@ -71,7 +71,7 @@ fn put_entry(out: &mut String, entry: &Entry, number: usize) -> Result<(), Unquo
 }
 
 /// A file as a URI, in which nothing stands for something else.
-fn place(place: &Place) -> Result<String, Unquotable> {
+pub(super) fn place(place: &Place) -> Result<String, Unquotable> {
     let scheme = place.transport.name();
     let strange = |c: char| !(c.is_ascii_alphanumeric() || "-._~+@/,=:".contains(c));
     match place.path.contains(strange) {
@@ -83,7 +83,7 @@ fn place(place: &Place) -> Result<String, Unquotable> {
     }
 }
 
-fn title(text: &str) -> Result<String, Unquotable> {
+pub(super) fn title(text: &str) -> Result<String, Unquotable> {
     let title = shown(text);
     for text in title.split(' ').filter(|word| !word.is_empty()) {
         word(text)?;
@@ -92,6 +92,15 @@ fn title(text: &str) -> Result<String, Unquotable> {
         true => Err(unquotable(text, "a title has letters")),
         false => Ok(title),
     }
+}
+
+/// A command line.
+pub(super) fn words(words: &[String]) -> Result<String, Unquotable> {
+    let words: Vec<_> = words
+        .iter()
+        .map(|text| word(text))
+        .collect::<Result<_, _>>()?;
+    Ok(words.join(" "))
 }
 
 /// One word of a line.

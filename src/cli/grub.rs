@@ -34,7 +34,8 @@ pub(super) struct Arguments {
     /// Print the menu of a client, given by its name, network card or address
     ///
     /// Without a client that is the menu of a machine that nobody knows.
-    #[arg(long, value_name = "CLIENT", num_args = 0..=1, default_missing_value = "", group = "task")]
+    #[arg(long, value_name = "CLIENT", group = "task")]
+    #[arg(num_args = 0..=1, default_missing_value = "")]
     print: Option<String>,
 
     /// Print what an NFS server has to export for the roots of [nfs]: kernel or ganesha

@@ -5,14 +5,16 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::templates::Templates;
 use super::who::{Client, Known};
 use crate::boot::cmdline::{
     BadLine, Machine, MachineId, NfsMount, Root, command_line, nfs_command_line,
 };
-use crate::boot::menu::{Entry, Menu, Place, Serial, Transport};
+use crate::boot::menu::{Entry, Format, Menu, Place, Serial, Transport, Unquotable};
+use crate::boot::template::{TemplateError, Told, ToldClient, ToldEntry};
 use crate::config::{Choice, ImageBoot, Keep, MenuConfig, NfsRoot, SerialConsole};
 use crate::export::name::ExportName;
-use crate::limits::MENU_ENTRIES_MAX;
+use crate::limits::{MENU_ENTRIES_MAX, NBD_PORT};
 use crate::mac::MacAddress;
 use crate::name::Name;
 
@@ -100,6 +102,61 @@ pub(super) struct Made {
     pub(super) menu: Menu,
     /// What can't be booted, and why.
     pub(super) left_out: Vec<(String, BadLine)>,
+    /// How it is made, templates among others.
+    settings: MenuConfig,
+    machine: Machine,
+    site: Option<Site>,
+}
+
+/// Why there is no menu.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoMenu {
+    #[error("{0}")]
+    Unquotable(#[from] Unquotable),
+    #[error("{0}")]
+    Template(#[from] TemplateError),
+}
+
+impl Made {
+    /// The menu for this loader: by its template where it has one, else as we make it.
+    pub(super) fn text(&self, format: Format, templates: &Templates) -> Result<String, NoMenu> {
+        match self.by_template(format, templates) {
+            Some(text) => text,
+            None => Ok(self.menu.written_for(format)?),
+        }
+    }
+
+    /// The menu by its template; `None` where it has none.
+    pub(super) fn by_template(
+        &self,
+        format: Format,
+        templates: &Templates,
+    ) -> Option<Result<String, NoMenu>> {
+        let template = templates.get(self.settings.template(format)?)?;
+        let filled = self.told(format);
+        Some(filled.and_then(|told| Ok(template.fill(&told)?)))
+    }
+
+    fn told(&self, format: Format) -> Result<Told, NoMenu> {
+        let entries = self.menu.entries.iter();
+        let entries = entries.map(|entry| ToldEntry::of(entry, format));
+        let server = self.site.map(|site| site.server.to_string());
+        Ok(Told {
+            loader: format.name(),
+            server: server.unwrap_or_default(),
+            port: self.site.map_or(NBD_PORT, |site| site.port),
+            client: ToldClient {
+                name: self.machine.name.as_ref().map(Name::to_string),
+                mac: self.machine.card.map(|mac| mac.to_string()),
+                machine_id: self.machine.id.map(|id| id.to_string()),
+            },
+            serial: self.menu.serial.map(Into::into),
+            timeout: self.menu.timeout.as_secs(),
+            default: self.menu.default,
+            entries: entries.collect::<Result<_, _>>()?,
+            menu: self.menu.written_for(format)?,
+        })
+    }
 }
 
 /// What `guest` may choose from.
@@ -118,7 +175,11 @@ pub(super) fn make(site: Site, guest: &Guest, stock: &Stock<'_>) -> Made {
         serial,
     };
     let (offered, default) = offered(stock, own, &settings);
-    let mut made = Made::default();
+    let mut made = Made {
+        machine: guest.machine.clone(),
+        site: Some(site),
+        ..Made::default()
+    };
     for (nth, offered) in offered.iter().enumerate() {
         match offered.entry(&setting) {
             Ok(entry) => {
@@ -135,6 +196,7 @@ pub(super) fn make(site: Site, guest: &Guest, stock: &Stock<'_>) -> Made {
         0 | 1 => Duration::ZERO,
         _ => CHOICE,
     });
+    made.settings = settings;
     made
 }
 

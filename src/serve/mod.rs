@@ -43,6 +43,7 @@ mod shard;
 mod shelf;
 pub mod state_dir;
 mod succession;
+mod templates;
 mod tftp;
 mod tree;
 mod upgrade;

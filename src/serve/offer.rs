@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::images::Images;
+use super::templates::Templates;
 use super::upgrade::Upgrade;
 use super::who::Known;
 use crate::config::{ImageBoot, NfsRoot};
@@ -25,6 +26,8 @@ pub(super) struct Offer {
     pub(super) boots: HashMap<Name, ImageBoot>,
     /// Roots on NFS servers.
     pub(super) nfs: Vec<NfsRoot>,
+    /// Menus that an admin has written.
+    pub(super) templates: Templates,
 }
 
 /// The offer of the moment.

@@ -55,6 +55,7 @@ pub(crate) const LAYERS: &[Layer] = &[
             "boot/lookup",
             "boot/menu",
             "boot/pxelinux",
+            "boot/template",
             "dhcp",
             "tftp",
             "tls/channel",
@@ -108,6 +109,13 @@ pub(crate) const LAYERS: &[Layer] = &[
             "crate::cli",
         ],
         why: "an address is given whatever is done with it: only serve joins the two",
+    },
+    Layer {
+        of: &["*"],
+        but: &["boot/template"],
+        values: &[],
+        bans: &["minijinja"],
+        why: "templates are one small type, so that their language can be replaced in one place",
     },
     Layer {
         of: &["*"],

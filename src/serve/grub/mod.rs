@@ -12,11 +12,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::options::Failure;
+use super::templates::Templates;
 use crate::boot::menu::{Entry, Format};
 use crate::config::Config;
 pub use exports::NfsServer;
 pub use output::{Outcome, State, Written};
-use subject::Herd;
+pub(super) use subject::Herd;
 
 /// What is to be made, and of what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,13 +150,19 @@ impl From<&Entry> for ShownEntry {
 pub fn run(question: &Question, progress: &mut dyn FnMut(Progress)) -> Result<Answer, Failure> {
     let usage = |wrong: &dyn std::fmt::Display| Failure::usage(wrong.to_string());
     let config = Config::read(&question.config).map_err(|wrong| usage(&wrong))?;
+    let templates = Templates::read(&config)?;
+    let herd = |config| {
+        let mut herd = Herd::new(config, question.server)?;
+        herd.templates = templates;
+        Ok::<_, Failure>(herd)
+    };
     match &question.task {
         Task::Print { who, format } => {
-            let herd = Herd::new(config, question.server)?;
+            let herd = herd(config)?;
             herd.print(who.as_deref(), *format).map(Answer::Menu)
         }
         Task::Write { directory, formats } => {
-            let herd = Herd::new(config, question.server)?;
+            let herd = herd(config)?;
             let plan = plan::plan(&herd, formats)?;
             let left_out = plan.left_out.clone();
             let outcome = output::write(directory, plan, progress)?;

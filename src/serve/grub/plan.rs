@@ -8,17 +8,17 @@ use std::sync::Arc;
 use super::super::options::Failure;
 use super::LeftOut;
 use super::subject::{Herd, left_out, nothing};
-use crate::boot::files::Files;
+use crate::boot::files::{Content, Files};
 use crate::boot::inside::{Blocks, Whereabouts, read_file};
 use crate::boot::loader::{KINDS, Kind, Modules};
 use crate::boot::lookup::{Key, paths};
-use crate::boot::menu::{Format, Menu};
-use crate::boot::{grub, ipxe};
+use crate::boot::menu::Format;
+use crate::boot::{grub, ipxe, signed};
 use crate::export::snapshot::Snapshot;
 use crate::image::Image;
 use crate::mac::MacAddress;
 use crate::name::Name;
-use crate::serve::menus::Site;
+use crate::serve::menus::{Made, Site};
 
 /// A tree that is to be written.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ pub(super) enum Source {
     Loader(Arc<Modules>, &'static Kind, Site),
     /// A module of GRUB, or a list of them.
     Module(Arc<Modules>),
+    /// shim, or the GRUB behind it.
+    Signed,
 }
 
 /// The tree of a config, with menus for these loaders.
@@ -68,8 +70,8 @@ pub(super) fn plan(herd: &Herd, formats: &[Format]) -> Result<Plan, Failure> {
         plan.grub(herd.site)?;
     }
     for format in formats {
-        for (keys, menu) in &menus {
-            plan.put_menu(herd, *format, keys, menu)?;
+        for (keys, made) in &menus {
+            plan.put_menu(herd, *format, keys, made)?;
         }
     }
     plan.left_out.sort();
@@ -78,7 +80,7 @@ pub(super) fn plan(herd: &Herd, formats: &[Format]) -> Result<Plan, Failure> {
 }
 
 /// Menus, each with what it is looked for by. That of unknown machines comes last.
-type Menus = Vec<(Vec<Key>, Menu)>;
+type Menus = Vec<(Vec<Key>, Made)>;
 
 impl Plan {
     fn menus(&mut self, herd: &Herd) -> Result<Menus, Failure> {
@@ -93,13 +95,13 @@ impl Plan {
             let made = herd.menu(&herd.client(&client.name));
             self.left_out.extend(left_out(&made));
             if !made.menu.entries.is_empty() {
-                menus.push((keys, made.menu));
+                menus.push((keys, made));
             }
         }
         let made = herd.menu(&herd.nobody(None));
         self.left_out.extend(left_out(&made));
         if !made.menu.entries.is_empty() {
-            menus.push((vec![Key::Any], made.menu));
+            menus.push((vec![Key::Any], made));
         }
         match menus.is_empty() {
             true => Err(nothing(&self.left_out)),
@@ -116,9 +118,9 @@ impl Plan {
         herd: &Herd,
         format: Format,
         keys: &[Key],
-        menu: &Menu,
+        made: &Made,
     ) -> Result<(), Failure> {
-        let text = menu.written_for(format).map_err(|why| {
+        let text = made.text(format, &herd.templates).map_err(|why| {
             let name = format.name();
             Failure::failed(format!("{why}; leave {name} out with --format"))
         })?;
@@ -134,7 +136,7 @@ impl Plan {
 
     /// Kernels and what goes with them, of all that is in a menu.
     fn disks(&mut self, herd: &Herd, menus: &Menus) {
-        let entries = menus.iter().flat_map(|(_, menu)| &menu.entries);
+        let entries = menus.iter().flat_map(|(_, made)| &made.menu.entries);
         let places = entries.flat_map(|entry| std::iter::once(&entry.kernel).chain(&entry.initrds));
         let wanted: BTreeMap<&str, ()> = places.map(|place| (place.path.as_str(), ())).collect();
         for path in wanted.into_keys() {
@@ -146,6 +148,9 @@ impl Plan {
 
     /// GRUB itself, of what the host has.
     fn grub(&mut self, site: Site) -> Result<(), Failure> {
+        for path in signed::paths() {
+            self.put(path.to_owned(), Source::Signed);
+        }
         let Some(modules) = Modules::of_host().map(Arc::new) else {
             self.left_out.push(LeftOut {
                 what: "GRUB".to_owned(),
@@ -248,17 +253,18 @@ impl Source {
             Self::Loader(modules, kind, site) => modules
                 .image(kind, site.via, site.server)
                 .map_err(|why| failed(&why)),
-            Self::Module(modules) => {
-                let content = modules.open(path).map_err(|why| failed(&why))?;
-                let content = content.ok_or_else(|| failed(&"it is gone"))?;
-                content.whole().map_err(|why| failed(&why))
-            }
+            Self::Module(modules) => found(modules.open(path)).map_err(|why| failed(&why)),
+            Self::Signed => found(signed::open(path)).map_err(|why| failed(&why)),
         }
     }
 }
 
 /// A whole file of this host.
 fn whole(below: &Path, file: &str) -> io::Result<Vec<u8>> {
-    let content = Files::below(below)?.open(file)?;
-    content.ok_or(io::ErrorKind::NotFound)?.whole()
+    found(Files::below(below)?.open(file))
+}
+
+/// All of a file that has to be there.
+fn found(opened: io::Result<Option<Content>>) -> io::Result<Vec<u8>> {
+    opened?.ok_or(io::ErrorKind::NotFound)?.whole()
 }

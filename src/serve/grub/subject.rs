@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::super::menus::{Guest, Made, Site, Stock, Stocked, make};
 use super::super::options::Failure;
+use super::super::templates::Templates;
 use super::super::who::Known;
 use super::{LeftOut, Menu};
 use crate::access::{Caller, Peer};
@@ -18,17 +19,18 @@ use crate::name::Name;
 use crate::serve::listen::ListenAddress;
 
 /// What the config says of all machines.
-pub(super) struct Herd {
+pub(in crate::serve) struct Herd {
     pub(super) site: Site,
-    pub(super) clients: Vec<ClientConfig>,
+    pub(in crate::serve) clients: Vec<ClientConfig>,
     pub(super) images: Vec<ImageSource>,
     pub(super) boots: HashMap<Name, ImageBoot>,
     pub(super) nfs: Vec<NfsRoot>,
     known: Known,
+    pub(super) templates: Templates,
 }
 
 impl Herd {
-    pub(super) fn new(config: Config, server: Option<Ipv4Addr>) -> Result<Self, Failure> {
+    pub(in crate::serve) fn new(config: Config, server: Option<Ipv4Addr>) -> Result<Self, Failure> {
         let server = match server {
             Some(server) => server,
             None => own_network(&config.network)?.0,
@@ -51,25 +53,26 @@ impl Herd {
             images: config.images,
             nfs: config.nfs,
             known: Known::new(config.herd, Arc::default()),
+            templates: Templates::default(),
         })
     }
 
     /// A machine that is no client of the config.
-    pub(super) fn nobody(&self, card: Option<MacAddress>) -> Guest {
+    pub(in crate::serve) fn nobody(&self, card: Option<MacAddress>) -> Guest {
         // What it is called by its address is not known before it has one.
         let client = self.known.client_of(&Caller::plain(Peer::Local), None);
         Guest::new(&self.known, client, None, card)
     }
 
     /// A client. It opens its disk by its name, since its address may be anybody's.
-    pub(super) fn client(&self, name: &Name) -> Guest {
+    pub(in crate::serve) fn client(&self, name: &Name) -> Guest {
         let caller = Caller::plain(Peer::Local);
         let client = self.known.client_of(&caller, Some(name));
         Guest::new(&self.known, client, Some(name.clone()), None)
     }
 
     /// What a machine may choose from.
-    pub(super) fn menu(&self, guest: &Guest) -> Made {
+    pub(in crate::serve) fn menu(&self, guest: &Guest) -> Made {
         let images = self.images.iter().map(|image| Stocked {
             name: image.name.clone(),
             current: image.current,
@@ -92,7 +95,7 @@ impl Herd {
         if made.menu.entries.is_empty() {
             return Err(nothing(&left_out));
         }
-        let text = made.menu.written_for(format);
+        let text = made.text(format, &self.templates);
         let text = text.map_err(|why| Failure::failed(why.to_string()))?;
         Ok(Menu {
             format: format.name(),

@@ -113,6 +113,21 @@ fn a_file_that_can_t_be_read_leaves_the_tree_as_it_is() {
     assert_eq!(states(&outcome), [State::Changed]);
 }
 
+#[test]
+fn a_run_that_failed_half_way_is_taken_up() {
+    let home = tempfile::tempdir().unwrap();
+    let root = home.path();
+    put(root, &[("a", "1"), ("b", "1")]).unwrap();
+    let tree = Tree::open(root).unwrap();
+    let a = tree.stage("a".to_owned(), b"2", 0).unwrap();
+    let b = tree.stage("b".to_owned(), b"2", 1).unwrap();
+    fs::remove_file(b.at.as_ref().unwrap()).unwrap();
+    tree.finish(vec![a, b]).unwrap_err();
+    assert_eq!(read(root, "a").as_deref(), Some("2"));
+    let outcome = put(root, &[("a", "3"), ("b", "3")]).unwrap();
+    assert_eq!(states(&outcome), [State::Changed, State::Changed]);
+}
+
 /// The list has what is about to be there before it is, so that a crash leaves no stranger.
 #[test]
 fn a_run_that_was_cut_is_taken_up() {
