@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::dhcp::form::{Client, Dhcp, Group, Network};
-use super::value::{BootPath, Line, Located, Several, Unserved};
+use super::value::{BootPath, Line, Located, Several};
 use super::{Keep, TlsNeed};
 use crate::access::Entry;
 use crate::boot::cmdline::Initramfs;
@@ -40,7 +40,7 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) group: Tables<Group>,
     pub(super) tftp: Option<Tftp>,
-    pub(super) http: Option<Unserved>,
+    pub(super) http: Option<Http>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -57,7 +57,15 @@ pub(super) struct Nbd {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tftp {
-    pub(super) root: Option<PathBuf>,
+    pub(super) root: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    pub(super) listen: Several<SocketAddrV4>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Http {
+    pub(super) root: Option<Spanned<PathBuf>>,
     #[serde(default)]
     pub(super) listen: Several<SocketAddrV4>,
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::images::Images;
 use super::upgrade::Upgrade;
 use super::who::Known;
+use crate::boot::files::Files;
 use crate::config::ImageBoot;
 use crate::name::Name;
 
@@ -23,6 +24,8 @@ pub(super) struct Offer {
     pub(super) upgrade: Upgrade,
     /// What is loaded of which image.
     pub(super) boots: HashMap<Name, ImageBoot>,
+    /// The files that boot loaders find before those that are made.
+    pub(super) files: Option<Files>,
 }
 
 /// The offer of the moment.

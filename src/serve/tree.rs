@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::herd::{Herd, Look};
 use super::offer::Offer;
 use crate::access::{Caller, Peer};
-use crate::boot::files::{Content, Files};
+use crate::boot::files::Content;
 use crate::boot::inside::{self, Blocks, InsideError, Whereabouts};
 use crate::export::name::ExportName;
 use crate::export::snapshot::Snapshot;
@@ -26,7 +26,6 @@ const MENUS: [&str; 2] = ["boot/grub/grub.cfg", "grub/grub.cfg"];
 /// The files of all machines.
 #[derive(Debug)]
 pub(super) struct Tree {
-    files: Option<Files>,
     herd: Arc<Herd>,
     /// Where NBD is served.
     port: u16,
@@ -51,8 +50,8 @@ impl Blocks for Look {
 }
 
 impl Tree {
-    pub(super) const fn new(files: Option<Files>, herd: Arc<Herd>, port: u16) -> Self {
-        Self { files, herd, port }
+    pub(super) const fn new(herd: Arc<Herd>, port: u16) -> Self {
+        Self { herd, port }
     }
 
     /// Opens a file. `None` where there is none.
@@ -61,8 +60,8 @@ impl Tree {
         ends: Ends,
         path: &str,
     ) -> io::Result<Option<Content>> {
-        let (tree, owned) = (Arc::clone(self), path.to_owned());
-        let there = blocking(move || match &tree.files {
+        let (offer, owned) = (self.herd.offer(), path.to_owned());
+        let there = blocking(move || match &offer.files {
             Some(files) => files.open(&owned),
             None => Ok(None),
         });

@@ -52,6 +52,7 @@ pub(crate) const LAYERS: &[Layer] = &[
             "boot/cmdline",
             "boot/grub",
             "dhcp",
+            "http",
             "tftp",
             "tls/channel",
             "tls/identity",
@@ -92,7 +93,7 @@ pub(crate) const LAYERS: &[Layer] = &[
         why: "the protocol knows no storage: only serve joins the two",
     },
     Layer {
-        of: &["dhcp", "tftp"],
+        of: &["dhcp", "http", "tftp"],
         but: &[],
         values: &[],
         bans: &[
@@ -104,6 +105,13 @@ pub(crate) const LAYERS: &[Layer] = &[
             "crate::cli",
         ],
         why: "an address is given whatever is done with it: only serve joins the two",
+    },
+    Layer {
+        of: &["*"],
+        but: &["http", "serve/http"],
+        values: &[],
+        bans: &["hyper", "hyper_util"],
+        why: "what HTTP is made of can be replaced in one place",
     },
     Layer {
         of: &["*"],
