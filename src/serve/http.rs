@@ -25,6 +25,7 @@ use super::options::Failure;
 use super::seats::{Limits, Seat, Seats};
 use super::tree::{Ends, Tree};
 use crate::access::Peer;
+use crate::boot::grub::Transport;
 use crate::config::HttpConfig;
 use crate::http::target::path_in;
 use crate::http::{Answer, File};
@@ -189,6 +190,7 @@ impl Guest {
         let ends = Ends {
             own: *self.own.ip(),
             client: *client.ip(),
+            via: Transport::Http,
         };
         let content = match self.tree.open(ends, &path).await {
             Ok(Some(content)) => content,

@@ -24,6 +24,7 @@ mod http;
 mod images;
 mod link;
 pub mod listen;
+mod loaders;
 mod memory;
 mod offer;
 mod options;

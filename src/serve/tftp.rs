@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::options::Failure;
 use super::tree::{Ends, Tree, blocking};
+use crate::boot::grub::Transport;
 use crate::config::TftpConfig;
 use crate::io::{Batch, DatagramSocket, Datagrams, Envelope};
 use crate::limits::{TFTP_BLOCK_MAX, TFTP_TRANSFERS_MAX, TFTP_TRANSFERS_PER_ADDRESS_MAX};
@@ -172,6 +173,7 @@ impl Door {
         let ends = Ends {
             own: envelope.to,
             client: *client.ip(),
+            via: Transport::Tftp,
         };
         let task = self.transfers.tasks.spawn(async move {
             let opened = open(&tree, ends, &path, mode).await;
