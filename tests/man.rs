@@ -354,6 +354,21 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         Bytes(limits::DHCP_OPTION_MAX as u64),
     ),
     (
+        "Entries of a menu",
+        "MENU_ENTRIES_MAX",
+        Count(limits::MENU_ENTRIES_MAX),
+    ),
+    (
+        "Title of an entry, in bytes",
+        "MENU_TITLE_MAX",
+        Count(limits::MENU_TITLE_MAX),
+    ),
+    (
+        "Time that a menu waits",
+        "MENU_TIMEOUT_MAX",
+        Time(limits::MENU_TIMEOUT_MAX),
+    ),
+    (
         "TFTP transfers on one port",
         "TFTP_TRANSFERS_MAX",
         Count(limits::TFTP_TRANSFERS_MAX),
@@ -423,6 +438,7 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
     "NBD_PORT",
+    "BOOTS_UNSETTLED_MAX",
     "BOOT_FILE_MAX",
     "GRUB_IMAGE_MAX",
     "LINKS_MAX",

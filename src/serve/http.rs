@@ -25,7 +25,7 @@ use super::options::Failure;
 use super::seats::{Limits, Seat, Seats};
 use super::tree::{Ends, Tree};
 use crate::access::Peer;
-use crate::boot::grub::Transport;
+use crate::boot::menu::Transport;
 use crate::config::HttpConfig;
 use crate::http::target::path_in;
 use crate::http::{Answer, File};

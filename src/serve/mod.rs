@@ -8,7 +8,9 @@
 //! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`, `link`,
 //!   `succession`, `outbox`, `memory` and `budget` are the data plane: threads with a ring each.
 
+mod absence;
 mod accept;
+mod boots;
 mod budget;
 mod catalog;
 mod connection;
@@ -26,6 +28,7 @@ mod link;
 pub mod listen;
 mod loaders;
 mod memory;
+mod menus;
 mod offer;
 mod options;
 mod outbox;
@@ -250,9 +253,11 @@ fn serve(
         let tftp = tftp.transpose().map_err(failed)?;
         let http = doors.http.map(|http| http.start(&tree));
         let http = http.transpose().map_err(failed)?;
+        let boots = tokio::spawn(boots::see_to(Arc::clone(&herd)));
+        let begun = Arc::clone(herd.boots());
         let accepting = accept::start(doors.bound, herd).map_err(failed)?;
         let leases = Arc::clone(running.leases());
-        let dhcp = doors.dhcp.map(|dhcp| dhcp.start(leases));
+        let dhcp = doors.dhcp.map(|dhcp| dhcp.start(leases, begun));
         let dhcp = dhcp.transpose().map_err(failed)?;
         let reloader = running.wait_for_word().map_err(failed)?;
         ready().map_err(unsaid)?;
@@ -263,6 +268,7 @@ fn serve(
         drop(dhcp);
         drop(tftp);
         drop(http);
+        boots.abort();
         drain(&shards, &mut stop).await
     })
 }

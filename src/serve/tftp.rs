@@ -16,7 +16,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::options::Failure;
 use super::tree::{Ends, Tree, blocking};
-use crate::boot::grub::Transport;
+use crate::boot::menu::Transport;
 use crate::config::TftpConfig;
 use crate::io::{Batch, DatagramSocket, Datagrams, Envelope};
 use crate::limits::{TFTP_BLOCK_MAX, TFTP_TRANSFERS_MAX, TFTP_TRANSFERS_PER_ADDRESS_MAX};
