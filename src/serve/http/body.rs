@@ -113,7 +113,7 @@ impl Body {
             .get_or_insert_with(|| read(content.clone(), next));
         let read = ready!(Pin::new(reading).poll(context));
         self.reading = None;
-        Poll::Ready(read.map_err(io::Error::other).flatten())
+        Poll::Ready(read.unwrap_or_else(|ended| Err(io::Error::other(ended))))
     }
 }
 
