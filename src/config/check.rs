@@ -30,7 +30,8 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
     let access = check_access(&file.nbd, &file.image, &file.client)?;
     check_needs(tls.as_ref(), &file.image, &file.client)?;
     let http = file.http.as_ref().map(check_http);
-    let dhcp = dhcp::check(file.network, file.dhcp, &file.group, &file.client)?;
+    let by_http = http.as_ref().map(|http| &*http.listen).unwrap_or_default();
+    let dhcp = dhcp::check(file.network, file.dhcp, &file.group, &file.client, by_http)?;
     let bootable = Bootable::of(&file.image);
     for group in file.group.values() {
         bootable.menu(group.menu.as_ref())?;
