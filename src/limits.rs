@@ -157,6 +157,30 @@ pub const TFTP_PATIENCE_MIN: Duration = Duration::from_millis(200);
 /// The most of that, after several tries.
 pub const TFTP_PATIENCE_MAX: Duration = Duration::from_secs(8);
 
+/// Connections by HTTP at a time.
+pub const HTTP_CONNECTIONS_MAX: usize = 4096;
+
+/// Of these, from one address.
+pub const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+
+/// Bytes of a request by HTTP, without the body that none has.
+pub const HTTP_HEAD_MAX: usize = 16 * 1024;
+
+/// Headers of a request by HTTP.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// How long a client by HTTP may take for a request, from the end of the one before.
+pub const HTTP_REQUEST_TIME: Duration = Duration::from_secs(20);
+
+/// How long a client by HTTP may take none of what is sent to it.
+pub const HTTP_STALL_TIME: Duration = Duration::from_secs(20);
+
+/// Bytes of a file that are read and sent at once by HTTP.
+pub const HTTP_PIECE: usize = 256 * 1024;
+
+const _: () = assert!(HTTP_CONNECTIONS_PER_ADDRESS_MAX < HTTP_CONNECTIONS_MAX);
+const _: () = assert!(HTTP_HEAD_MAX >= 8192, "hyper takes no less");
+
 /// A larger WRITE is received and applied in pieces of this size: neighbours get their turn.
 pub const WRITE_PIECE: usize = 1024 * 1024;
 

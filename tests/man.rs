@@ -407,6 +407,36 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         Bytes(limits::TFTP_TEXT_MAX as u64),
     ),
     (
+        "Connections by HTTP",
+        "HTTP_CONNECTIONS_MAX",
+        Count(limits::HTTP_CONNECTIONS_MAX),
+    ),
+    (
+        "Connections by HTTP from one address",
+        "HTTP_CONNECTIONS_PER_ADDRESS_MAX",
+        Count(limits::HTTP_CONNECTIONS_PER_ADDRESS_MAX),
+    ),
+    (
+        "Request by HTTP",
+        "HTTP_HEAD_MAX",
+        Bytes(limits::HTTP_HEAD_MAX as u64),
+    ),
+    (
+        "Headers of a request by HTTP",
+        "HTTP_HEADERS_MAX",
+        Count(limits::HTTP_HEADERS_MAX),
+    ),
+    (
+        "Time from one request by HTTP to the next",
+        "HTTP_REQUEST_TIME",
+        Time(limits::HTTP_REQUEST_TIME),
+    ),
+    (
+        "Time without taking what HTTP sends",
+        "HTTP_STALL_TIME",
+        Time(limits::HTTP_STALL_TIME),
+    ),
+    (
         "Config file",
         "CONFIG_BYTES_MAX",
         Bytes(limits::CONFIG_BYTES_MAX),
@@ -441,6 +471,7 @@ const INNER: &[&str] = &[
     "LINKS_MAX",
     "PARTITIONS_MAX",
     "KERNEL_LINE_MAX",
+    "HTTP_PIECE",
     "TFTP_NAME_MAX",
     "TFTP_OPTIONS_MAX",
     "TFTP_BLOCK_MIN",

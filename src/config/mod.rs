@@ -61,8 +61,13 @@ pub struct Config {
     pub nfs: Vec<NfsRoot>,
     /// Where machines are booted.
     pub network: NetworkConfig,
-    /// Which files are served by TFTP; `None` means none.
+    /// The directory whose files TFTP and HTTP serve, before those that are made. It can be
+    /// reloaded.
+    pub root: Option<PathBuf>,
+    /// How files are served by TFTP; `None` means not at all.
     pub tftp: Option<TftpConfig>,
+    /// How files are served by HTTP; `None` means not at all.
+    pub http: Option<HttpConfig>,
 }
 
 /// `[network]`, as far as others than DHCP go by it.
@@ -74,18 +79,28 @@ pub struct NetworkConfig {
     pub address: Option<(Ipv4Addr, Option<u32>)>,
 }
 
-/// `[tftp]`. It is read when the server starts.
+/// `[tftp]` but for its root. It is read when the server starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TftpConfig {
-    /// The directory whose files are served, before those that are made.
-    pub root: Option<PathBuf>,
     /// Where requests come in; at least one.
     pub listen: Vec<SocketAddrV4>,
 }
 
 impl TftpConfig {
     /// Where requests come in that nobody said another place for.
-    const EVERYWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 69);
+    const PORT: u16 = 69;
+}
+
+/// `[http]` but for its root. It is read when the server starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Where requests come in; at least one.
+    pub listen: Vec<SocketAddrV4>,
+}
+
+impl HttpConfig {
+    /// Where requests come in that nobody said another place for. GRUB before 2.12 knows no other.
+    pub const PORT: u16 = 80;
 }
 
 /// Where an image comes from. This can be reloaded.

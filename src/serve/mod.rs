@@ -23,6 +23,7 @@ pub mod grub;
 mod herd;
 mod holders;
 mod host;
+mod http;
 mod images;
 mod link;
 pub mod listen;
@@ -75,6 +76,7 @@ use placement::Placement;
 use reload::{Configured, Running};
 use shard::ShardHandle;
 use state_dir::StateDir;
+use tree::Tree;
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -89,6 +91,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     // What takes privileges comes first; then they are given up, before there is any other thread.
     let mut dhcp = patience::until_there(|| configured.open_dhcp())?;
     let tftp = patience::until_there(|| configured.open_tftp())?;
+    let http = patience::until_there(|| configured.open_http())?;
     let bound = bind(&options.listen, inherited)?;
     configured.give_up_privileges()?;
     let state = open_state(&options)?;
@@ -114,6 +117,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         control,
         dhcp,
         tftp,
+        http,
     };
     serve(&options, doors, running, herd, shards)
 }
@@ -223,6 +227,7 @@ struct Doors {
     control: Option<ControlSocket>,
     dhcp: Option<Dhcp>,
     tftp: Option<tftp::Opened>,
+    http: Option<http::Opened>,
 }
 
 /// Starts to answer commands and, beside, to remove overlays of earlier boots.
@@ -253,9 +258,11 @@ fn serve(
         let mut stop = StopSignals::new().map_err(failed)?;
         announce(options, &doors).map_err(unsaid)?;
         let control = start_control(doors.control, &herd).map_err(failed)?;
-        let port = nbd_port(&doors.bound);
-        let tftp = doors.tftp.map(|tftp| tftp.start(Arc::clone(&herd), port));
+        let tree = Arc::new(Tree::new(Arc::clone(&herd), nbd_port(&doors.bound)));
+        let tftp = doors.tftp.map(|tftp| tftp.start(&tree));
         let tftp = tftp.transpose().map_err(failed)?;
+        let http = doors.http.map(|http| http.start(&tree));
+        let http = http.transpose().map_err(failed)?;
         let boots = tokio::spawn(boots::see_to(Arc::clone(&herd)));
         let begun = Arc::clone(herd.boots());
         let accepting = accept::start(doors.bound, herd).map_err(failed)?;
@@ -270,6 +277,7 @@ fn serve(
         drop(control);
         drop(dhcp);
         drop(tftp);
+        drop(http);
         boots.abort();
         drain(&shards, &mut stop).await
     })
@@ -292,6 +300,9 @@ fn announce(options: &Options, doors: &Doors) -> std::io::Result<()> {
     }
     if let Some(tftp) = &doors.tftp {
         tftp.announce(&mut out)?;
+    }
+    if let Some(http) = &doors.http {
+        http.announce(&mut out)?;
     }
     if let Some(dhcp) = &doors.dhcp {
         dhcp.announce(&mut out)?;

@@ -12,6 +12,7 @@ use super::images::Images;
 use super::templates::Templates;
 use super::upgrade::Upgrade;
 use super::who::Known;
+use crate::boot::files::Files;
 use crate::config::{ImageBoot, NfsRoot};
 use crate::name::Name;
 
@@ -28,6 +29,8 @@ pub(super) struct Offer {
     pub(super) nfs: Vec<NfsRoot>,
     /// Menus that an admin has written.
     pub(super) templates: Templates,
+    /// The files that boot loaders find before those that are made.
+    pub(super) files: Option<Files>,
 }
 
 /// The offer of the moment.

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::dhcp::{Change, Changer, Dhcp};
 use super::holders::Holders;
+use super::http;
 use super::images::Images;
 use super::offer::{Offer, Offers};
 use super::options::{Failure, Options};
@@ -20,6 +21,7 @@ use super::upgrade::Upgrade;
 use super::user;
 use super::who::Known;
 use crate::access::List;
+use crate::boot::files::Files;
 use crate::config::{Config, ConfigError, HerdConfig, ImageBoot, ImageSource};
 use crate::name::Name;
 
@@ -83,6 +85,12 @@ impl Configured {
         tftp.map(tftp::Opened::open).transpose()
     }
 
+    /// Opens what HTTP is served on, where it is served.
+    pub(super) fn open_http(&self) -> Result<Option<http::Opened>, Failure> {
+        let http = self.config.http.as_ref();
+        http.map(http::Opened::open).transpose()
+    }
+
     /// Opens the images: those of the command line, `named`, and those of the file.
     pub(super) fn open(
         self,
@@ -101,6 +109,7 @@ impl Configured {
             boots: boots(&self.config),
             nfs: self.config.nfs.clone(),
             templates: self.templates,
+            files: files(&self.config)?,
         };
         Ok(Running {
             path: self.path,
@@ -184,12 +193,16 @@ impl Running {
             Ok(settings) => settings,
             Err(error) => return failed(&error),
         };
+        let files = match files(&config) {
+            Ok(files) => files,
+            Err(error) => return failed(&error),
+        };
         match self.shelf.open(&all(&self.named, &config)) {
             Ok(images) => {
                 if let (Some(dhcp), Some(change)) = (&self.dhcp, dhcp) {
                     dhcp.change_to(change);
                 }
-                self.change_to(config, upgrade, templates, images);
+                self.change_to(config, upgrade, templates, images, files);
             }
             Err(error) => failed(&error),
         }
@@ -209,6 +222,7 @@ impl Running {
         upgrade: Upgrade,
         templates: Templates,
         images: Images,
+        files: Option<Files>,
     ) {
         self.offers.replace(Offer {
             images: images.clone(),
@@ -217,6 +231,7 @@ impl Running {
             boots: boots(&config),
             nfs: config.nfs.clone(),
             templates,
+            files,
         });
         // Only what is true by now is said.
         for what in needs_restart(&self.config, &config) {
@@ -254,6 +269,19 @@ fn boots(config: &Config) -> HashMap<Name, ImageBoot> {
     config.images.iter().filter_map(boot).collect()
 }
 
+/// Opens the directory of files, where there is one.
+fn files(config: &Config) -> Result<Option<Files>, Failure> {
+    let Some(root) = config.root.as_deref() else {
+        return Ok(None);
+    };
+    let files = Files::below(root).map_err(|error| {
+        let root = root.display();
+        let advice = "name a directory that this user can read as `root` in [tftp] or [http]";
+        Failure::failed(format!("files for boot loaders, {root}: {error}; {advice}"))
+    });
+    files.map(Some)
+}
+
 fn known(config: &Config, access: &List, leases: &Arc<Holders>) -> Known {
     let herd = with_access(config.herd.clone(), access);
     Known::new(herd, Arc::clone(leases))
@@ -273,6 +301,14 @@ fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
         ("`state`", running.state == read.state),
         ("`user`", running.user == read.user),
         ("`listen` in [nbd]", running.nbd_listen == read.nbd_listen),
+        (
+            "whether and where TFTP is served",
+            running.tftp == read.tftp,
+        ),
+        (
+            "whether and where HTTP is served",
+            running.http == read.http,
+        ),
         (
             "whether and where DHCP is served",
             match (&running.dhcp, &read.dhcp) {

@@ -10,15 +10,12 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
-use super::herd::Herd;
 use super::options::Failure;
 use super::tree::{Ends, Tree, blocking};
-use crate::boot::files::Files;
 use crate::boot::menu::Transport;
 use crate::config::TftpConfig;
 use crate::io::{Batch, DatagramSocket, Datagrams, Envelope};
@@ -35,7 +32,6 @@ mod source;
 #[derive(Debug)]
 pub(super) struct Opened {
     sockets: Vec<DatagramSocket>,
-    files: Option<Files>,
 }
 
 /// TFTP, for as long as it lives.
@@ -45,13 +41,11 @@ pub(super) struct Tftp {
 }
 
 impl Opened {
-    /// Opens the sockets, for which privileges may be needed, and the directory.
+    /// Opens the sockets, for which privileges may be needed.
     pub(super) fn open(config: &TftpConfig) -> Result<Self, Failure> {
-        let files = config.root.as_deref().map(below).transpose()?;
         let sockets = config.listen.iter().map(|&address| bind(address));
         Ok(Self {
             sockets: sockets.collect::<Result<_, _>>()?,
-            files,
         })
     }
 
@@ -64,27 +58,18 @@ impl Opened {
     }
 
     /// Begins to serve. Inside of a runtime only.
-    pub(super) fn start(self, herd: Arc<Herd>, port: u16) -> io::Result<Tftp> {
-        let tree = Arc::new(Tree::new(self.files, herd, port));
+    pub(super) fn start(self, tree: &Arc<Tree>) -> io::Result<Tftp> {
         let mut doors = JoinSet::new();
         for socket in self.sockets {
             let door = Door {
                 socket: socket.watched()?,
-                tree: Arc::clone(&tree),
+                tree: Arc::clone(tree),
                 transfers: Transfers::default(),
             };
             doors.spawn(door.run());
         }
         Ok(Tftp { _doors: doors })
     }
-}
-
-fn below(root: &Path) -> Result<Files, Failure> {
-    Files::below(root).map_err(|error| {
-        let root = root.display();
-        let advice = "name a directory that this user can read as `root` in [tftp]";
-        Failure::failed(format!("files of TFTP, {root}: {error}; {advice}"))
-    })
 }
 
 fn bind(address: SocketAddrV4) -> Result<DatagramSocket, Failure> {

@@ -61,6 +61,7 @@ pub(crate) const LAYERS: &[Layer] = &[
             "boot/pxelinux",
             "boot/template",
             "dhcp",
+            "http",
             "load/ledger",
             "load/report",
             "load/session",
@@ -107,7 +108,7 @@ pub(crate) const LAYERS: &[Layer] = &[
         why: "the protocol knows no storage: only serve joins the two",
     },
     Layer {
-        of: &["dhcp", "tftp"],
+        of: &["dhcp", "http", "tftp"],
         but: &[],
         values: &[],
         bans: &[
@@ -147,6 +148,13 @@ pub(crate) const LAYERS: &[Layer] = &[
         values: &[],
         bans: &["minijinja"],
         why: "templates are one small type, so that their language can be replaced in one place",
+    },
+    Layer {
+        of: &["*"],
+        but: &["http", "serve/http"],
+        values: &[],
+        bans: &["hyper", "hyper_util"],
+        why: "what HTTP is made of can be replaced in one place",
     },
     Layer {
         of: &["*"],

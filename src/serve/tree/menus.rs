@@ -58,11 +58,11 @@ impl Tree {
     }
 
     /// Whether an admin put a file where the loader looks when it finds none here.
-    async fn is_found_later(self: &Arc<Self>, ends: Ends, lookup: &Lookup) -> io::Result<bool> {
+    async fn is_found_later(&self, ends: Ends, lookup: &Lookup) -> io::Result<bool> {
         let later = lookup.later(ends.client);
-        let tree = Arc::clone(self);
+        let offer = self.herd.offer();
         blocking(move || {
-            let Some(files) = &tree.files else {
+            let Some(files) = &offer.files else {
                 return Ok(false);
             };
             // What can't be read is there all the same.
