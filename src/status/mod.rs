@@ -1,7 +1,7 @@
 //! What happens to the machines: how far each boot has come, how long it took, what it waits for.
 //!
 //! - [`event`] is what is seen of a machine; [`stage`] what a boot goes through.
-//! - [`boot`] is one pass from power-on to the mounted root; [`timelines`] has those of all machines.
+//! - [`boot`] is one pass from power-on to the mounted root; [`timelines`] has those of all.
 //! - [`usual`] knows how long stages take; [`words`] says what is wrong and what to do.
 //! - [`report`] is all that in the form that people and programs get.
 //!

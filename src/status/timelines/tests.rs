@@ -2,6 +2,7 @@
 
 use super::super::report::{Client, State};
 use super::*;
+use crate::status::event::{Asker, FileStep};
 
 const MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 1]);
 
