@@ -405,3 +405,18 @@ pub const ATTACH_CONNECT_TIME: Duration = Duration::from_secs(3);
 
 /// How long it waits for the end of a handshake: a server may have an overlay to recover first.
 pub const ATTACH_HANDSHAKE_TIME: Duration = Duration::from_secs(30);
+
+/// Machines whose boots are remembered; of more, those that were seen longest ago are forgotten.
+pub const STATUS_CLIENTS_MAX: usize = 2048;
+
+/// Boots of one machine that are remembered.
+pub const STATUS_BOOTS_MAX: usize = 6;
+
+/// Bytes of one text that a machine sent.
+pub const STATUS_TEXT_MAX: usize = 160;
+
+/// How long each stage took in the last boots of all: so many are remembered of each.
+pub const STATUS_SAMPLES_MAX: usize = 128;
+
+/// Largest file of boots that is read.
+pub const STATUS_FILE_MAX: u64 = 64 * 1024 * 1024;
