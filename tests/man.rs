@@ -369,7 +369,7 @@ const SHOWN: &[(&str, &str, Bound)] = &[
     (
         "Steps of a template",
         "TEMPLATE_FUEL",
-        Count(limits::TEMPLATE_FUEL as usize),
+        Count(limits::TEMPLATE_FUEL),
     ),
     (
         "Menu made of a template",

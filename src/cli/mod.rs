@@ -5,8 +5,8 @@
 //! Invariant: this module decides nothing about serving and overlays. What runs is handed in by
 //! `main.rs`.
 
-mod bench;
 mod attach;
+mod bench;
 mod explain;
 mod grub;
 mod log;
