@@ -6,6 +6,7 @@
 //! `main.rs`.
 
 mod attach;
+mod bench;
 mod explain;
 mod log;
 mod moment;
@@ -45,6 +46,7 @@ enum Command {
     Serve(serve::Arguments),
     Overlay(overlay::Arguments),
     Explain(explain::Arguments),
+    Bench(bench::Arguments),
 }
 
 /// What the commands do, once their options are read.
@@ -104,6 +106,10 @@ where
         Command::Explain(arguments) => {
             log::start_quietly();
             explain::run(arguments, work.explain)
+        }
+        Command::Bench(arguments) => {
+            log::start_quietly();
+            bench::run(arguments)
         }
     };
     match done {
