@@ -5,6 +5,7 @@
 //! Invariant: this module decides nothing about serving and overlays. What runs is handed in by
 //! `main.rs`.
 
+mod bench;
 mod explain;
 mod grub;
 mod log;
@@ -47,6 +48,7 @@ enum Command {
     Overlay(overlay::Arguments),
     Explain(explain::Arguments),
     Grub(grub::Arguments),
+    Bench(bench::Arguments),
 }
 
 /// What the commands do, once their options are read.
@@ -114,6 +116,10 @@ where
         Command::Grub(arguments) => {
             log::start_quietly();
             grub::run(arguments, work.grub)
+        }
+        Command::Bench(arguments) => {
+            log::start_quietly();
+            bench::run(arguments)
         }
     };
     match done {
