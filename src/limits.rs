@@ -110,16 +110,20 @@ pub const TFTP_TEXT_MAX: usize = 4 * 1024 * 1024;
 pub const TFTP_WINDOW_MAX: u16 = 64;
 
 /// How often the same is sent to a TFTP client that does not answer.
-pub const TFTP_TRIES_MAX: u32 = 8;
+pub const TFTP_TRIES_MAX: u32 = 10;
 
 /// How long an answer of a TFTP client is waited for, as long as it is not known how long it takes.
 pub const TFTP_PATIENCE_START: Duration = Duration::from_secs(1);
 
 /// The least of that.
-pub const TFTP_PATIENCE_MIN: Duration = Duration::from_millis(200);
+pub const TFTP_PATIENCE_MIN: Duration = Duration::from_millis(50);
 
 /// The most of that, after several tries.
 pub const TFTP_PATIENCE_MAX: Duration = Duration::from_secs(8);
+
+/// How long a client is waited for that says itself how often it is to be asked; but it is asked
+/// twice at least.
+pub const TFTP_SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// A larger WRITE is received and applied in pieces of this size: neighbours get their turn.
 pub const WRITE_PIECE: usize = 1024 * 1024;

@@ -130,6 +130,7 @@ impl Client {
 
 const NOT_FOUND: &[u8] = b"\0\x05\0\x01";
 const FORBIDDEN: &[u8] = b"\0\x05\0\x02";
+const ILLEGAL: &[u8] = b"\0\x05\0\x04";
 
 #[test]
 fn tftp_hpa_gets_files_whole() {
@@ -272,6 +273,19 @@ fn a_client_that_asks_for_the_size_first_gets_the_file_then_from_the_same_port()
 }
 
 #[test]
+fn a_client_that_ends_a_transfer_can_ask_for_the_same_at_once() {
+    let bench = Bench::new(&[513]);
+    let client = bench.client();
+    // Some servers take the second request for a copy of the first.
+    let request = b"\0\x01513\0octet\0blksize\x001468\0";
+    for _ in 0..100 {
+        let (answer, line) = client.request(request);
+        assert_eq!(answer, b"\0\x06blksize\x001468\0");
+        client.send(b"\0\x05\0\x08User aborted the transfer\0", line);
+    }
+}
+
+#[test]
 fn a_transfer_has_a_port_of_its_own_and_hears_its_client_only() {
     let bench = Bench::new(&[2000]);
     let client = bench.client();
@@ -308,15 +322,12 @@ fn a_copy_of_a_request_starts_no_second_transfer() {
 fn garbage_is_dropped_and_the_next_client_is_served() {
     let bench = Bench::new(&[1]);
     let client = bench.client();
-    for garbage in [
-        &b""[..],
-        b"\0",
-        b"\0\x09",
-        b"\0\x01",
-        b"\0\x011\0mail\0",
-        &[0xff; 1500],
-    ] {
+    for garbage in [&b""[..], b"\0", b"\0\x09", &[0xff; 1500]] {
         client.send(garbage, bench.at);
+    }
+    for bad_request in [&b"\0\x01"[..], b"\0\x011\0mail\0"] {
+        let (answer, _) = client.request(bad_request);
+        assert!(answer.starts_with(ILLEGAL), "{answer:?}");
     }
     let (answer, _) = client.request(b"\0\x011\0octet\0");
     assert_eq!(answer[..4], *b"\0\x03\0\x01");

@@ -1,7 +1,6 @@
 //! The only code that names the ring: sockets, gathered sends and file reads by io_uring. Beside it
-//! the datagrams and packets of DHCP (`datagram`, `packet`, `ear`, `echo`,
-//! `interface`), which an ordinary
-//! runtime watches.
+//! the datagrams and packets of DHCP and TFTP (`datagram`, `segments`, `packet`, `ear`, `echo`,
+//! `interface`), which an ordinary runtime watches.
 //!
 //! Everything of the ring belongs to one thread, a shard, and is not `Send`. The rules that keep
 //! it sound:
@@ -30,6 +29,7 @@ mod memory;
 mod packet;
 mod receive;
 mod ring;
+mod segments;
 mod socket;
 
 pub use buffer::{Buffer, BufferTooLarge, Pool};
@@ -41,4 +41,5 @@ pub use gather::{Gather, Mapped, OutOfRange};
 pub use packet::{ArpProbe, ArpSocket, CardSender, Heard, RoutedSender};
 pub use receive::ReceiveBuffer;
 pub use ring::{offload, run, spawn, yield_now};
+pub use segments::Conversation;
 pub use socket::{SendError, Socket};
