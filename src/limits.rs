@@ -34,6 +34,9 @@ pub const NBD_PORT: u16 = 10809;
 /// Largest file that is read out of a disk for a machine to boot: it is held in memory.
 pub const BOOT_FILE_MAX: usize = 512 * 1024 * 1024;
 
+/// Largest boot image of GRUB that is served; those of today have less than a megabyte.
+pub const GRUB_IMAGE_MAX: u64 = 32 * 1024 * 1024;
+
 /// Links that are followed on the way to one file, as many as the kernel follows.
 pub const LINKS_MAX: usize = 40;
 

@@ -394,6 +394,7 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 const INNER: &[&str] = &[
     "NBD_PORT",
     "BOOT_FILE_MAX",
+    "GRUB_IMAGE_MAX",
     "LINKS_MAX",
     "PARTITIONS_MAX",
     "KERNEL_LINE_MAX",

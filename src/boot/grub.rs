@@ -55,12 +55,23 @@ pub struct Place {
 }
 
 /// How GRUB loads a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// By TFTP.
     Tftp,
     /// By HTTP, on port 80: older ones than 2.12 know no other.
     Http,
+}
+
+impl Transport {
+    /// GRUB's name of the device.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tftp => "tftp",
+            Self::Http => "http",
+        }
+    }
 }
 
 impl Menu {
@@ -118,10 +129,7 @@ impl Entry {
 
 impl Place {
     fn quoted(&self) -> String {
-        let device = match self.transport {
-            Transport::Tftp => "tftp",
-            Transport::Http => "http",
-        };
+        let device = self.transport.name();
         quoted(&format!("({device},{})/{}", self.server, self.path))
     }
 }

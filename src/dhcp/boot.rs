@@ -101,7 +101,7 @@ impl Platform {
         }
     }
 
-    /// The network image of GRUB, where grub-mknetdir puts it.
+    /// The network image of GRUB, at the path that grub-mknetdir uses.
     #[must_use]
     pub const fn grub(self) -> &'static str {
         match self {

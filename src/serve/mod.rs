@@ -23,6 +23,7 @@ mod host;
 mod images;
 mod link;
 pub mod listen;
+mod loaders;
 mod memory;
 mod offer;
 mod options;

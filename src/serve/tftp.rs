@@ -18,6 +18,7 @@ use super::herd::Herd;
 use super::options::Failure;
 use super::tree::{Ends, Tree, blocking};
 use crate::boot::files::Files;
+use crate::boot::grub::Transport;
 use crate::config::TftpConfig;
 use crate::io::{Batch, DatagramSocket, Datagrams, Envelope};
 use crate::tftp::name::path_of;
@@ -181,6 +182,7 @@ impl Door {
         let ends = Ends {
             own: envelope.to,
             client: *client.ip(),
+            via: Transport::Tftp,
         };
         self.transfers.begin(client, bytes.to_vec(), async move {
             let opened = open(&tree, ends, &path, mode).await;

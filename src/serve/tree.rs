@@ -1,5 +1,5 @@
 //! The tree of files that boot loaders see: what an admin put there, then what is made for the
-//! machine that asks: its menu, and the kernel out of the disk that it will have.
+//! machine that asks: its boot loader, its menu, and the kernel out of the disk that it will have.
 //!
 //! Invariants:
 //! - A machine reads of a disk what the config names, and only of one that it may open.
@@ -12,9 +12,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::herd::{Herd, Look};
+use super::loaders::Loaders;
 use super::offer::Offer;
 use crate::access::{Caller, Peer};
 use crate::boot::files::{Content, Files};
+use crate::boot::grub::Transport;
 use crate::boot::inside::{self, Blocks, InsideError, Whereabouts};
 use crate::export::name::ExportName;
 use crate::export::snapshot::Snapshot;
@@ -27,6 +29,7 @@ const MENUS: [&str; 2] = ["boot/grub/grub.cfg", "grub/grub.cfg"];
 #[derive(Debug)]
 pub(super) struct Tree {
     files: Option<Files>,
+    loaders: Loaders,
     herd: Arc<Herd>,
     /// Where NBD is served.
     port: u16,
@@ -38,6 +41,8 @@ pub(super) struct Ends {
     /// The address that was asked.
     pub(super) own: Ipv4Addr,
     pub(super) client: Ipv4Addr,
+    /// How it loads.
+    pub(super) via: Transport,
 }
 
 impl Blocks for Look {
@@ -51,8 +56,13 @@ impl Blocks for Look {
 }
 
 impl Tree {
-    pub(super) const fn new(files: Option<Files>, herd: Arc<Herd>, port: u16) -> Self {
-        Self { files, herd, port }
+    pub(super) fn new(files: Option<Files>, herd: Arc<Herd>, port: u16) -> Self {
+        Self {
+            files,
+            loaders: Loaders::of_host(),
+            herd,
+            port,
+        }
     }
 
     /// Opens a file. `None` where there is none.
@@ -67,6 +77,9 @@ impl Tree {
             None => Ok(None),
         });
         if let Some(content) = there.await? {
+            return Ok(Some(content));
+        }
+        if let Some(content) = self.loaders.open(ends, path).await? {
             return Ok(Some(content));
         }
         if MENUS.contains(&path) {

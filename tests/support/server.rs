@@ -351,6 +351,14 @@ impl Server {
         assert_eq!(self.log.wait_for(unwanted), None);
     }
 
+    /// Asks it to end, and waits; how many lines of its log have every one of `words` in them.
+    pub(crate) fn logged_in_all(&mut self, words: &[&str]) -> usize {
+        self.signal(Signal::TERM);
+        self.ended();
+        let wanted = |line: &&String| words.iter().all(|word| line.contains(word));
+        self.log.whole().iter().filter(wanted).count()
+    }
+
     /// Whether the process is still there.
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -401,6 +409,17 @@ impl Log {
             .wait_timeout_while(lines, PATIENCE, missing)
             .expect("no holder panics");
         lines.0.iter().find(|line| wanted(line)).cloned()
+    }
+
+    /// All lines, once there can be no more.
+    fn whole(&self) -> Vec<String> {
+        let lines = self.lines.lock().expect("no holder panics");
+        let (lines, late) = self
+            .grown
+            .wait_timeout_while(lines, PATIENCE, |lines| !lines.1)
+            .expect("no holder panics");
+        assert!(!late.timed_out(), "the log has no end");
+        lines.0.clone()
     }
 
     fn text(&self) -> String {

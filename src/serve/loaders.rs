@@ -1,0 +1,77 @@
+//! The boot images of GRUB that machines ask for: made when the first one does, then kept.
+//!
+//! Invariants:
+//! - Each is made once for an address of ours, however many machines ask at once.
+//! - There are as many as we have addresses, platforms and transports; no client can add to them.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OnceCell;
+
+use super::tree::{Ends, blocking};
+use crate::boot::files::Content;
+use crate::boot::grub::Transport;
+use crate::boot::loader::{Kind, Modules};
+
+type Key = (&'static Kind, Transport, Ipv4Addr);
+
+/// What there is of GRUB.
+#[derive(Debug, Default)]
+pub(super) struct Loaders {
+    modules: Option<Arc<Modules>>,
+    made: Mutex<HashMap<Key, Arc<OnceCell<Content>>>>,
+}
+
+impl Loaders {
+    /// Those that the host can give.
+    pub(super) fn of_host() -> Self {
+        Self {
+            modules: Modules::of_host().map(Arc::new),
+            made: Mutex::default(),
+        }
+    }
+
+    /// Opens the image or module of GRUB at `path`. `None` where there is none.
+    pub(super) async fn open(&self, ends: Ends, path: &str) -> io::Result<Option<Content>> {
+        let Some(modules) = &self.modules else {
+            return Ok(None);
+        };
+        match Kind::at(path) {
+            Some(kind) if modules.have(kind) => self.image(modules, kind, ends).await.map(Some),
+            Some(kind) => {
+                let path = kind.path();
+                tracing::warn!("{path}: this host has no GRUB of this kind: see cowherd.toml(5)");
+                Ok(None)
+            }
+            None => {
+                let (modules, path) = (Arc::clone(modules), path.to_owned());
+                blocking(move || modules.open(&path)).await
+            }
+        }
+    }
+
+    async fn image(
+        &self,
+        modules: &Arc<Modules>,
+        kind: &'static Kind,
+        ends: Ends,
+    ) -> io::Result<Content> {
+        let (via, own) = (ends.via, ends.own);
+        let cell = {
+            let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(made.entry((kind, via, own)).or_default())
+        };
+        let make = || {
+            let modules = Arc::clone(modules);
+            blocking(move || {
+                let image = modules.image(kind, via, own).map_err(io::Error::other)?;
+                tracing::info!("{} for {own}: {} bytes", kind.path(), image.len());
+                Ok(image.into())
+            })
+        };
+        cell.get_or_try_init(make).await.cloned()
+    }
+}
