@@ -8,8 +8,8 @@
 //! - Blocks are counted in 64 bits, from 1; the 16 bits of an ACK stand for the number that lies
 //!   nearest behind what is known to have arrived, and are ignored where nothing sent has them.
 //! - A block is sent again for a timeout or, in a window, for a gap that the client tells of; never
-//!   for a second copy of an ACK (RFC 1123, section 4.2.3.1: the Sorcerer's Apprentice bug), nor for
-//!   an ACK that may answer a second copy of a block. So one thing that goes wrong has at most one
+//!   for a second copy of an ACK (RFC 1123, section 4.2.3.1: the Sorcerer's Apprentice bug), nor
+//!   for one that may answer a second copy of a block. So what goes wrong once has at most one
 //!   window sent twice, and not every window behind it as well.
 //! - It ends in bounded time whatever the client does or leaves.
 
@@ -38,9 +38,9 @@ pub struct Transfer {
     deadline: Duration,
     /// How often the same has been sent without an answer.
     tries: u32,
-    /// ACKs of blocks before this one may answer a second copy of a block: clients repeat their last
-    /// ACK then, EDK2 for each copy. They tell what has arrived, but not that what is behind it was
-    /// lost.
+    /// ACKs of blocks before this one may answer a second copy of a block: clients repeat their
+    /// last ACK then, EDK2 for each copy. They tell what has arrived, but not that what is behind
+    /// it was lost.
     unambiguous: u64,
     /// When the window was sent, unless a part of it was sent twice.
     sent_at: Option<Duration>,

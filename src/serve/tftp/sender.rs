@@ -87,7 +87,7 @@ impl Sender {
         }
     }
 
-    /// Sends the file at `path` to its end, and logs how that was. `None` where it was ours to fail.
+    /// Sends the file at `path` to its end, and logs how that was. `None` where we failed.
     pub(super) async fn run(mut self, path: &str) -> Option<Outcome> {
         let client = self.line.client;
         match self.send_all().await {
