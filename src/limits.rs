@@ -327,6 +327,9 @@ pub const DHCP_INCOMING_MAX: usize = 256;
 /// Replies that wait for the disk; where there are more, nothing is received for a while.
 pub const DHCP_REPLIES_WAITING_MAX: usize = 4096;
 
+/// Machines that begin to boot and whose old overlays have not been seen to.
+pub const BOOTS_UNSETTLED_MAX: usize = 4096;
+
 /// Longest lease file that is read.
 pub const LEASE_FILE_MAX: u64 = 64 << 20;
 

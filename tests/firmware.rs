@@ -213,7 +213,7 @@ fn answer(server: &mut Server, packet: &Packet, message: &Message) -> Option<Ans
                     message: Message::read(&bytes).expect("a message"),
                 });
             }
-            Effect::Save(_) | Effect::Report(_) => {}
+            Effect::Save(_) | Effect::Report(_) | Effect::Begin(_) => {}
         }
     }
     assert!(answers.len() <= 1, "one question, one answer");

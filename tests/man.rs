@@ -393,6 +393,7 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
     "NBD_PORT",
+    "BOOTS_UNSETTLED_MAX",
     "BOOT_FILE_MAX",
     "GRUB_IMAGE_MAX",
     "LINKS_MAX",

@@ -267,6 +267,13 @@ impl Class {
     }
 }
 
+/// Whether a machine that is being switched on sent it: firmware or iPXE, and not the system that
+/// they load, which asks for its address too.
+#[must_use]
+pub fn is_of_firmware(request: &Message) -> bool {
+    request.is_ipxe() || Class::of(request) != Class::Other
+}
+
 /// The first architecture of the list that is served.
 fn chosen(listed: &[u16], class: Class, why: &mut Vec<String>) -> Option<Architecture> {
     let known = |number: &u16| ARCHITECTURES.iter().find(|known| known.number == *number);

@@ -28,6 +28,7 @@ use super::receive::ReceiveBuffer;
 use super::ring;
 use residency::Pages;
 
+mod liveness;
 mod residency;
 
 /// Keep-alive probes that may go unanswered.

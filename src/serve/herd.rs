@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::catalog::{Catalog, Refused, VolumeKey};
+use super::boots::Boots;
+use super::catalog::{Catalog, Refused, Target, VolumeKey};
 use super::offer::{Offer, Offers};
 use super::placement::Placement;
 use super::shard::{Held, Lease, ShardHandle};
@@ -23,6 +24,7 @@ pub(super) struct Herd {
     offers: Arc<Offers>,
     placement: Arc<Placement>,
     shards: Vec<ShardHandle>,
+    boots: Arc<Boots>,
 }
 
 /// A volume that was opened for a connection.
@@ -66,7 +68,24 @@ impl Herd {
             offers,
             placement,
             shards,
+            boots: Arc::default(),
         }
+    }
+
+    /// The machines that are being switched on.
+    pub(super) const fn boots(&self) -> &Arc<Boots> {
+        &self.boots
+    }
+
+    /// What `caller` gets under `name`, once it is of the present boot of its machine.
+    async fn find(&self, offer: &Offer, name: &str, caller: &Caller) -> Result<Target, Refused> {
+        let target = self.catalog.find(offer, name, caller)?;
+        if let (Some(client), Some((_, spec))) = (&target.key.client, &target.overlay)
+            && spec.mode == OverlayMode::Ephemeral
+        {
+            self.boots.settled(client).await;
+        }
+        Ok(target)
     }
 
     /// What a connection that begins now is offered.
@@ -91,6 +110,12 @@ impl Herd {
         shard.hold(key.clone()).await
     }
 
+    /// As [`Self::hold`], but what a machine has left open that is gone is closed first.
+    pub(super) async fn vacate(&self, key: &VolumeKey) -> Option<Held> {
+        let shard = self.shards.get(self.placement.join(key))?;
+        shard.vacate(key.clone()).await
+    }
+
     /// The disk that `caller` gets under `name`, for who reads files out of it.
     pub(super) async fn look(
         &self,
@@ -98,7 +123,7 @@ impl Herd {
         name: &str,
         caller: &Caller,
     ) -> Result<Look, Refused> {
-        let target = self.catalog.find(offer, name, caller)?;
+        let target = self.find(offer, name, caller).await?;
         let image = Arc::clone(&target.image);
         let Some((dir, spec)) = target.overlay else {
             let (disk, _held) = (Snapshot::new(image, None), None);
@@ -138,7 +163,7 @@ impl Herd {
         name: &str,
         caller: &Caller,
     ) -> Result<Opened, Refused> {
-        let target = Arc::new(self.catalog.find(offer, name, caller)?);
+        let target = Arc::new(self.find(offer, name, caller).await?);
         if self.placement.users(&target.key) >= CONNECTIONS_PER_CLIENT_MAX {
             let key = &target.key;
             let message = format!("{key} has {CONNECTIONS_PER_CLIENT_MAX} connections already");

@@ -8,7 +8,9 @@
 //! - `placement` and `herd` say which shard a volume is on; `shard`, `volumes`, `session`, `link`,
 //!   `succession`, `outbox`, `memory` and `budget` are the data plane: threads with a ring each.
 
+mod absence;
 mod accept;
+mod boots;
 mod budget;
 mod catalog;
 mod connection;
@@ -243,9 +245,11 @@ fn serve(
         let port = nbd_port(&doors.bound);
         let tftp = doors.tftp.map(|tftp| tftp.start(Arc::clone(&herd), port));
         let tftp = tftp.transpose().map_err(failed)?;
+        let boots = tokio::spawn(boots::see_to(Arc::clone(&herd)));
+        let begun = Arc::clone(herd.boots());
         let accepting = accept::start(doors.bound, herd).map_err(failed)?;
         let leases = Arc::clone(running.leases());
-        let dhcp = doors.dhcp.map(|dhcp| dhcp.start(leases));
+        let dhcp = doors.dhcp.map(|dhcp| dhcp.start(leases, begun));
         let dhcp = dhcp.transpose().map_err(failed)?;
         let reloader = running.wait_for_word().map_err(failed)?;
         ready().map_err(unsaid)?;
@@ -255,6 +259,7 @@ fn serve(
         drop(control);
         drop(dhcp);
         drop(tftp);
+        boots.abort();
         drain(&shards, &mut stop).await
     })
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 
+use super::absence;
 use super::catalog::{Target, VolumeKey};
 use super::link::Link;
 use super::memory::ShardMemory;
@@ -59,6 +60,10 @@ enum Order {
         lease: Lease,
     },
     Hold {
+        lease: Lease,
+        answer: oneshot::Sender<Held>,
+    },
+    Vacate {
         lease: Lease,
         answer: oneshot::Sender<Held>,
     },
@@ -150,6 +155,15 @@ impl ShardHandle {
         let lease = self.fresh_lease(key);
         let (answer, held) = oneshot::channel();
         self.orders.send(Order::Hold { lease, answer }).ok()?;
+        held.await.ok()
+    }
+
+    /// As [`Self::hold`], but sessions whose machine does not know of them any more are cut first:
+    /// it has been switched on anew.
+    pub(super) async fn vacate(&self, key: VolumeKey) -> Option<Held> {
+        let lease = self.fresh_lease(key);
+        let (answer, held) = oneshot::channel();
+        self.orders.send(Order::Vacate { lease, answer }).ok()?;
         held.await.ok()
     }
 
@@ -279,6 +293,10 @@ impl Shard {
                 // Who asked may be gone; what comes back then is dropped, and released.
                 let _ = answer.send(shard.hold(lease).await);
             })),
+            Order::Vacate { lease, answer } => drop(io::spawn(async move {
+                shard.vacate(&lease.key).await;
+                let _ = answer.send(shard.hold(lease).await);
+            })),
             Order::Forget(key) => {
                 if !self.volumes.has(&key) {
                     self.placement.forget(&key);
@@ -315,6 +333,20 @@ impl Shard {
                 Held::Live(Box::new(Live { view, users }))
             }
         }
+    }
+
+    /// Cuts the sessions of a volume if the machine at their other ends is not there any more.
+    async fn vacate(&self, key: &VolumeKey) {
+        let sessions = self.elders(key);
+        if !absence::is_gone(&sessions, self.keepalive).await {
+            return;
+        }
+        for session in &sessions {
+            session.cut();
+        }
+        // A disk that is stuck, or who is just connecting, keeps it open.
+        let closed = self.volumes.until_closed(key);
+        let _ = tokio::time::timeout(absence::PATIENCE, closed).await;
     }
 
     /// The peers whose sessions use a volume.

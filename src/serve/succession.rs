@@ -163,6 +163,11 @@ impl Elder {
         !self.goes_on_until(done).await && self.cut()
     }
 
+    /// Whether it begins nothing more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.progress.has_ended.get()
+    }
+
     /// Takes nothing more than has come by now: the server is going down.
     ///
     /// A socket that is shut down for reading still takes, on TCP, what a busy peer goes on
@@ -223,7 +228,7 @@ impl Elder {
     }
 
     /// Whether that changed anything.
-    fn cut(&self) -> bool {
+    pub(super) fn cut(&self) -> bool {
         self.progress.is_cut.set(true);
         // A socket that is closed already is as good.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);

@@ -111,6 +111,17 @@ impl Volumes {
         None
     }
 
+    /// Waits until nobody has a volume open.
+    pub(super) async fn until_closed(&self, key: &VolumeKey) {
+        loop {
+            let changed = self.changed.notified();
+            if !self.has(key) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Whether a volume is open, or being opened or closed, or held back.
     pub(super) fn has(&self, key: &VolumeKey) -> bool {
         self.slots.borrow().contains_key(key)

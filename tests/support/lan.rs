@@ -179,18 +179,24 @@ impl Host {
 
     /// A UDP socket on one of its cards, that DHCP is spoken through.
     pub(crate) fn card(&self, name: &str, port: u16) -> Card {
-        let path = self.space.path();
         let name = name.to_owned();
-        // A thread of its own enters the namespace; the socket stays of it.
-        let opened = std::thread::spawn(move || {
-            let space = std::fs::File::open(path)?;
-            move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network))?;
-            open(&name, port)
-        });
-        let opened = opened.join().expect("no panic");
+        let opened = self.within(move || open(&name, port));
         Card {
             socket: opened.expect("a socket in the namespace"),
         }
+    }
+
+    /// Does something there. Sockets that come of it stay of this host.
+    pub(crate) fn within<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let path = self.space.path();
+        // A thread of its own enters the namespace, and ends there.
+        let thread = std::thread::spawn(move || {
+            let space = std::fs::File::open(path).expect("a namespace");
+            let kind = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(space.as_fd(), kind).expect("the namespace can be entered");
+            work()
+        });
+        thread.join().expect("no panic")
     }
 }
 

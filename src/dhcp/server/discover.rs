@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::ask::Asked;
-use super::{Arrival, Effect, Event, Link, Port, Probed, Reason, Server};
+use super::{Arrival, Beginning, Effect, Event, Link, Port, Probed, Reason, Server};
+use crate::dhcp::boot::is_of_firmware;
 use crate::dhcp::lease::{Key, State};
 use crate::dhcp::moment::Moment;
 use crate::dhcp::wire::{Message, MessageType};
@@ -31,10 +32,24 @@ impl Server {
         if must_probe {
             return self.probe(asked, address);
         }
+        self.tell_of_boot(asked, Some(address));
         let term = self.term(asked, address);
         let offer = self.compose(asked, Some(MessageType::Offer), Some(address), Some(term));
         self.reply(asked, offer);
         Ok(())
+    }
+
+    /// Firmware asks for an address when its machine was switched on, and at no other time; what is
+    /// loaded then asks again, under other names.
+    pub(super) fn tell_of_boot(&mut self, asked: &mut Asked<'_>, address: Option<Ipv4Addr>) {
+        if !is_of_firmware(asked.message) {
+            return;
+        }
+        asked.say("firmware asks: a boot begins");
+        self.effects.push_back(Effect::Begin(Beginning {
+            client: asked.machine.map(|machine| machine.name.clone()),
+            address,
+        }));
     }
 
     /// Keeps an address for the sender. Whoever was to be offered it before no longer is.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::dhcp::lease::Record;
 use crate::dhcp::wire::{Message, MessageType};
 use crate::mac::MacAddress;
+use crate::name::Name;
 
 /// A network card of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,8 +65,19 @@ pub enum Effect {
         /// The machine that is to get it; that one itself may answer.
         mac: MacAddress,
     },
+    /// A machine is being switched on. Firmware says so several times in a row.
+    Begin(Beginning),
     /// Count it, log it.
     Report(Report),
+}
+
+/// The beginning of a boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// The machine, by its name in the config.
+    pub client: Option<Name>,
+    /// The address that it gets.
+    pub address: Option<Ipv4Addr>,
 }
 
 /// A message to be sent.

@@ -39,7 +39,9 @@ use crate::mac::MacAddress;
 use crate::name::Name;
 use ask::Asked;
 use discover::Waiting;
-pub use effect::{Arrival, Destination, Effect, Event, Link, Port, Probed, Reason, Reply, Report};
+pub use effect::{
+    Arrival, Beginning, Destination, Effect, Event, Link, Port, Probed, Reason, Reply, Report,
+};
 use herd::Machines;
 use rivals::Rivals;
 

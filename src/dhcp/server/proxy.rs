@@ -21,10 +21,15 @@ impl Server {
         asked: &mut Asked<'_>,
         kind: Option<MessageType>,
     ) -> Result<(), Reason> {
+        if kind == Some(MessageType::Request) {
+            // Nobody but the server that gives it knows earlier which address this boot has.
+            self.tell_of_boot(asked, asked.requested());
+        }
         if kind != Some(MessageType::Discover) {
             asked.say("a proxy answers nothing but DISCOVER on this port");
             return Err(Reason::Proxy);
         }
+        self.tell_of_boot(asked, None);
         let decision = what_to_boot(asked)?;
         let mut offer = self.boot_reply(asked, MessageType::Offer, &decision);
         // The client has no address yet, and gets none from us.

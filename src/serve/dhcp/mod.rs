@@ -25,6 +25,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::boots::Boots;
 use super::holders::Holders;
 use super::host;
 use super::options::Failure;
@@ -122,11 +123,15 @@ impl Dhcp {
     }
 
     /// Serves until the tasks are dropped. Inside of a runtime only.
-    pub(super) fn start(mut self, leases: Arc<Holders>) -> io::Result<JoinSet<()>> {
+    pub(super) fn start(
+        mut self,
+        leases: Arc<Holders>,
+        boots: Arc<Boots>,
+    ) -> io::Result<JoinSet<()>> {
         let echo = self.echo.take().map(EchoSocket::watched).transpose()?;
         let records = std::mem::take(&mut self.records);
         let server = Server::new(self.settings.clone(), Leases::recovered(records));
-        task::start(self, echo, server, leases)
+        task::start(self, echo, server, leases, boots)
     }
 }
 

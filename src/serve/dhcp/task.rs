@@ -26,6 +26,7 @@ use crate::io::{EchoProbe, Heard};
 use crate::limits::{DHCP_INCOMING_MAX, DHCP_REPLIES_WAITING_MAX};
 use crate::mac::MacAddress;
 use crate::name::Name;
+use crate::serve::boots::Boots;
 use crate::serve::holders::Holders;
 use crate::serve::host;
 
@@ -35,6 +36,7 @@ pub(super) fn start(
     echo: Option<EchoProbe>,
     server: Server,
     leases: Arc<Holders>,
+    boots: Arc<Boots>,
 ) -> io::Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
     let (sender, incoming) = mpsc::channel(DHCP_INCOMING_MAX);
@@ -53,6 +55,7 @@ pub(super) fn start(
         waiting: Vec::new(),
         probes: Probes::default(),
         leases,
+        boots,
         log: Log::default(),
     };
     let replace = dhcp.replace.1;
@@ -78,6 +81,7 @@ struct Driver {
     waiting: Vec<Reply>,
     probes: Probes,
     leases: Arc<Holders>,
+    boots: Arc<Boots>,
     log: Log,
 }
 
@@ -194,6 +198,7 @@ impl Driver {
                 }
                 Effect::Send(reply) => self.waiting.push(reply),
                 Effect::Probe { link, address, mac } => self.probe(link.interface, address, mac),
+                Effect::Begin(boot) => self.boots.begin(&boot),
                 Effect::Report(report) => self.log.report(&report),
             }
         }

@@ -276,7 +276,7 @@ impl Explainer {
         let mut first = None;
         while let Some(effect) = self.server.poll_effect() {
             match effect {
-                Effect::Save(_) => {}
+                Effect::Save(_) | Effect::Begin(_) => {}
                 Effect::Send(reply) => {
                     step.replies.push(Answer::of(&reply));
                     first.get_or_insert(reply);

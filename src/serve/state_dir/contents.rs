@@ -44,6 +44,25 @@ impl StateDir {
         Ok(contents)
     }
 
+    /// The overlays that a client has, over whichever images.
+    pub(in crate::serve) fn overlays_of_client(
+        &self,
+        client: &Name,
+    ) -> Result<Vec<VolumeKey>, StateError> {
+        let top = self.path().join("overlays");
+        let failed = |reason| StateError::new(&top, reason);
+        let generations = directories(&top).map_err(failed)?.into_iter();
+        let keys = generations.filter_map(|name| {
+            let (image, generation) = image_and_generation(&name)?;
+            Some(VolumeKey {
+                image,
+                generation,
+                client: Some(client.clone()),
+            })
+        });
+        Ok(keys.filter(|key| self.overlay_dir(key).is_dir()).collect())
+    }
+
     /// The directory of one overlay.
     pub(in crate::serve) fn overlay_dir(&self, key: &VolumeKey) -> PathBuf {
         let overlays = self.overlays_of(&key.image, key.generation);
@@ -130,6 +149,8 @@ mod tests {
             .collect();
         left.sort();
         assert_eq!(left, ["arch+9@b", "arch+9@c"]);
+        let of_a = state.overlays_of_client(&Name::new("a").unwrap()).unwrap();
+        assert_eq!(of_a.len(), 2);
         let first = &contents.overlays[0];
         assert!(state.overlay_dir(first).ends_with("overlays/arch+9/a"));
     }

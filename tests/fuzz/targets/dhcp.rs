@@ -93,7 +93,7 @@ impl Promises {
                 }
                 _ => {}
             },
-            Effect::Save(_) | Effect::Probe { .. } => {}
+            Effect::Save(_) | Effect::Probe { .. } | Effect::Begin(_) => {}
         }
     }
 }

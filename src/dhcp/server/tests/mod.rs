@@ -3,6 +3,7 @@
 #![allow(clippy::indexing_slicing, reason = "a test ends at the first surprise")]
 
 mod addresses;
+mod boots;
 mod properties;
 mod proxy;
 mod replies;
