@@ -16,6 +16,7 @@ use partitions::Slice;
 
 mod btrfs;
 mod ext4;
+mod fat;
 mod partitions;
 
 /// A disk to read from.
@@ -47,7 +48,7 @@ pub enum InsideError {
     NotFound,
     #[error("there is no partition {0}")]
     NoPartition(u32),
-    #[error("there is no file system that can be read: it must be ext4 or btrfs")]
+    #[error("there is no file system that can be read: it must be ext4, btrfs or FAT")]
     NoFileSystem,
     #[error("a file of {0} bytes is too large")]
     TooLarge(u64),
@@ -60,6 +61,7 @@ pub enum InsideError {
 enum Kind {
     Ext4,
     Btrfs,
+    Fat,
 }
 
 /// Reads the whole file at `path`, a path as [`crate::tftp::name`] makes it.
@@ -81,6 +83,7 @@ pub fn read_file(
         let read = match kind {
             Kind::Ext4 => ext4::read_file(slice, path),
             Kind::Btrfs => btrfs::read_file(slice, place.subvolume.as_deref(), path),
+            Kind::Fat => fat::read_file(slice, path),
         };
         match read {
             Err(InsideError::NotFound) => outcome = Err(InsideError::NotFound),
@@ -116,7 +119,10 @@ fn kind_of(slice: &Slice) -> Option<Kind> {
     if holds(0x438, &[0x53, 0xef]) {
         return Some(Kind::Ext4);
     }
-    holds(0x1_0040, b"_BHRfS_M").then_some(Kind::Btrfs)
+    if holds(0x1_0040, b"_BHRfS_M") {
+        return Some(Kind::Btrfs);
+    }
+    fat::is_one(slice).then_some(Kind::Fat)
 }
 
 fn unreadable(error: &impl std::fmt::Display) -> InsideError {

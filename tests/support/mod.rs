@@ -6,8 +6,10 @@ mod journals;
 mod lan;
 mod mount;
 pub(crate) mod nbd;
+mod relay;
 mod server;
 mod stamps;
+mod tftp;
 mod tls;
 mod tool;
 
@@ -17,7 +19,9 @@ pub(crate) use data::{
 pub(crate) use journals::{checkpoint_generation, nearly_fill_journal};
 pub(crate) use lan::{Card, Host, Lan};
 pub(crate) use mount::{Mount, make_file_system};
+pub(crate) use relay::{Odds, Relay};
 pub(crate) use server::{PATIENCE, Refusal, Server, Setup, eventually};
 pub(crate) use stamps::{SECTOR, Stamps};
+pub(crate) use tftp::TftpServer;
 pub(crate) use tls::Certificates;
 pub(crate) use tool::{Finished, Tool, is_root, require, skipped};
