@@ -104,7 +104,7 @@ pub const TFTP_TRANSFERS_MAX: usize = 2048;
 pub const TFTP_TRANSFERS_PER_ADDRESS_MAX: usize = 64;
 
 /// Bytes of a file that a TFTP transfer reads at once.
-pub const TFTP_READ_AHEAD: usize = 128 * 1024;
+pub const TFTP_READ_AHEAD: usize = 64 * 1024;
 
 /// Largest file that TFTP sends as text, which takes its whole size in memory.
 pub const TFTP_TEXT_MAX: usize = 4 * 1024 * 1024;

@@ -6,14 +6,14 @@
 //! - Only regular files are opened, and none in a way that could wait for a writer.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 /// Where files are looked for.
 #[derive(Debug)]
@@ -96,6 +96,19 @@ impl Content {
     #[must_use]
     pub const fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Reads `into.len()` bytes at `offset` if that can be done without waiting for a disk; whether
+    /// it was.
+    #[must_use]
+    pub fn read_now(&self, into: &mut [u8], offset: u64) -> bool {
+        let Bytes::OnDisk(file) = &self.bytes else {
+            return self.read_at(into, offset).is_ok();
+        };
+        let length = into.len();
+        let into = &mut [IoSliceMut::new(into)];
+        let read = rustix::io::preadv2(file, into, offset, ReadWriteFlags::NOWAIT);
+        read.is_ok_and(|read| read == length)
     }
 
     /// Reads `into.len()` bytes at `offset`. This may wait for a disk.

@@ -3,10 +3,11 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
+use std::pin::Pin;
 use std::time::Instant;
 
 use tokio::net::UdpSocket;
-use tokio::time::timeout_at;
+use tokio::time::{Sleep, sleep_until};
 
 use super::source::Source;
 use crate::io::Conversation;
@@ -69,6 +70,8 @@ pub(super) struct Sender {
     source: Source,
     transfer: Transfer,
     begun: Instant,
+    /// It rings no later than the transfer's deadline.
+    alarm: Pin<Box<Sleep>>,
     /// Packets that are sent together.
     packets: Vec<u8>,
 }
@@ -81,6 +84,7 @@ impl Sender {
         Self {
             transfer: Transfer::new(terms, source.size(), begun.elapsed()),
             packets: Vec::new(),
+            alarm: Box::pin(sleep_until(begun.into())),
             line,
             source,
             begun,
@@ -164,18 +168,37 @@ impl Sender {
     /// Waits for the client, but not past `deadline`.
     async fn wait(&mut self, deadline: Instant) {
         let mut packet = [0; PACKET_MAX];
-        let received =
-            timeout_at(deadline.into(), self.line.conversation.receive(&mut packet)).await;
+        let received = self.receive(&mut packet, deadline).await;
         let now = self.begun.elapsed();
         match received {
-            Err(_) => self.transfer.handle_timeout(now),
+            None => self.transfer.handle_timeout(now),
             // ICMP says that the client's port is gone.
-            Ok(Err(_)) => self.transfer.handle_gone(),
-            Ok(Ok(length)) => match Packet::read(packet.get(..length).unwrap_or_default()) {
+            Some(Err(_)) => self.transfer.handle_gone(),
+            Some(Ok(length)) => match Packet::read(packet.get(..length).unwrap_or_default()) {
                 Ok(Packet::Ack(number)) => self.transfer.handle_ack(now, number),
                 Ok(Packet::Error(code, _)) => self.transfer.handle_error(code),
                 _ => {}
             },
+        }
+    }
+
+    /// The next packet, or nothing at `deadline`.
+    async fn receive(&mut self, packet: &mut [u8], deadline: Instant) -> Option<io::Result<usize>> {
+        // Deadlines move on with every packet. To set an alarm each time would take longer than to
+        // see that it is too early when it rings.
+        if deadline < self.alarm.deadline().into_std() {
+            self.alarm.as_mut().reset(deadline.into());
+        }
+        loop {
+            tokio::select! {
+                biased;
+                received = self.line.conversation.receive(packet) => return Some(received),
+                () = self.alarm.as_mut() => {}
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            self.alarm.as_mut().reset(deadline.into());
         }
     }
 }
