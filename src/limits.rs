@@ -37,6 +37,13 @@ pub const BOOT_FILE_MAX: usize = 512 * 1024 * 1024;
 /// Largest boot image of GRUB that is served; those of today have less than a megabyte.
 pub const GRUB_IMAGE_MAX: u64 = 32 * 1024 * 1024;
 
+/// Bytes that the reader of a file system may read for one file: the file, and what leads to it.
+pub const BOOT_FILE_READ_MAX: u64 = 4 * BOOT_FILE_MAX as u64;
+
+/// How often it may read for that. FAT takes the most: two reads for each cluster, which are
+/// rarely smaller than 4 KiB.
+pub const BOOT_FILE_READS_MAX: u64 = BOOT_FILE_MAX as u64 / 512;
+
 /// Links that are followed on the way to one file, as many as the kernel follows.
 pub const LINKS_MAX: usize = 40;
 

@@ -169,6 +169,21 @@ fn no_lease_file_is_read_as_what_it_never_was() {
     check("leases");
 }
 
+#[test]
+fn no_packets_break_a_promise_of_a_tftp_transfer() {
+    check("tftp");
+}
+
+#[test]
+fn no_name_and_no_link_lead_out_of_a_directory() {
+    check("names");
+}
+
+#[test]
+fn no_damage_to_a_file_system_breaks_its_reader() {
+    check("inside");
+}
+
 /// A driver that does not find this one finds nothing.
 #[test]
 fn the_canary_is_found() {

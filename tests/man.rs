@@ -395,6 +395,8 @@ const INNER: &[&str] = &[
     "NBD_PORT",
     "BOOTS_UNSETTLED_MAX",
     "BOOT_FILE_MAX",
+    "BOOT_FILE_READS_MAX",
+    "BOOT_FILE_READ_MAX",
     "GRUB_IMAGE_MAX",
     "LINKS_MAX",
     "PARTITIONS_MAX",

@@ -4,16 +4,21 @@
 //! - Links are followed inside of the file system only: its root is `/`.
 //! - Whatever the disk holds, a file is read as its file system says or refused; how much memory
 //!   that takes is bounded by [`BOOT_FILE_MAX`].
-//! - The readers of file systems are crates, named here and below only.
+//! - The readers of file systems are crates, named here and below only. They are not trusted with
+//!   what a machine has written to its disk: a panic in one is an error here, and how often and how
+//!   much they may read for one file is bounded, so that no circle is gone round for ever.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::limits::BOOT_FILE_MAX;
+use bounded::Bounded;
 use partitions::Slice;
 
+mod bounded;
 mod btrfs;
 mod ext4;
 mod fat;
@@ -71,6 +76,20 @@ enum Kind {
 /// # Errors
 /// [`InsideError`].
 pub fn read_file(
+    disk: &Arc<dyn Blocks>,
+    place: &Whereabouts,
+    path: &str,
+) -> Result<Vec<u8>, InsideError> {
+    let disk: Arc<dyn Blocks> = Arc::new(Bounded::new(Arc::clone(disk)));
+    // Nothing that a panic could leave half-done outlives it.
+    let read = catch_unwind(AssertUnwindSafe(|| read_within(&disk, place, path)));
+    read.unwrap_or_else(|_| {
+        let broken = "the file system is damaged in a way that its reader did not expect";
+        Err(InsideError::Unreadable(broken.to_owned()))
+    })
+}
+
+fn read_within(
     disk: &Arc<dyn Blocks>,
     place: &Whereabouts,
     path: &str,
