@@ -3,8 +3,9 @@
 //! Promises: reading a file out of one neither panics nor takes long nor much memory; and a disk
 //! that nobody has touched gives the file that is on it.
 //!
-//! A panic inside of a crate that reads file systems is made an error by the program; here it is
-//! let through, so that it is known.
+//! A panic inside of a crate that reads file systems is made an error by the program. The ones for
+//! ext4 and btrfs have none that is known, and must not; fatfs has its numbers checked by the
+//! compiler only, and may.
 
 use std::collections::HashMap;
 use std::io;
@@ -31,6 +32,9 @@ const IMAGES: [&[u8]; 8] = [
     include_bytes!("../images/fat32"),
     include_bytes!("../images/gpt"),
 ];
+
+/// Which of them are FAT.
+const FATS: [usize; 2] = [5, 6];
 
 /// A sparse disk.
 #[derive(Clone)]
@@ -156,7 +160,8 @@ pub(crate) fn run(data: &[u8]) {
     let before = *BEFORE.get_or_init(peak);
     let mut input = Input(data);
     let disks = disks();
-    let mut disk = disks[usize::from(input.byte()) % disks.len()].clone();
+    let kind = usize::from(input.byte()) % disks.len();
+    let mut disk = disks[kind].clone();
     let flags = input.byte();
     let is_whole = input.0.is_empty();
     while !input.0.is_empty() {
@@ -187,9 +192,9 @@ pub(crate) fn run(data: &[u8]) {
             Err(error) => {
                 assert!(!is_whole, "{path}: {error}");
                 let text = error.to_string();
-                let is_known = std::env::var_os("FUZZ_LETS_READERS_PANIC").is_some();
+                let may_panic = FATS.contains(&kind);
                 assert!(
-                    is_known || !text.contains("did not expect"),
+                    may_panic || !text.contains("did not expect"),
                     "{path}: {text}"
                 );
             }

@@ -26,13 +26,11 @@ struct Watched {
 }
 
 fn check_terms(request: &Request<'_>, terms: &Terms) {
-    let asked = |name: &[u8]| {
-        let mut same = request.options.iter();
-        same.find(|(own, _)| *own == name).map(|(_, value)| *value)
-    };
+    let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse::<u64>().ok();
     for (name, granted) in &terms.agreed {
-        let asked = asked(name).expect("it was asked for");
-        let asked: u64 = std::str::from_utf8(asked).unwrap().parse().unwrap();
+        let same = request.options.iter().filter(|(own, _)| own == name);
+        let asked = same.filter_map(|(_, value)| number(value)).max();
+        let asked = asked.expect("it was asked for");
         let is_size = name.eq_ignore_ascii_case(b"tsize");
         assert!(
             is_size || *granted <= asked,
