@@ -225,6 +225,28 @@ impl Socket {
         Ok(rustix::io::ioctl_fionread(&self.descriptor)?)
     }
 
+    /// Has a receive that waits end now, with `ECANCELED` or with what has come for it. It takes no
+    /// byte from the stream that it does not give.
+    ///
+    /// Only while nothing is being sent: every operation of the ring on this socket ends.
+    pub async fn end_receive(&self) {
+        let target = types::CancelBuilder::fd(self.target()).all();
+        let entry = opcode::AsyncCancel2::new(target).build();
+        // SAFETY: ASYNC_CANCEL completes once, and uses no memory; `descriptor` is kept open by
+        // what it owns. The operations that it ends complete by themselves, as always.
+        let (result, _) = unsafe { ring::submit(entry, self.descriptor.clone()) }.await;
+        // Where nothing waited, nothing had to end.
+        drop(result);
+    }
+
+    /// The descriptor once more, for who is to have the connection from now on.
+    ///
+    /// # Errors
+    /// There are too many descriptors.
+    pub fn to_owned_fd(&self) -> io::Result<OwnedFd> {
+        self.descriptor.try_clone()
+    }
+
     /// Ends one direction or both; operations that wait there are woken and end.
     ///
     /// # Errors

@@ -407,6 +407,27 @@ fn shutdown_ends_a_pending_receive_like_the_end_of_the_stream() {
 }
 
 #[test]
+fn a_receive_that_is_ended_takes_nothing_from_the_stream() {
+    on_both(|(socket, mut peer)| {
+        let received = run(async move {
+            let mut waiting = Box::pin(socket.receive(ReceiveBuffer::new()));
+            starts(&mut waiting).await;
+            socket.end_receive().await;
+            let (result, buffer) = waiting.await;
+            let errno = result.unwrap_err().raw_os_error();
+            assert_eq!(errno, Some(libc::ECANCELED));
+            // Nothing waits: nothing is ended.
+            socket.end_receive().await;
+            peer.write_all(b"later").unwrap();
+            let (result, buffer) = socket.receive(buffer).await;
+            result.unwrap();
+            buffer.filled().to_vec()
+        });
+        assert_eq!(received.unwrap(), b"later");
+    });
+}
+
+#[test]
 fn a_dropped_receive_ends_the_connection() {
     on_both(|(socket, mut peer)| {
         let pool = Pool::new();
