@@ -236,7 +236,7 @@ fn a_transfer_has_a_port_of_its_own_and_hears_its_client_only() {
     let (first, line) = client.request(b"\0\x012000\0octet\0");
     assert_ne!(line, bench.at);
     assert_eq!(first[..4], *b"\0\x03\0\x01");
-    let stranger = client(&bench);
+    let stranger = Client::at("127.0.0.1", bench.at);
     stranger.send(b"\0\x05\0\0stop\0", line);
     stranger.send(b"\0\x04\0\x01", line);
     client.send(b"\0\x04\0\x01", line);

@@ -132,15 +132,19 @@ impl Network {
             .collect();
         let _ = poll(&mut polled, Some(&wait));
         let ready: Vec<_> = polled.iter().map(|one| !one.revents().is_empty()).collect();
-        for (index, is_ready) in ready.into_iter().enumerate() {
-            let mut packet = [0; 2000];
-            while is_ready {
-                match self.sockets[index].recv_from(&mut packet) {
-                    Ok((length, from)) => self.relay(index, from, &packet[..length]),
-                    // ICMP tells of a port that is gone.
-                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
-                    Err(_) => break,
-                }
+        let all = ready.into_iter().enumerate();
+        all.filter(|(_, is_ready)| *is_ready)
+            .for_each(|(index, _)| self.receive(index));
+    }
+
+    fn receive(&mut self, index: usize) {
+        let mut packet = [0; 2000];
+        loop {
+            match self.sockets[index].recv_from(&mut packet) {
+                Ok((length, from)) => self.relay(index, from, &packet[..length]),
+                // ICMP tells of a port that is gone.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
+                Err(_) => return,
             }
         }
     }
