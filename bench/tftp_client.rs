@@ -1,5 +1,5 @@
-//! The clients of `bench/tftp`: they fetch one file by TFTP, many at a time, and compare every block
-//! with it. Built by `rustc -O`, with nothing but the standard library.
+//! The clients of `bench/tftp`: they fetch one file by TFTP, many at a time, and compare every
+//! block with it. Built by `rustc -O`, with nothing but the standard library.
 //!
 //!     tftp_client SERVER:PORT NAME FILE CLIENTS OPTION VALUE...
 //!

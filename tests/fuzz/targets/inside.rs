@@ -151,8 +151,8 @@ fn peak() -> u64 {
     kibibytes.unwrap_or_default() * 1024
 }
 
-/// `image[1] flags[1]`, and then patches: `sector[2] offset[2] length[1]` and so many bytes. Sectors
-/// are counted among those that are not zeros.
+/// `image[1] flags[1]`, and then patches: `sector[2] offset[2] length[1]` and so many bytes.
+/// Sectors are counted among those that are not zeros.
 pub(crate) fn run(data: &[u8]) {
     static BEFORE: OnceLock<u64> = OnceLock::new();
     static TURN: Mutex<()> = Mutex::new(());

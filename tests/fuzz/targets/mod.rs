@@ -1,6 +1,6 @@
 //! What is fuzzed: functions that take any bytes and panic where a promise is broken.
 //!
-//! They use the pure parts of the program, and the ones that read what they are handed: files below a
+//! They use the pure parts of the program, and those that read what they are handed: files below a
 //! directory, and file systems. `fuzz_targets` hands them to cargo-fuzz, and the
 //! test `fuzz` to a driver of its own, which needs no special compiler.
 
