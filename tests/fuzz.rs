@@ -184,6 +184,11 @@ fn no_damage_to_a_file_system_breaks_its_reader() {
     check("inside");
 }
 
+#[test]
+fn no_words_of_kernel_or_server_break_a_promise_of_the_client() {
+    check("attach");
+}
+
 /// A driver that does not find this one finds nothing.
 #[test]
 fn the_canary_is_found() {

@@ -4,6 +4,7 @@
 //! directory, and file systems. `fuzz_targets` hands them to cargo-fuzz, and the
 //! test `fuzz` to a driver of its own, which needs no special compiler.
 
+pub(crate) mod attach;
 pub(crate) mod boundary;
 pub(crate) mod checkpoint;
 pub(crate) mod dhcp;
@@ -69,6 +70,10 @@ pub(crate) const TARGETS: &[Target] = &[
     Target {
         name: "inside",
         run: inside::run,
+    },
+    Target {
+        name: "attach",
+        run: attach::run,
     },
 ];
 
