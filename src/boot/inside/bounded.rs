@@ -41,3 +41,37 @@ impl Blocks for Bounded {
         self.disk.size()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Zeros;
+
+    impl Blocks for Zeros {
+        fn read_at(&self, into: &mut [u8], _: u64) -> io::Result<()> {
+            into.fill(0);
+            Ok(())
+        }
+
+        fn size(&self) -> u64 {
+            1 << 40
+        }
+    }
+
+    #[test]
+    fn it_is_read_so_often_and_no_more() {
+        let disk = Bounded::new(Arc::new(Zeros));
+        disk.reads.store(BOOT_FILE_READS_MAX - 1, Ordering::Relaxed);
+        assert!(disk.read_at(&mut [0; 4], 0).is_ok());
+        assert!(disk.read_at(&mut [0; 4], 0).is_err());
+    }
+
+    #[test]
+    fn it_is_read_so_much_and_no_more() {
+        let disk = Bounded::new(Arc::new(Zeros));
+        disk.bytes.store(BOOT_FILE_READ_MAX - 4, Ordering::Relaxed);
+        assert!(disk.read_at(&mut [0; 4], 0).is_ok());
+        assert!(disk.read_at(&mut [0; 1], 0).is_err());
+    }
+}
