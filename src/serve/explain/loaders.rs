@@ -2,7 +2,8 @@
 
 use crate::boot::files::Files;
 use crate::boot::loader::{Kind, Modules};
-use crate::config::TftpConfig;
+use crate::boot::signed;
+use crate::config::Config;
 use crate::dhcp::boot::ARCHITECTURES;
 
 /// Where loaders come from. `None` where TFTP is not ours, as far as the config says.
@@ -17,15 +18,11 @@ struct Sources {
 
 impl Loaders {
     /// Those of the host that this runs on.
-    pub(super) fn of(tftp: Option<&TftpConfig>) -> Self {
-        Self(tftp.map(|tftp| {
-            Sources {
-                root: tftp
-                    .root
-                    .as_deref()
-                    .and_then(|root| Files::below(root).ok()),
-                modules: Modules::of_host(),
-            }
+    pub(super) fn of(config: &Config) -> Self {
+        let root = config.root.as_deref();
+        Self(config.tftp.as_ref().map(|_| Sources {
+            root: root.and_then(|root| Files::below(root).ok()),
+            modules: Modules::of_host(),
         }))
     }
 
@@ -42,6 +39,7 @@ impl Loaders {
             let modules = sources.modules.as_ref();
             modules.is_some_and(|modules| modules.have(kind))
         });
+        let is_made = is_made || matches!(signed::open(path), Ok(Some(_)));
         let is_ours = kind.is_some() || is_shim;
         (is_ours && !is_there && !is_made).then(|| {
             let made = match kind {

@@ -163,6 +163,7 @@ impl Explainer {
     fn new(path: &Path) -> Result<Self, Failure> {
         let usage = |what: &dyn std::fmt::Display| Failure::usage(what.to_string());
         let config = Config::read(path).map_err(|wrong| usage(&wrong))?;
+        let loaders = Loaders::of(&config);
         let Some(dhcp) = config.dhcp else {
             return Err(usage(&format!(
                 "{}: DHCP is off in this file",
@@ -174,7 +175,7 @@ impl Explainer {
         let settings = dhcp.settings(&own).map_err(|wrong| usage(&wrong))?;
         Ok(Self {
             server: Server::new(settings, Leases::default()),
-            loaders: Loaders::of(config.tftp.as_ref()),
+            loaders,
             mode: dhcp.mode(),
             link: Link {
                 interface: index,

@@ -158,13 +158,14 @@ fn a_boot_loader_that_is_not_there_is_told_of() {
         root.path().display()
     );
     let says = |config: &str| {
-        let steps = steps(config, machine(7));
+        // Debian has no shim for this one on other machines.
+        let steps = steps(config, machine(11));
         let why = steps[0].replies[0].why.join("; ");
-        why.contains("grub/shimx64.efi is not there")
+        why.contains("grub/shimaa64.efi is not there")
     };
     assert!(says(&config));
     assert!(!says(CONFIG), "who else has it is not known");
     std::fs::create_dir(root.path().join("grub")).unwrap();
-    std::fs::write(root.path().join("grub/shimx64.efi"), "shim").unwrap();
+    std::fs::write(root.path().join("grub/shimaa64.efi"), "shim").unwrap();
     assert!(!says(&config));
 }
