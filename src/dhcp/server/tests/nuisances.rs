@@ -11,7 +11,8 @@ use super::*;
 enum Step {
     /// A machine that is in no config does what it can with any address.
     Stranger(u8, Doing, usize, bool),
-    /// A machine of the config does something with an address that it has, or with any where it has none.
+    /// A machine of the config does something with an address that it has; where it has none, with
+    /// any.
     Known(usize, Doing, usize, bool),
     Reload(usize),
     Wait(u64),
@@ -152,7 +153,7 @@ impl Lab {
 
 proptest! {
     // After each step the whole herd boots.
-    #![proptest_config(ProptestConfig { cases: config().cases / 2, ..config() })]
+    #![proptest_config(ProptestConfig { cases: config().cases / 4, ..config() })]
 
     #[test]
     fn strangers_never_keep_known_machines_from_booting(
