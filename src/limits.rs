@@ -61,6 +61,21 @@ pub const MENU_ENTRIES_MAX: usize = 64;
 /// Longest title of an entry.
 pub const MENU_TITLE_MAX: usize = 200;
 
+/// Longest template of a menu.
+pub const TEMPLATE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Steps that a template may take.
+pub const TEMPLATE_FUEL: usize = 1_000_000;
+
+/// Macros within macros of a template.
+pub const TEMPLATE_RECURSION_MAX: usize = 64;
+
+/// Longest menu that a template makes.
+pub const MENU_BYTES_MAX: usize = 1024 * 1024;
+
+/// Longest list of the files of a tree that `cowherd grub` wrote.
+pub const TREE_LIST_MAX: u64 = 64 * 1024 * 1024;
+
 /// Longest that a menu waits for a choice: that of PXELINUX, which counts tenths in 16 bits.
 pub const MENU_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 

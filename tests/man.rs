@@ -359,6 +359,21 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         Count(limits::MENU_ENTRIES_MAX),
     ),
     (
+        "Template of a menu",
+        "TEMPLATE_BYTES_MAX",
+        Bytes(limits::TEMPLATE_BYTES_MAX),
+    ),
+    (
+        "Steps of a template",
+        "TEMPLATE_FUEL",
+        Count(limits::TEMPLATE_FUEL),
+    ),
+    (
+        "Menu made of a template",
+        "MENU_BYTES_MAX",
+        Bytes(limits::MENU_BYTES_MAX as u64),
+    ),
+    (
         "Title of an entry, in bytes",
         "MENU_TITLE_MAX",
         Count(limits::MENU_TITLE_MAX),
@@ -411,6 +426,8 @@ const INNER: &[&str] = &[
     "BOOTS_UNSETTLED_MAX",
     "BOOT_FILE_MAX",
     "GRUB_IMAGE_MAX",
+    "TREE_LIST_MAX",
+    "TEMPLATE_RECURSION_MAX",
     "BENCH_CLIENTS_MAX",
     "BENCH_DEPTH_MAX",
     "BENCH_TRACE_MAX",

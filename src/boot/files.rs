@@ -15,6 +15,8 @@ use std::sync::Arc;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::limits::BOOT_FILE_MAX;
+
 /// Where files are looked for.
 #[derive(Debug)]
 pub struct Files {
@@ -90,6 +92,18 @@ impl Content {
             size: found.len(),
             bytes: Bytes::OnDisk(Arc::new(file)),
         })
+    }
+
+    /// All its bytes. This may wait for a disk.
+    ///
+    /// # Errors
+    /// It is larger than [`BOOT_FILE_MAX`]; else as [`Self::read_at`].
+    pub fn whole(&self) -> io::Result<Vec<u8>> {
+        let size = usize::try_from(self.size).ok();
+        let size = size.filter(|size| *size <= BOOT_FILE_MAX);
+        let mut bytes = vec![0; size.ok_or(io::ErrorKind::FileTooLarge)?];
+        self.read_at(&mut bytes, 0)?;
+        Ok(bytes)
     }
 
     /// Its size in bytes, as it was when it was opened.

@@ -13,10 +13,11 @@ use super::dhcp::form::{Client, Group};
 use super::error::Mistake;
 use super::file::{File, Image, Nbd, Tables, Tftp, Tls};
 use super::menu::{self, Menu};
+use super::nfs;
 use super::value::{Located, Unserved};
 use super::{
     Choice, ClientConfig, Config, FIRST_GENERATION, HerdConfig, ImageBoot, ImageSource, MenuConfig,
-    TftpConfig, TlsConfig, TlsNeed,
+    NfsRoot, TftpConfig, TlsConfig, TlsNeed,
 };
 use crate::access::{ClientRule, Entry, ImageRule, List, Rules, is_of_a_peer};
 use crate::boot::inside::Whereabouts;
@@ -29,8 +30,11 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
     let tls = file.tls.and_then(check_tls);
     let access = check_access(&file.nbd, &file.image, &file.client)?;
     check_needs(tls.as_ref(), &file.image, &file.client)?;
+    let network = file.network.checked();
     let dhcp = dhcp::check(file.network, file.dhcp, &file.group, &file.client)?;
-    let bootable = Bootable::of(&file.image);
+    let is_image = |name: &Name| file.image.keys().any(|image| image.value == *name);
+    let nfs = nfs::check(file.nfs, is_image)?;
+    let bootable = Bootable::of(&file.image, &nfs);
     for group in file.group.values() {
         bootable.menu(group.menu.as_ref())?;
     }
@@ -52,6 +56,8 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
         tls,
         herd,
         dhcp,
+        nfs,
+        network,
         tftp: file.tftp.map(check_tftp),
     })
 }
@@ -163,18 +169,19 @@ fn own_name(name: &Located<Name>) -> Result<Name, Mistake> {
     }
 }
 
-/// What menus can offer: the generations of images with a kernel.
+/// What menus can offer: the generations of images with a kernel; roots on NFS have none.
 struct Bootable(BTreeMap<Name, Vec<u32>>);
 
 impl Bootable {
-    fn of(images: &Tables<Image>) -> Self {
+    fn of(images: &Tables<Image>, nfs: &[NfsRoot]) -> Self {
         let generations = |image: &Image| {
             let older = image.older.keys().map(|number| number.value.get());
             older.chain([current_of(image)]).collect()
         };
         let images = images.iter().filter(|(_, image)| image.kernel.is_some());
         let images = images.map(|(name, image)| (name.value.clone(), generations(image)));
-        Self(images.collect())
+        let nfs = nfs.iter().map(|root| (root.name.clone(), Vec::new()));
+        Self(images.chain(nfs).collect())
     }
 
     /// How a menu is made, by a table.

@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use super::dhcp::form::{Client, Dhcp, Group, Network};
 use super::menu::Menu;
+use super::nfs::Nfs;
 use super::value::{BootPath, Line, Located, Several, Title, Unserved};
 use super::{Keep, TlsNeed};
 use crate::access::Entry;
@@ -40,6 +41,8 @@ pub(super) struct File {
     pub(super) dhcp: Option<Dhcp>,
     #[serde(default)]
     pub(super) group: Tables<Group>,
+    #[serde(default)]
+    pub(super) nfs: Tables<Nfs>,
     pub(super) tftp: Option<Tftp>,
     pub(super) http: Option<Unserved>,
 }

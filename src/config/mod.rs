@@ -14,6 +14,7 @@ mod dhcp;
 mod error;
 mod file;
 mod menu;
+mod nfs;
 mod value;
 
 #[cfg(test)]
@@ -37,6 +38,7 @@ use crate::tls;
 pub use dhcp::{DhcpConfig, OwnNetwork};
 pub use error::ConfigError;
 pub use menu::{Choice, MenuConfig, SerialConsole};
+pub use nfs::NfsRoot;
 
 /// A config file, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,8 +57,21 @@ pub struct Config {
     pub herd: HerdConfig,
     /// What machines are told by DHCP; `None` where it is off.
     pub dhcp: Option<DhcpConfig>,
+    /// Roots on NFS servers that menus can offer.
+    pub nfs: Vec<NfsRoot>,
+    /// Where machines are booted.
+    pub network: NetworkConfig,
     /// Which files are served by TFTP; `None` means none.
     pub tftp: Option<TftpConfig>,
+}
+
+/// `[network]`, as far as others than DHCP go by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// The interfaces.
+    pub interfaces: Vec<String>,
+    /// Our address there, and the bits of its network where they are said.
+    pub address: Option<(Ipv4Addr, Option<u32>)>,
 }
 
 /// `[tftp]`. It is read when the server starts.

@@ -14,6 +14,7 @@ use super::offer::{Offer, Offers};
 use super::options::{Failure, Options};
 use super::shelf::Shelf;
 use super::state_dir::StateDir;
+use super::templates::Templates;
 use super::tftp;
 use super::upgrade::Upgrade;
 use super::user;
@@ -29,6 +30,7 @@ pub(super) struct Configured {
     path: Option<PathBuf>,
     config: Config,
     upgrade: Upgrade,
+    templates: Templates,
     /// Of the command line; empty where it says nothing.
     access: List,
 }
@@ -42,6 +44,7 @@ impl Configured {
         };
         let upgrade = Upgrade::read(config.tls.as_ref());
         let upgrade = upgrade.map_err(|wrong| Failure::usage(wrong.to_string()))?;
+        let templates = Templates::read(&config)?;
         let access = List {
             allow: options.allow.clone(),
             deny: options.deny.clone(),
@@ -50,6 +53,7 @@ impl Configured {
             path: options.config.clone(),
             config,
             upgrade,
+            templates,
             access,
         })
     }
@@ -95,6 +99,8 @@ impl Configured {
             known,
             upgrade: self.upgrade,
             boots: boots(&self.config),
+            nfs: self.config.nfs.clone(),
+            templates: self.templates,
         };
         Ok(Running {
             path: self.path,
@@ -170,6 +176,10 @@ impl Running {
             Ok(upgrade) => upgrade,
             Err(error) => return failed(&error),
         };
+        let templates = match Templates::read(&config) {
+            Ok(templates) => templates,
+            Err(error) => return failed(&error),
+        };
         let dhcp = match self.dhcp_change(&config) {
             Ok(settings) => settings,
             Err(error) => return failed(&error),
@@ -179,7 +189,7 @@ impl Running {
                 if let (Some(dhcp), Some(change)) = (&self.dhcp, dhcp) {
                     dhcp.change_to(change);
                 }
-                self.change_to(config, upgrade, images);
+                self.change_to(config, upgrade, templates, images);
             }
             Err(error) => failed(&error),
         }
@@ -193,12 +203,20 @@ impl Running {
         }
     }
 
-    fn change_to(&mut self, config: Config, upgrade: Upgrade, images: Images) {
+    fn change_to(
+        &mut self,
+        config: Config,
+        upgrade: Upgrade,
+        templates: Templates,
+        images: Images,
+    ) {
         self.offers.replace(Offer {
             images: images.clone(),
             known: known(&config, &self.access, &self.leases),
             upgrade,
             boots: boots(&config),
+            nfs: config.nfs.clone(),
+            templates,
         });
         // Only what is true by now is said.
         for what in needs_restart(&self.config, &config) {

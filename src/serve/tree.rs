@@ -126,11 +126,19 @@ fn named(offer: &Offer, export: &str, file: &str) -> Option<(String, Whereabouts
     let export: ExportName = export.parse().ok()?;
     let image: &Name = export.image.as_ref()?;
     let boot = offer.boots.get(image)?;
-    let path = match file.strip_prefix("initrd") {
-        Some(number) => boot.initrds.get(number.parse::<usize>().ok()?)?,
-        None => Some(&boot.kernel).filter(|_| file == "kernel")?,
-    };
-    Some((path.clone(), boot.place.clone()))
+    let path = file_of(&boot.kernel, &boot.initrds, file)?;
+    Some((path.to_owned(), boot.place.clone()))
+}
+
+/// What `kernel` or `initrdN` stands for.
+pub(super) fn file_of<'a>(kernel: &'a str, initrds: &'a [String], file: &str) -> Option<&'a str> {
+    match file.strip_prefix("initrd") {
+        Some(number) => {
+            let number: usize = number.parse().ok()?;
+            initrds.get(number).map(String::as_str)
+        }
+        None => (file == "kernel").then_some(kernel),
+    }
 }
 
 fn caller(ends: Ends) -> Caller {

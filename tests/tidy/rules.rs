@@ -58,6 +58,7 @@ pub(crate) const LAYERS: &[Layer] = &[
             "boot/lookup",
             "boot/menu",
             "boot/pxelinux",
+            "boot/template",
             "dhcp",
             "load/ledger",
             "load/report",
@@ -137,6 +138,13 @@ pub(crate) const LAYERS: &[Layer] = &[
             "tracing",
         ],
         why: "the client is small, has one thread, and knows of servers what they say",
+    },
+    Layer {
+        of: &["*"],
+        but: &["boot/template"],
+        values: &[],
+        bans: &["minijinja"],
+        why: "templates are one small type, so that their language can be replaced in one place",
     },
     Layer {
         of: &["*"],

@@ -203,7 +203,7 @@ fn check_network(network: &form::Network) -> Result<(), Mistake> {
         seen.push(&name.value);
     }
     match &network.address {
-        Some(address) if seen.len() != 1 => Err(Mistake::new(
+        Some(address) if seen.len() > 1 => Err(Mistake::new(
             address.at,
             "`address` in [network] is for one `interface`; with several, each has its own",
         )),
