@@ -237,8 +237,8 @@ fn routers(dhcp: &Dhcp, groups: &Tables<Group>, clients: &Tables<Client>) -> Vec
         let network = table.address.as_ref()?.value;
         Some((RouterOf::Relayed(network), table.words()))
     });
-    let groups = groups.iter().map(|(_, group)| group.words());
-    let clients = clients.iter().map(|(_, client)| client.words());
+    let groups = groups.values().map(Group::words);
+    let clients = clients.values().map(Client::words);
     let clients = groups
         .chain(clients)
         .map(|words| (RouterOf::Clients, words));

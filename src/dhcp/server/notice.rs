@@ -112,6 +112,10 @@ impl Server {
         let (_, network) = asked.network()?;
         asked.say("BOOTP: no type of message, so no lease either");
         let own = self.own(asked, network).ok_or(Reason::Bootp)?;
+        if self.must_probe(asked, own) {
+            self.hold(asked, own);
+            return self.probe(asked, own);
+        }
         let term = self.term(asked, own);
         let mac = asked.message.chaddr;
         // What it is leased for is only who has the address; it stays the machine's own.

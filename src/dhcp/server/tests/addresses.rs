@@ -438,6 +438,20 @@ fn a_remembered_address_is_refused_when_somebody_answers_to_it() {
 }
 
 #[test]
+fn bootp_gives_an_address_once_nobody_answers_to_it() {
+    let mut lab = probing();
+    assert_eq!(probes(&lab.send(&Message::request(7, OWN))), [here(10)]);
+    let reply = one_reply(&lab.probed(here(10), Probed::Free));
+    assert_eq!((kind(&reply), reply.message.yiaddr), (None, here(10)));
+    let mut lab = probing();
+    lab.send(&Message::request(7, OWN));
+    assert_eq!(
+        replies(&lab.probed(here(10), Probed::Taken)),
+        [] as [&Reply; 0]
+    );
+}
+
+#[test]
 fn a_machine_that_runs_is_held_up_by_no_probe() {
     let mut lab = probing();
     assert_eq!(lab.acked(&renews(OWN, here(10))), here(10));
