@@ -417,6 +417,7 @@ const INNER: &[&str] = &[
     "BENCH_DEPTH_MAX",
     "BENCH_TRACE_MAX",
     "LINKS_MAX",
+    "LINK_BYTES_MAX",
     "PARTITIONS_MAX",
     "KERNEL_LINE_MAX",
     "TFTP_NAME_MAX",

@@ -71,6 +71,8 @@ pub(super) fn disks() -> Seeds {
         ("fat12", disk(5, 0, &[])),
         ("fat32", disk(6, 0, &[])),
         ("gpt", disk(7, 0, &[])),
+        ("ext2-long-link", LONG_LINK.to_vec()),
+        ("ext4-large-blocks", disk(0, 0, &[(0, 24, &[21, 0, 0, 0])])),
         (
             "ext4-patched",
             disk(0, 0, &[(1, 24, &[9]), (40, 100, &[255; 16])]),
@@ -90,3 +92,10 @@ pub(super) fn disks() -> Seeds {
         ),
     ]
 }
+
+/// A link of ext2 whose inode says that it has 3 GiB; found by fuzzing.
+const LONG_LINK: &[u8] = &[
+    0x01, 0x42, 0xa9, 0xbf, 0x41, 0x02, 0x84, 0x18, 0xba, 0x68, 0x9f, 0xd4, 0xbe, 0xf9, 0x96, 0xac,
+    0x41, 0x20, 0x96, 0x12, 0x0d, 0x46, 0x0f, 0xd8, 0x7e, 0x53, 0x15, 0xb6, 0xb4, 0xc0, 0xf4, 0x98,
+    0x08, 0xb8, 0xc1, 0x29, 0xdf, 0x3a, 0xee, 0x7f,
+];
