@@ -439,6 +439,7 @@ const INNER: &[&str] = &[
     "DIRECT_PAYLOAD_MIN",
     "WRITE_PIECE",
     "EXPLAINED_PACKETS_MAX",
+    "EXT4_GROUPS_MAX",
     "FREE_PIECE",
     "FREE_RUNS",
     "INLINE_READ_MAX",

@@ -5,8 +5,9 @@ use std::error::Error;
 use ext4_view::{Ext4, Ext4Error, Ext4Read, PathBuf};
 
 use super::links::{check_length, resolve};
-use super::partitions::Slice;
+use super::partitions::{Slice, u32_at};
 use super::{InsideError, room_for, unreadable};
+use crate::limits::EXT4_GROUPS_MAX;
 
 impl Ext4Read for Slice {
     fn read(
@@ -19,7 +20,7 @@ impl Ext4Read for Slice {
 }
 
 pub(super) fn read_file(slice: Slice, path: &str) -> Result<Vec<u8>, InsideError> {
-    check_block_size(&slice)?;
+    check_superblock(&slice)?;
     let disk = Ext4::load(Box::new(slice)).map_err(told)?;
     let path = resolve(path, |path| {
         let path = absolute(path)?;
@@ -49,17 +50,25 @@ fn absolute(path: &[u8]) -> Result<PathBuf, InsideError> {
     PathBuf::try_from(path).map_err(|error| unreadable(&error))
 }
 
-/// The crate makes room for blocks as large as the superblock says, up to 2 GiB. The kernel has
-/// none of more than 64 KiB: "EXT4_MAX_BLOCK_LOG_SIZE".
-fn check_block_size(slice: &Slice) -> Result<(), InsideError> {
-    let mut logarithm = [0; 4];
-    // s_log_block_size: a block has 2 to the power of 10 more bytes.
-    let read = slice.fill(&mut logarithm, 0x418);
+/// The crate makes room for blocks as large, and for groups of them as many, as the superblock
+/// says: gigabytes. The kernel refuses such a one, too.
+fn check_superblock(slice: &Slice) -> Result<(), InsideError> {
+    let mut superblock = [0; 1024];
+    let read = slice.fill(&mut superblock, 1024);
     read.map_err(|error| unreadable(&error))?;
-    match u32::from_le_bytes(logarithm) {
-        0..=6 => Ok(()),
-        _ => Err(InsideError::Unreadable(
-            "its blocks are too large".to_owned(),
+    let number = |at| u64::from(u32_at(&superblock, at));
+    // s_log_block_size, EXT4_MAX_BLOCK_LOG_SIZE: a block has at most 64 KiB.
+    let exponent = number(0x18);
+    // s_blocks_count_hi and _lo, s_blocks_per_group.
+    let blocks = (number(0x150) << 32) | number(0x4);
+    let groups = blocks.checked_div(number(0x20));
+    let fits = exponent <= 6
+        && blocks <= slice.size() >> (10 + exponent)
+        && groups.is_some_and(|groups| groups < EXT4_GROUPS_MAX);
+    match fits {
+        true => Ok(()),
+        false => Err(InsideError::Unreadable(
+            "the superblock of its ext4 has senseless numbers".to_owned(),
         )),
     }
 }
