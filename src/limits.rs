@@ -56,6 +56,13 @@ pub const BOOT_FILE_READS_MAX: u64 = BOOT_FILE_MAX as u64 / 512;
 /// Links that are followed on the way to one file, as many as the kernel follows.
 pub const LINKS_MAX: usize = 40;
 
+/// Groups of blocks of an ext4, each of which takes memory while a file is read: with the usual
+/// ones of 128 MiB, these are 32 TiB.
+pub const EXT4_GROUPS_MAX: u64 = 1 << 18;
+
+/// Bytes of a link, as many as a path may have (`PATH_MAX`).
+pub const LINK_BYTES_MAX: u64 = 4096;
+
 /// Partitions of a disk that are looked at.
 pub const PARTITIONS_MAX: u32 = 128;
 

@@ -22,6 +22,7 @@ mod bounded;
 mod btrfs;
 mod ext4;
 mod fat;
+mod links;
 mod partitions;
 
 /// A disk to read from.
