@@ -11,7 +11,8 @@
 //!   power loss they may be older or newer than the data that they tell of.
 //! - Notes go to one of two files, by turns. Each time its turn comes a file has a new generation,
 //!   and what earlier ones left in it counts no more. A file gets its turn only when a flush has
-//!   covered all that is noted in it, and no write of a note to it is under way. So what counts is
+//!   covered all that is noted in it, and no write of a note to it is under way. The newest notes
+//!   count, and those in the other file where they are of the generation before. So what counts is
 //!   every change from some moment on to the last, and to apply it to a later map changes nothing.
 //! - A note is whole or not there: it never crosses the border of a page.
 
@@ -140,7 +141,12 @@ impl<D: Disk> Recent<D> {
         }
         let [a, b] = found.map(Option::unwrap_or_default);
         let active = usize::from(b.generation > a.generation);
-        let (older, newer) = if active == 1 { (a, b) } else { (b, a) };
+        let (mut older, newer) = if active == 1 { (a, b) } else { (b, a) };
+        // A turn in which nothing was noted leaves notes of an earlier one in its file. What came
+        // behind those is overwritten by now, and nothing of them is needed any more.
+        if older.generation + 1 != newer.generation {
+            older.changes.clear();
+        }
         let recent = Self {
             files,
             active,

@@ -147,6 +147,19 @@ fn what_counts_goes_on_to_the_last_note_however_often_a_server_is_killed() {
 }
 
 #[test]
+fn notes_that_a_turn_without_any_has_left_in_its_file_count_no_more() {
+    let mut scene = Scene::new();
+    scene.note((0, 1), Zero);
+    scene.flush();
+    scene.note((0, 1), Present);
+    scene.flush();
+    // Nothing is noted where the first note still is; then the second one is overwritten.
+    scene.flush();
+    scene.note((5, 6), Present);
+    assert_eq!(scene.killed().found, changes(&[((5, 6), Present)]));
+}
+
+#[test]
 fn a_flush_that_fails_keeps_all_notes() {
     let mut scene = Scene::new();
     scene.note((0, 1), Present);
