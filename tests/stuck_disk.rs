@@ -144,10 +144,12 @@ fn a_trim_beside_a_flush_that_is_stuck_is_answered_once_it_is_noted() {
     let mut client = bench.server.client("disk@a");
     client.write(0, &[1; BLOCK]).expect("a write");
     let frozen = bench.freeze();
-    let mut submit = |request: &Request| client.submit(request).expect("room in the socket");
-    let flush = submit(&Request::plain(command::FLUSH, 0, 0));
-    let trim = submit(&Request::plain(command::TRIM, 2 * BLOCK as u64, 4096));
-    let read = submit(&Request::read(2 * BLOCK as u64, 1));
+    let [flush, trim, read] = [
+        Request::plain(command::FLUSH, 0, 0),
+        Request::plain(command::TRIM, 2 * BLOCK as u64, 4096),
+        Request::read(2 * BLOCK as u64, 1),
+    ]
+    .map(|request| client.submit(&request).expect("room in the socket"));
     let first = client.answer().expect("an answer");
     assert_eq!(first.0, read, "only the read takes no disk");
     drop(frozen);
