@@ -153,15 +153,15 @@ fn zeroes_with_fua_outlive_a_kill_without_any_flush() {
 }
 
 /// Writes, zeroes and writes again what was zeroed, and never flushes; the disk as it must be.
-fn change_without_flush(client: &mut Client, mut disk: Vec<u8>, seed: u64) -> Vec<u8> {
-    for turn in 0..40_u64 {
-        let at = (seed * 7919 + turn * 2741) as usize % (disk.len() - 9000);
+fn change_without_flush(client: &mut Client, mut disk: Vec<u8>, seed: usize) -> Vec<u8> {
+    for turn in 0..40 {
+        let at = (seed * 7919 + turn * 2741) % (disk.len() - 9000);
         if turn % 3 == 1 {
             let request = Request::plain(command::WRITE_ZEROES, at as u64, 9000);
             client.call(&request).expect("zeroes");
             disk[at..at + 9000].fill(0);
         } else {
-            let piece = pseudo_random(seed + turn, 1 + turn as usize * 200);
+            let piece = pseudo_random((seed + turn) as u64, 1 + turn * 200);
             client.write(at as u64, &piece).expect("a write");
             disk[at..at + piece.len()].copy_from_slice(&piece);
         }
