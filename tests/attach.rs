@@ -113,7 +113,7 @@ const ROUNDS: &str = "
 round=0
 while [ ! -e /tmp/stop ]; do
     round=$((round + 1))
-    fio --name=v --filename=/dev/nbd0 --direct=1 --sync=1 --ioengine=libaio --iodepth=8 \\
+    fio --name=v --filename=/dev/nbd0 --direct=1 --fsync=64 --ioengine=libaio --iodepth=8 \\
         --rw=randwrite --bs=4k --size=6m --randseed=$round --do_verify=1 --verify=crc32c \\
         --verify_fatal=1 >/tmp/fio 2>&1 || { cat /tmp/fio; failed fio; break; }
     echo ROUND $round
