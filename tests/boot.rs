@@ -216,7 +216,7 @@ fn machines_use_disks_update_kernels_and_are_switched_off_without_a_word() {
     }
     let options = "--firmware bios --firmware uefi --overlay ephemeral --overlay persistent \
                    --boots 2 --down kill --scratch 256 \
-                   --run disk.sh --run trim.sh --run busy.sh --run kernel.sh";
+                   --run parts.sh --run disk.sh --run trim.sh --run busy.sh --run kernel.sh";
     let outcome = boot(&HOOKED, options);
     assert_eq!(outcome.boot("herd-0", 2).count, 1);
     assert_eq!(outcome.boot("herd-1", 2).count, 2);

@@ -25,11 +25,20 @@ impl Bench {
         for program in programs {
             let said = bench.path("said");
             let text = format!("#!/bin/sh\necho \"{program} $*\" >>{}\n", said.display());
-            bench.write(&format!("bin/{program}"), &text);
-            let mode = fs::Permissions::from_mode(0o755);
-            fs::set_permissions(bench.path(&format!("bin/{program}")), mode).expect("a mode");
+            bench.program_of(&format!("bin/{program}"), &text);
         }
         bench
+    }
+
+    /// A program that does nothing.
+    fn program(&self, name: &str) {
+        self.program_of(name, "#!/bin/sh\n");
+    }
+
+    fn program_of(&self, name: &str, text: &str) {
+        self.write(name, text);
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(self.path(name), mode).expect("a mode");
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -327,12 +336,10 @@ fn systemd_takes_the_units() {
 #[test]
 fn one_command_installs_what_fits_and_takes_it_away_again() {
     let bench = Bench::new(&[]);
-    for folder in [
-        "etc",
-        "usr/share/initramfs-tools",
-        "usr/lib/systemd",
-        "usr/lib/initcpio",
-    ] {
+    bench.program("root/usr/sbin/update-initramfs");
+    bench.program("root/usr/bin/mkinitcpio");
+    // nbd-client has files for initramfs-tools whether that is there or not, as others for dracut.
+    for folder in ["etc", "usr/lib/dracut/modules.d", "usr/lib/systemd"] {
         fs::create_dir_all(bench.path("root").join(folder)).expect("folders");
     }
     let root = bench.path("root");

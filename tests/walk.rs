@@ -8,6 +8,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
@@ -54,9 +55,15 @@ impl Walk {
         server.ip("addr add 10.77.0.1/24 dev lan0");
         machine.ip("addr add 10.77.0.10/24 dev lan0");
         let home = tempfile::tempdir().expect("a folder");
-        for folder in ["etc/cowherd", "mnt/etc", "mnt/usr/share/initramfs-tools"] {
+        for folder in ["etc/cowherd", "mnt/etc", "mnt/usr/sbin"] {
             fs::create_dir_all(home.path().join(folder)).expect("folders");
         }
+        // What it is that makes the initramfs of the system in /mnt.
+        symlink(
+            "/bin/true",
+            home.path().join("mnt/usr/sbin/update-initramfs"),
+        )
+        .expect("a link");
         Some(Self {
             home,
             server,
