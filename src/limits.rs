@@ -68,6 +68,15 @@ pub const PARTITIONS_MAX: u32 = 128;
 /// Longest command line of a kernel: `COMMAND_LINE_SIZE` of x86, less its NUL.
 pub const KERNEL_LINE_MAX: usize = 2047;
 
+/// Entries of a menu.
+pub const MENU_ENTRIES_MAX: usize = 64;
+
+/// Longest title of an entry.
+pub const MENU_TITLE_MAX: usize = 200;
+
+/// Longest that a menu waits for a choice: that of PXELINUX, which counts tenths in 16 bits.
+pub const MENU_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+
 /// Connections waiting to be accepted: a whole room powers on at once.
 pub const LISTEN_BACKLOG: u32 = 4096;
 

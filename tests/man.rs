@@ -354,6 +354,21 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         Bytes(limits::DHCP_OPTION_MAX as u64),
     ),
     (
+        "Entries of a menu",
+        "MENU_ENTRIES_MAX",
+        Count(limits::MENU_ENTRIES_MAX),
+    ),
+    (
+        "Title of an entry, in bytes",
+        "MENU_TITLE_MAX",
+        Count(limits::MENU_TITLE_MAX),
+    ),
+    (
+        "Time that a menu waits",
+        "MENU_TIMEOUT_MAX",
+        Time(limits::MENU_TIMEOUT_MAX),
+    ),
+    (
         "TFTP transfers on one port",
         "TFTP_TRANSFERS_MAX",
         Count(limits::TFTP_TRANSFERS_MAX),

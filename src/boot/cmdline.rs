@@ -3,6 +3,7 @@
 //! Invariant: a command line is a list of words, and none of them has a space, a quote or a control
 //! character, since no kernel and no initramfs could take it apart again.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use thiserror::Error;
@@ -48,7 +49,51 @@ pub struct Machine {
     /// Its name, which is its host name.
     pub name: Option<Name>,
     /// The network card that it boots from.
-    pub mac: Option<MacAddress>,
+    pub card: Option<MacAddress>,
+    /// What systemd knows it by.
+    pub id: Option<MachineId>,
+}
+
+/// The machine-id(5) of a machine, the same on every boot: 16 bytes, shown as hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MachineId([u8; 16]);
+
+impl MachineId {
+    /// That of the machine with a network card: `cowherd`, zeros, and its address.
+    #[must_use]
+    pub fn of_card(mac: MacAddress) -> Self {
+        let mut bytes = *b"cowherd\0\0\0\0\0\0\0\0\0";
+        bytes
+            .iter_mut()
+            .rev()
+            .zip(mac.0.iter().rev())
+            .for_each(|(to, from)| *to = *from);
+        Self(bytes)
+    }
+
+    /// That of the machine with a UUID: the same digits.
+    #[must_use]
+    pub const fn of_uuid(uuid: [u8; 16]) -> Self {
+        Self(uuid)
+    }
+
+    /// That of a machine of which nothing but its name is known: FNV-1a of it, of 128 bits.
+    #[must_use]
+    pub fn of_name(name: &Name) -> Self {
+        const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+        const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+        let bytes = name.as_str().bytes();
+        let hash = bytes.fold(BASIS, |hash, byte| {
+            (hash ^ u128::from(byte)).wrapping_mul(PRIME)
+        });
+        Self(hash.to_be_bytes())
+    }
+}
+
+impl fmt::Display for MachineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// Why there is no command line.
@@ -192,19 +237,12 @@ fn only_usual_port(root: &Root) -> Result<(), BadLine> {
 
 /// Who the machine is: the same on every boot, though all boot from one image.
 fn identity(machine: &Machine) -> Vec<String> {
-    let card = machine.mac.map(|mac| format!("BOOTIF=01-{}", mac.name()));
-    let id = machine
-        .mac
-        .map(|mac| format!("systemd.machine_id={}", machine_id(mac)));
+    let card = machine.card;
+    let card = card.map(|mac| format!("BOOTIF=01-{}", mac.name()));
+    let id = machine.id.map(|id| format!("systemd.machine_id={id}"));
     let name = machine.name.as_ref();
     let name = name.map(|name| format!("systemd.hostname={name}"));
     [card, name, id].into_iter().flatten().collect()
-}
-
-/// machine-id(5): 32 hexadecimal digits, here those of `cowherd`, zeros, and the network card.
-fn machine_id(mac: MacAddress) -> String {
-    let parts = [&b"cowherd\0\0\0"[..], &mac.0].concat();
-    parts.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -281,9 +319,11 @@ mod tests {
 
     #[test]
     fn a_machine_is_the_same_one_on_every_boot() {
+        let mac = "52:54:00:77:00:10".parse().unwrap();
         let machine = Machine {
             name: Some(Name::new("studio-3").unwrap()),
-            mac: Some("52:54:00:77:00:10".parse().unwrap()),
+            card: Some(mac),
+            id: Some(MachineId::of_card(mac)),
         };
         let words = command_line(Initramfs::Archiso, &root(), &machine, &["quiet".to_owned()]);
         let words = words.unwrap();
@@ -295,6 +335,20 @@ mod tests {
                 "systemd.machine_id=636f7768657264000000525400770010",
                 "quiet",
             ]
+        );
+    }
+
+    #[test]
+    fn a_machine_id_is_made_of_what_is_known() {
+        let uuid = std::array::from_fn(|nth| u8::try_from(nth).unwrap());
+        assert_eq!(
+            MachineId::of_uuid(uuid).to_string(),
+            "000102030405060708090a0b0c0d0e0f"
+        );
+        // A vector of the FNV authors: the hash of "a".
+        assert_eq!(
+            MachineId::of_name(&Name::new("a").unwrap()).to_string(),
+            "d228cb696f1a8caf78912b704e4a8964"
         );
     }
 

@@ -7,131 +7,61 @@
 //!   which server it takes for its own: behind a proxy that is the wrong one.
 
 use std::fmt::Write;
-use std::net::Ipv4Addr;
-use std::time::Duration;
 
-/// What a machine may choose from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Menu {
-    /// The entries; the first is the default.
-    pub entries: Vec<Entry>,
-    /// How long the default is held back for a choice. At zero the menu is not shown.
-    pub timeout: Duration,
-    /// A serial console beside the screen.
-    pub serial: Option<Serial>,
-}
+use super::menu::{Entry, Menu, Place, Serial, shown};
 
-/// A serial line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Serial {
-    /// 0 for the first one.
-    pub unit: u8,
-    /// Bits a second.
-    pub speed: u32,
-}
-
-/// One system to boot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// What people read.
-    pub title: String,
-    /// The kernel.
-    pub kernel: Place,
-    /// What is loaded with it, in this order.
-    pub initrds: Vec<Place>,
-    /// Its command line.
-    pub words: Vec<String>,
-}
-
-/// A file on a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// How it is loaded.
-    pub transport: Transport,
-    /// From where.
-    pub server: Ipv4Addr,
-    /// Its path, without a slash before it.
-    pub path: String,
-}
-
-/// How GRUB loads a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Transport {
-    /// By TFTP.
-    Tftp,
-    /// By HTTP, on port 80: older ones than 2.12 know no other.
-    Http,
-}
-
-impl Transport {
-    /// GRUB's name of the device.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tftp => "tftp",
-            Self::Http => "http",
-        }
+/// The menu as a `grub.cfg`.
+#[must_use]
+pub fn config(menu: &Menu) -> String {
+    let mut out = String::from("# Made by cowherd for this machine.\n");
+    if let Some(Serial { unit, speed }) = menu.serial {
+        put(
+            &mut out,
+            format_args!("serial --unit={unit} --speed={speed}"),
+        );
+        put(&mut out, format_args!("terminal_input console serial"));
+        put(&mut out, format_args!("terminal_output console serial"));
     }
+    let style = if menu.is_shown() { "menu" } else { "hidden" };
+    put(&mut out, format_args!("set default={}", menu.default));
+    put(
+        &mut out,
+        format_args!("set timeout={}", menu.timeout.as_secs()),
+    );
+    put(&mut out, format_args!("set timeout_style={style}"));
+    for (number, entry) in menu.entries.iter().enumerate() {
+        put_entry(&mut out, entry, number);
+    }
+    out
 }
 
-impl Menu {
-    /// The menu as a `grub.cfg`.
-    #[must_use]
-    pub fn to_config(&self) -> String {
-        let mut out = String::from("# Made by cowherd for this machine.\n");
-        self.put_console(&mut out);
-        let seconds = self.timeout.as_secs();
-        let style = if seconds == 0 { "hidden" } else { "menu" };
-        put(&mut out, format_args!("set default=0"));
-        put(&mut out, format_args!("set timeout={seconds}"));
-        put(&mut out, format_args!("set timeout_style={style}"));
-        for (number, entry) in self.entries.iter().enumerate() {
-            entry.put(&mut out, number);
-        }
-        out
-    }
-
-    fn put_console(&self, out: &mut String) {
-        if let Some(Serial { unit, speed }) = self.serial {
-            put(out, format_args!("serial --unit={unit} --speed={speed}"));
-            put(out, format_args!("terminal_input console serial"));
-            put(out, format_args!("terminal_output console serial"));
-        }
-    }
-}
-
-impl Entry {
-    fn put(&self, out: &mut String, number: usize) {
-        let title = quoted(&self.title);
+fn put_entry(out: &mut String, entry: &Entry, number: usize) {
+    let title = quoted(&entry.title);
+    put(
+        out,
+        format_args!("menuentry {title} --id 'cowherd-{number}' {{"),
+    );
+    let words = entry.words.iter().map(|word| format!(" {}", quoted(word)));
+    let (kernel, words) = (place(&entry.kernel), words.collect::<String>());
+    put(out, format_args!("    linux {kernel}{words}"));
+    if !entry.initrds.is_empty() {
+        let initrds = entry
+            .initrds
+            .iter()
+            .map(|initrd| format!(" {}", place(initrd)));
         put(
             out,
-            format_args!("menuentry {title} --id 'cowherd-{number}' {{"),
+            format_args!("    initrd{}", initrds.collect::<String>()),
         );
-        let words = self.words.iter().map(|word| format!(" {}", quoted(word)));
-        let words: String = words.collect();
-        put(
-            out,
-            format_args!("    linux {}{words}", self.kernel.quoted()),
-        );
-        if !self.initrds.is_empty() {
-            let initrds = self
-                .initrds
-                .iter()
-                .map(|place| format!(" {}", place.quoted()));
-            put(
-                out,
-                format_args!("    initrd{}", initrds.collect::<String>()),
-            );
-        }
-        put(out, format_args!("}}"));
     }
+    put(out, format_args!("}}"));
 }
 
-impl Place {
-    fn quoted(&self) -> String {
-        let device = self.transport.name();
-        quoted(&format!("({device},{})/{}", self.server, self.path))
-    }
+/// A file as one word, with its device.
+#[must_use]
+pub fn place(place: &Place) -> String {
+    let device = place.transport.name();
+    quoted(&format!("({device},{})/{}", place.server, place.path))
 }
 
 /// One line.
@@ -142,19 +72,19 @@ fn put(out: &mut String, line: std::fmt::Arguments<'_>) {
 
 /// A text as one word of GRUB's shell. A quote ends the quoting, stands for itself behind a
 /// backslash, and begins it anew. Control characters, which no screen shows, become spaces.
-fn quoted(text: &str) -> String {
-    let shown: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    format!("'{}'", shown.replace('\'', "'\\''"))
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", shown(text).replace('\'', "'\\''"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    fn place(path: &str) -> Place {
+    use super::*;
+    use crate::boot::menu::Transport;
+
+    fn at(path: &str) -> Place {
         Place {
             transport: Transport::Tftp,
             server: [10, 77, 0, 1].into(),
@@ -165,8 +95,8 @@ mod tests {
     fn entry() -> Entry {
         Entry {
             title: "arch".to_owned(),
-            kernel: place("disk/arch/vmlinuz"),
-            initrds: vec![place("disk/arch/initrd.img")],
+            kernel: at("disk/arch/vmlinuz"),
+            initrds: vec![at("disk/arch/initrd.img")],
             words: vec!["root=/dev/nbd0".to_owned(), "quiet".to_owned()],
         }
     }
@@ -176,10 +106,10 @@ mod tests {
         let menu = Menu {
             entries: vec![entry()],
             timeout: Duration::from_secs(5),
-            serial: None,
+            ..Menu::default()
         };
         assert_eq!(
-            menu.to_config(),
+            config(&menu),
             "# Made by cowherd for this machine.
 set default=0
 set timeout=5
@@ -202,7 +132,7 @@ menuentry 'arch' --id 'cowherd-0' {
             serial,
             ..Menu::default()
         };
-        let config = menu.to_config();
+        let config = config(&menu);
         let lines: Vec<_> = config.lines().collect();
         assert_eq!(lines[1], "serial --unit=0 --speed=115200");
         assert_eq!(lines[6], "set timeout_style=hidden");

@@ -17,7 +17,7 @@ use tempfile::NamedTempFile;
 use thiserror::Error;
 
 use super::files::{Content, Files};
-use super::grub::Transport;
+use super::menu::Transport;
 use crate::limits::GRUB_IMAGE_MAX;
 
 /// Where packages of GRUB put the modules of each platform: Debian, Fedora and Arch in the first,

@@ -3,10 +3,16 @@
 //! - [`files`] opens files below a root.
 //! - [`loader`] makes images of GRUB with the tools of the host.
 //! - [`inside`] reads files out of the file system of a disk.
-//! - [`grub`] writes menus, and [`cmdline`] the command lines in them. Both do no I/O.
+//! - [`menu`] is what a machine may choose from; [`grub`], [`ipxe`] and [`pxelinux`] write it for
+//!   boot loaders, and [`cmdline`] the command lines in it. [`lookup`] knows by which names boot
+//!   loaders ask for their menus. None of these does I/O.
 
 pub mod cmdline;
 pub mod files;
 pub mod grub;
 pub mod inside;
+pub mod ipxe;
 pub mod loader;
+pub mod lookup;
+pub mod menu;
+pub mod pxelinux;

@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use toml::Spanned;
 
 use super::dhcp;
-use super::dhcp::form::Client;
+use super::dhcp::form::{Client, Group};
 use super::error::Mistake;
 use super::file::{File, Image, Nbd, Tables, Tftp, Tls};
+use super::menu::{self, Menu};
 use super::value::{Located, Unserved};
 use super::{
-    ClientConfig, Config, FIRST_GENERATION, HerdConfig, ImageBoot, ImageSource, TftpConfig,
-    TlsConfig, TlsNeed,
+    Choice, ClientConfig, Config, FIRST_GENERATION, HerdConfig, ImageBoot, ImageSource, MenuConfig,
+    TftpConfig, TlsConfig, TlsNeed,
 };
 use crate::access::{ClientRule, Entry, ImageRule, List, Rules, is_of_a_peer};
 use crate::boot::inside::Whereabouts;
@@ -29,12 +30,17 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
     let access = check_access(&file.nbd, &file.image, &file.client)?;
     check_needs(tls.as_ref(), &file.image, &file.client)?;
     let dhcp = dhcp::check(file.network, file.dhcp, &file.group, &file.client)?;
-    let images = check_images(file.image)?;
+    let bootable = Bootable::of(&file.image);
+    for group in file.group.values() {
+        bootable.menu(group.menu.as_ref())?;
+    }
+    let images = check_images(file.image, &bootable)?;
     let default_image = default_image(&images, file.defaults.image)?;
     let herd = HerdConfig {
         default_image: Some(default_image),
         default_overlay: file.defaults.overlay,
-        clients: check_clients(file.client, &images)?,
+        default_menu: bootable.menu(file.defaults.menu.as_ref())?,
+        clients: check_clients(file.client, &file.group, &images, &bootable)?,
         access,
     };
     let listen = file.nbd.listen.into_iter();
@@ -157,13 +163,41 @@ fn own_name(name: &Located<Name>) -> Result<Name, Mistake> {
     }
 }
 
+/// What menus can offer: the generations of images with a kernel.
+struct Bootable(BTreeMap<Name, Vec<u32>>);
+
+impl Bootable {
+    fn of(images: &Tables<Image>) -> Self {
+        let generations = |image: &Image| {
+            let older = image.older.keys().map(|number| number.value.get());
+            older.chain([current_of(image)]).collect()
+        };
+        let images = images.iter().filter(|(_, image)| image.kernel.is_some());
+        let images = images.map(|(name, image)| (name.value.clone(), generations(image)));
+        Self(images.collect())
+    }
+
+    /// How a menu is made, by a table.
+    fn menu(&self, said: Option<&Menu>) -> Result<MenuConfig, Mistake> {
+        menu::check(said, |Choice { image, generation }| {
+            let there = self.0.get(image);
+            there.is_some_and(|there| generation.is_none_or(|number| there.contains(&number)))
+        })
+    }
+}
+
+fn current_of(image: &Image) -> u32 {
+    image.generation.map_or(FIRST_GENERATION, NonZeroU32::get)
+}
+
 fn check_images(
     tables: impl IntoIterator<Item = (Located<Name>, Image)>,
+    bootable: &Bootable,
 ) -> Result<Vec<ImageSource>, Mistake> {
     let mut images = Vec::new();
     for (name, image) in tables {
-        let boot = check_boot(&image)?;
-        let current = image.generation.map_or(FIRST_GENERATION, NonZeroU32::get);
+        let boot = check_boot(&name, &image, bootable)?;
+        let current = current_of(&image);
         let mut files = check_older(current, image.older)?;
         files.insert(current, image.file);
         images.push(ImageSource {
@@ -183,12 +217,13 @@ fn check_images(
 }
 
 /// What is loaded of an image; nothing where no kernel is named.
-fn check_boot(image: &Image) -> Result<Option<ImageBoot>, Mistake> {
+fn check_boot(
+    name: &Located<Name>,
+    image: &Image,
+    bootable: &Bootable,
+) -> Result<Option<ImageBoot>, Mistake> {
     let Some(kernel) = &image.kernel else {
-        return match image.initrd.0.first() {
-            Some(initrd) => Err(Mistake::new(initrd.at, "`initrd` needs a `kernel`")),
-            None => Ok(None),
-        };
+        return check_no_boot(name, image).map(|()| None);
     };
     let Some(initramfs) = &image.initramfs else {
         let what = "`kernel` needs `initramfs`: initramfs-tools, mkinitcpio-nbd, dracut or archiso";
@@ -205,7 +240,21 @@ fn check_boot(image: &Image) -> Result<Option<ImageBoot>, Mistake> {
             partition: image.partition.map(NonZeroU32::get),
             subvolume: image.subvolume.clone(),
         },
+        title: image.title.as_ref().map(|title| title.value.0.clone()),
+        menu: bootable.menu(image.menu.as_ref())?,
     }))
+}
+
+fn check_no_boot(name: &Located<Name>, image: &Image) -> Result<(), Mistake> {
+    let keys = [
+        ("`initrd`", image.initrd.0.first().map(|initrd| initrd.at)),
+        ("`title`", image.title.as_ref().map(|title| title.at)),
+        ("`menu`", image.menu.as_ref().map(|_| name.at)),
+    ];
+    match keys.into_iter().find_map(|(key, at)| Some((key, at?))) {
+        Some((key, at)) => Err(Mistake::new(at, format!("{key} needs a `kernel`"))),
+        None => Ok(()),
+    }
 }
 
 /// A number that comes after the current one is most likely a slip.
@@ -249,13 +298,18 @@ fn known_image(name: Located<Name>, images: &[ImageSource]) -> Result<Name, Mist
 
 fn check_clients(
     tables: impl IntoIterator<Item = (Located<Name>, Client)>,
+    groups: &Tables<Group>,
     images: &[ImageSource],
+    bootable: &Bootable,
 ) -> Result<Vec<ClientConfig>, Mistake> {
     let mut macs = Taken::default();
     let mut addresses = Taken::default();
     let mut clients = Vec::new();
     for (name, client) in tables {
         let name = name.value;
+        let group = dhcp::group_of(&client, groups)?;
+        let of_group = bootable.menu(group.and_then(|group| group.menu.as_ref()))?;
+        let menu = bootable.menu(client.menu.as_ref())?.or(&of_group);
         let image = client.image.map(|image| known_image(image, images));
         clients.push(ClientConfig {
             mac: client.mac.map(|mac| macs.take(mac, &name)).transpose()?,
@@ -265,6 +319,8 @@ fn check_clients(
                 .transpose()?,
             image: image.transpose()?,
             overlay: client.overlay,
+            uuid: client.uuid.map(|uuid| uuid.value.0),
+            menu,
             name,
         });
     }

@@ -10,7 +10,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::dhcp::form::{Client, Dhcp, Group, Network};
-use super::value::{BootPath, Line, Located, Several, Unserved};
+use super::menu::Menu;
+use super::value::{BootPath, Line, Located, Several, Title, Unserved};
 use super::{Keep, TlsNeed};
 use crate::access::Entry;
 use crate::boot::cmdline::Initramfs;
@@ -91,6 +92,8 @@ pub(super) struct Image {
     pub(super) cmdline: Option<Located<Line>>,
     pub(super) partition: Option<NonZeroU32>,
     pub(super) subvolume: Option<String>,
+    pub(super) title: Option<Located<Title>>,
+    pub(super) menu: Option<Menu>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -98,4 +101,5 @@ pub(super) struct Image {
 pub(super) struct Defaults {
     pub(super) image: Option<Located<Name>>,
     pub(super) overlay: Option<Keep>,
+    pub(super) menu: Option<Menu>,
 }

@@ -13,6 +13,7 @@ mod check;
 mod dhcp;
 mod error;
 mod file;
+mod menu;
 mod value;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ use crate::tls;
 
 pub use dhcp::{DhcpConfig, OwnNetwork};
 pub use error::ConfigError;
+pub use menu::{Choice, MenuConfig, SerialConsole};
 
 /// A config file, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,6 +99,10 @@ pub struct ImageBoot {
     pub words: Vec<String>,
     /// Where in the image that is.
     pub place: Whereabouts,
+    /// What people read; `None` means its name.
+    pub title: Option<String>,
+    /// How the menu is made of a machine that has this image.
+    pub menu: MenuConfig,
 }
 
 impl ImageSource {
@@ -144,6 +150,8 @@ pub struct HerdConfig {
     pub default_image: Option<Name>,
     /// What becomes of changes of clients that are not named; `None` means "nothing was said".
     pub default_overlay: Option<Keep>,
+    /// How menus are made where nothing else says how.
+    pub default_menu: MenuConfig,
     /// The machines that are known by name.
     pub clients: Vec<ClientConfig>,
     /// Who may open what.
@@ -163,6 +171,10 @@ pub struct ClientConfig {
     pub image: Option<Name>,
     /// What becomes of its changes; `None` means what the defaults say.
     pub overlay: Option<Keep>,
+    /// Its UUID, in the order of DHCP option 97.
+    pub uuid: Option<[u8; 16]>,
+    /// How its menu is made, by its own words and those of its group.
+    pub menu: MenuConfig,
 }
 
 /// What becomes of a client's changes.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use crate::boot::cmdline::{BadLine, check_words};
+use crate::limits::MENU_TITLE_MAX;
 use crate::tftp::name::path_of;
 
 /// A value written as a string, and the byte of the file where it stands.
@@ -131,5 +132,28 @@ impl FromStr for Line {
     fn from_str(text: &str) -> Result<Self, BadLine> {
         let words = text.split_ascii_whitespace().map(str::to_owned);
         check_words(words.collect()).map(Self)
+    }
+}
+
+/// What people read in a menu.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Title(pub(super) String);
+
+/// Why a text is no title.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a title has at most {MENU_TITLE_MAX} bytes, at least one letter and no control characters"
+)]
+pub(super) struct NoTitle;
+
+impl FromStr for Title {
+    type Err = NoTitle;
+
+    fn from_str(text: &str) -> Result<Self, NoTitle> {
+        let fits = text.len() <= MENU_TITLE_MAX && !text.trim().is_empty();
+        match fits && !text.contains(char::is_control) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(NoTitle),
+        }
     }
 }

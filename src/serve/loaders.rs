@@ -13,8 +13,8 @@ use tokio::sync::OnceCell;
 
 use super::tree::{Ends, blocking};
 use crate::boot::files::Content;
-use crate::boot::grub::Transport;
 use crate::boot::loader::{Kind, Modules};
+use crate::boot::menu::Transport;
 
 type Key = (&'static Kind, Transport, Ipv4Addr);
 

@@ -27,6 +27,7 @@ mod link;
 pub mod listen;
 mod loaders;
 mod memory;
+mod menus;
 mod offer;
 mod options;
 mod outbox;

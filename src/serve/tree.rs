@@ -16,14 +16,11 @@ use super::loaders::Loaders;
 use super::offer::Offer;
 use crate::access::{Caller, Peer};
 use crate::boot::files::{Content, Files};
-use crate::boot::grub::Transport;
 use crate::boot::inside::{self, Blocks, InsideError, Whereabouts};
+use crate::boot::menu::Transport;
 use crate::export::name::ExportName;
 use crate::export::snapshot::Snapshot;
 use crate::name::Name;
-
-/// Where GRUB looks for its menu, by the prefixes of grub-mknetdir and of Debian's signed images.
-const MENUS: [&str; 2] = ["boot/grub/grub.cfg", "grub/grub.cfg"];
 
 /// The files of all machines.
 #[derive(Debug)]
@@ -82,10 +79,8 @@ impl Tree {
         if let Some(content) = self.loaders.open(ends, path).await? {
             return Ok(Some(content));
         }
-        if MENUS.contains(&path) {
-            return Ok(self
-                .menu(ends)
-                .map(|menu| menu.to_config().into_bytes().into()));
+        if let Some(menu) = self.menu_at(ends, path).await? {
+            return Ok(Some(menu));
         }
         match path
             .strip_prefix("disk/")

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::holders::Holders;
 use crate::access::{Caller, Denial, Peer, Rules, Who, name_of};
-use crate::config::{ClientConfig, HerdConfig, Keep};
+use crate::config::{ClientConfig, HerdConfig, Keep, MenuConfig};
 use crate::mac::MacAddress;
 use crate::name::Name;
 
@@ -28,6 +28,7 @@ pub struct Known {
     addresses: HashMap<Ipv4Addr, Name>,
     default_image: Option<Name>,
     default_overlay: Option<Keep>,
+    default_menu: MenuConfig,
     access: Rules,
     leases: Arc<Holders>,
 }
@@ -41,6 +42,7 @@ impl Known {
             addresses: herd.clients.iter().filter_map(address).collect(),
             default_image: herd.default_image,
             default_overlay: herd.default_overlay,
+            default_menu: herd.default_menu,
             access: herd.access,
             clients: herd
                 .clients
@@ -64,11 +66,30 @@ impl Known {
         }
     }
 
-    /// The network card of the client that has this address, where the config names it.
+    /// What the config says of a client.
     #[must_use]
-    pub fn card_of(&self, address: Ipv4Addr) -> Option<MacAddress> {
-        let holder = self.holder_of(IpAddr::V4(address))?;
-        self.clients.get(&holder)?.mac
+    pub fn config_of(&self, name: &Name) -> Option<&ClientConfig> {
+        self.clients.get(name)
+    }
+
+    /// The client of the config with this network card.
+    #[must_use]
+    pub fn with_card(&self, mac: MacAddress) -> Option<&ClientConfig> {
+        let mut clients = self.clients.values();
+        clients.find(|client| client.mac == Some(mac))
+    }
+
+    /// The client of the config with this UUID.
+    #[must_use]
+    pub fn with_uuid(&self, uuid: [u8; 16]) -> Option<&ClientConfig> {
+        let mut clients = self.clients.values();
+        clients.find(|client| client.uuid == Some(uuid))
+    }
+
+    /// How menus are made where nothing else says how.
+    #[must_use]
+    pub const fn default_menu(&self) -> &MenuConfig {
+        &self.default_menu
     }
 
     /// Who `caller` is, which `asked` to be this client in its export name.
@@ -177,6 +198,7 @@ mod tests {
         let config = HerdConfig {
             default_image: Some(name("usual")),
             default_overlay,
+            default_menu: MenuConfig::default(),
             access: Rules::default(),
             clients: vec![ClientConfig {
                 name: name("a"),
@@ -184,6 +206,8 @@ mod tests {
                 address: Some([10, 0, 0, 1].into()),
                 image: Some(name("own")),
                 overlay,
+                uuid: None,
+                menu: MenuConfig::default(),
             }],
         };
         Known::new(config, Arc::default())

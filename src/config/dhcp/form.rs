@@ -93,6 +93,7 @@ tables_with_words! {
     }
     Group {
         boot: Option<Boot>,
+        menu: Option<crate::config::menu::Menu>,
     }
     Client {
         certificate: Option<Spanned<bool>>,
@@ -105,6 +106,7 @@ tables_with_words! {
         boot: Option<Boot>,
         image: Option<Located<crate::name::Name>>,
         overlay: Option<crate::config::Keep>,
+        menu: Option<crate::config::menu::Menu>,
     }
 }
 

@@ -333,7 +333,10 @@ fn machines(
     Ok(machines)
 }
 
-fn group_of<'a>(client: &Client, groups: &'a Tables<Group>) -> Result<Option<&'a Group>, Mistake> {
+pub(super) fn group_of<'a>(
+    client: &Client,
+    groups: &'a Tables<Group>,
+) -> Result<Option<&'a Group>, Mistake> {
     let Some(named) = &client.group else {
         return Ok(None);
     };

@@ -1,83 +1,146 @@
-//! What the machine that asks may boot, as a menu.
+//! The menus in the tree: whose is asked for, and what that machine may boot.
+//!
+//! Invariants:
+//! - The address of who asks counts before what a name says: whoever has the lease of a client gets
+//!   the menu of that client.
+//! - A file that an admin put where a boot loader would look later is not hidden by a menu that is
+//!   made.
 
+use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
-use super::{Ends, Tree, caller};
-use crate::boot::cmdline::{Machine, Root, command_line};
-use crate::boot::grub::{Entry, Menu, Place, Transport};
-use crate::config::{ImageBoot, Keep};
+use super::{Ends, Tree, blocking, caller};
+use crate::access::Caller;
+use crate::boot::files::Content;
+use crate::boot::lookup::{Key, Lookup};
+use crate::boot::menu::{Format, Menu};
+use crate::mac::MacAddress;
+use crate::name::Name;
+use crate::serve::menus::{Guest, Site, Stock, Stocked, make};
 use crate::serve::offer::Offer;
 
-/// How long a menu is shown that has a choice.
-const CHOICE: Duration = Duration::from_secs(5);
+/// Whom a menu is for.
+struct Asked {
+    /// The client that a name says; `None` is whoever has the address.
+    name: Option<Name>,
+    /// The network card that a name says.
+    card: Option<MacAddress>,
+}
 
 impl Tree {
-    /// What the machine at the other end may boot: its image, the current generation first.
-    pub(super) fn menu(&self, ends: Ends) -> Option<Menu> {
+    /// The menu at `path`; `None` where that is no menu, or none is made for it.
+    pub(super) async fn menu_at(
+        self: &Arc<Self>,
+        ends: Ends,
+        path: &str,
+    ) -> io::Result<Option<Content>> {
+        let Some(lookup) = Lookup::of(path) else {
+            return Ok(None);
+        };
         let offer = self.herd.offer();
-        let client = offer.known.client_of(&caller(ends), None);
-        let generations = offer.images.get(client.image.as_ref()).ok()?;
-        let boot = offer.boots.get(&generations.name)?;
-        let older = generations.images.keys().rev();
-        let older = older.filter(|number| **number != generations.current);
-        let numbers = std::iter::once(&generations.current).chain(older);
-        let is_writable = client.keep != Keep::ReadOnly;
-        let entries = numbers.filter_map(|number| {
-            let export = format!("{}+{number}", generations.name);
-            self.entry(ends, &offer, boot, export, is_writable)
-        });
-        let entries: Vec<_> = entries.collect();
-        Some(Menu {
-            timeout: if entries.len() > 1 {
-                CHOICE
-            } else {
-                Duration::ZERO
-            },
-            entries,
-            serial: None,
-        })
+        let Some(asked) = whose(&offer, ends, lookup.key) else {
+            return Ok(None);
+        };
+        let Some(menu) = self.menu(ends, &offer, asked) else {
+            return Ok(None);
+        };
+        if self.is_found_later(ends, &lookup).await? {
+            return Ok(None);
+        }
+        Ok(written(&menu, lookup.format, path).map(|text| text.into_bytes().into()))
     }
 
-    fn entry(
-        &self,
-        ends: Ends,
-        offer: &Offer,
-        boot: &ImageBoot,
-        export: String,
-        is_writable: bool,
-    ) -> Option<Entry> {
-        let root = Root {
+    /// Whether an admin put a file where the loader looks when it finds none here.
+    async fn is_found_later(self: &Arc<Self>, ends: Ends, lookup: &Lookup) -> io::Result<bool> {
+        let later = lookup.later(ends.client);
+        let tree = Arc::clone(self);
+        blocking(move || {
+            let Some(files) = &tree.files else {
+                return Ok(false);
+            };
+            // What can't be read is there all the same.
+            let is_there = |path: &String| !matches!(files.open(path), Ok(None));
+            Ok(later.iter().any(is_there))
+        })
+        .await
+    }
+
+    /// What the machine at the other end may boot; `None` where that is nothing.
+    fn menu(&self, ends: Ends, offer: &Offer, asked: Asked) -> Option<Menu> {
+        let (known, caller) = (&offer.known, caller(ends));
+        let client = known.client_of(&caller, asked.name.as_ref());
+        let guest = Guest::new(known, client, asked.name, asked.card);
+        let site = Site {
             server: ends.own,
             port: self.port,
-            export: export.clone(),
-            filesystem: None,
-            flags: boot
-                .place
-                .subvolume
-                .as_ref()
-                .map(|path| format!("subvol={path}")),
-            is_writable,
+            via: ends.via,
         };
-        let machine = Machine {
-            name: offer.known.holder_of(IpAddr::V4(ends.client)),
-            mac: offer.known.card_of(ends.client),
-        };
-        let words = command_line(boot.initramfs, &root, &machine, &boot.words);
-        let words = words
-            .inspect_err(|bad| tracing::error!("{export} can't be booted: {bad}"))
-            .ok()?;
-        let place = |file: String| Place {
-            transport: Transport::Tftp,
-            server: ends.own,
-            path: format!("disk/{export}/{file}"),
-        };
-        let initrds = (0..boot.initrds.len()).map(|number| place(format!("initrd{number}")));
-        Some(Entry {
-            initrds: initrds.collect(),
-            kernel: place("kernel".to_owned()),
-            title: export.clone(),
-            words,
-        })
+        let made = make(site, &guest, &stock(offer, &caller));
+        for (export, why) in &made.left_out {
+            tracing::error!("{export} can't be booted: {why}");
+        }
+        Some(made.menu).filter(|menu| !menu.entries.is_empty())
+    }
+}
+
+/// Whose menu `key` is; `None` where another name is asked for next that says more.
+fn whose(offer: &Offer, ends: Ends, key: Key) -> Option<Asked> {
+    let (known, client) = (&offer.known, ends.client);
+    let has_name = known.holder_of(IpAddr::V4(client)).is_some();
+    // A client whose overlay is not for this address is none of its business.
+    let its_own = |name: &Name| {
+        let caller = caller(ends);
+        let image = known.client_of(&caller, Some(name)).image;
+        let images = offer.images.get(image.as_ref()).ok()?;
+        let may = known.may_open(&caller, &images.name, name);
+        may.is_ok().then(|| name.clone())
+    };
+    let of_address = |card| Some(Asked { name: None, card });
+    match key {
+        Key::Any => of_address(None),
+        Key::Address(address) if address == client => of_address(None),
+        Key::Address(_) | Key::Near(..) => None,
+        Key::Card(mac) if has_name => of_address(Some(mac)),
+        Key::Card(mac) => {
+            let named = known.with_card(mac);
+            let name = named.and_then(|client| its_own(&client.name));
+            Some(Asked {
+                name,
+                card: Some(mac),
+            })
+        }
+        Key::Uuid(_) if has_name => of_address(None),
+        Key::Uuid(uuid) => {
+            let named = known.with_uuid(uuid)?;
+            let name = Some(its_own(&named.name)?);
+            Some(Asked { name, card: None })
+        }
+    }
+}
+
+/// What `caller` may know of.
+fn stock<'a>(offer: &'a Offer, caller: &Caller) -> Stock<'a> {
+    let images = offer.images.0.iter();
+    let images = images.filter(|image| offer.known.may_see(caller, &image.name).is_ok());
+    let images = images.map(|image| Stocked {
+        name: image.name.clone(),
+        current: image.current,
+        numbers: image.images.keys().copied().collect(),
+    });
+    Stock {
+        images: images.collect(),
+        boots: &offer.boots,
+        default_menu: offer.known.default_menu(),
+    }
+}
+
+fn written(menu: &Menu, format: Format, path: &str) -> Option<String> {
+    match menu.written_for(format) {
+        Ok(text) => Some(text),
+        Err(why) => {
+            tracing::error!("no {path} can be made: {why}");
+            None
+        }
     }
 }
