@@ -108,6 +108,10 @@ impl Page {
                 &limits::DRAIN_TIME.as_secs().to_string(),
             )
             .replace(
+                "{{SUSPEND_SECONDS}}",
+                &limits::SUSPEND_PATIENCE.as_secs().to_string(),
+            )
+            .replace(
                 "{{CONTROL_REQUEST_KIB}}",
                 &(limits::CONTROL_REQUEST_MAX / 1024).to_string(),
             )
@@ -409,6 +413,13 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 const INNER: &[&str] = &[
     "NBD_PORT",
     "BOOTS_UNSETTLED_MAX",
+    "SUSPEND_PATIENCE",
+    "SUSPEND_TIME",
+    "TAKEOVER_TIME",
+    "TAKEOVER_PREPARATION_TIME",
+    "TAKEOVER_TEXT_MAX",
+    "TAKEOVER_BYTES_MAX",
+    "TAKEOVER_DOORS_MAX",
     "BOOT_FILE_MAX",
     "GRUB_IMAGE_MAX",
     "LINKS_MAX",

@@ -48,6 +48,23 @@ impl DatagramSocket {
         })
     }
 
+    /// One that another process has opened: of an interface, or of all.
+    #[must_use]
+    pub fn passed(socket: OwnedFd, interface: Option<u32>) -> Self {
+        Self {
+            socket: socket.into(),
+            interface: interface.unwrap_or(ANY_INTERFACE),
+        }
+    }
+
+    /// The socket once more, for another process.
+    ///
+    /// # Errors
+    /// There are too many descriptors.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        Ok(self.socket.try_clone()?.into())
+    }
+
     /// The address and port that it is bound to.
     ///
     /// # Errors

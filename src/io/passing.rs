@@ -100,9 +100,15 @@ mod tests {
         send_passing(&ours, b"one", &[right.as_fd()]).unwrap();
         drop(right);
         let (mut bytes, mut passed) = ([0; 4], Vec::new());
-        assert_eq!(receive_passing(&theirs, &mut bytes, &mut passed).unwrap(), 4);
+        assert_eq!(
+            receive_passing(&theirs, &mut bytes, &mut passed).unwrap(),
+            4
+        );
         assert!(passed.is_empty());
-        assert_eq!(receive_passing(&theirs, &mut bytes, &mut passed).unwrap(), 3);
+        assert_eq!(
+            receive_passing(&theirs, &mut bytes, &mut passed).unwrap(),
+            3
+        );
         let mut right = UnixStream::from(passed.pop().unwrap());
         left.write_all(b"x").unwrap();
         right.read_exact(&mut bytes[..1]).unwrap();

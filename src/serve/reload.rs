@@ -14,6 +14,7 @@ use super::offer::{Offer, Offers};
 use super::options::{Failure, Options};
 use super::shelf::Shelf;
 use super::state_dir::StateDir;
+use super::takeover::Given;
 use super::tftp;
 use super::upgrade::Upgrade;
 use super::user;
@@ -74,9 +75,10 @@ impl Configured {
     }
 
     /// Opens what TFTP is served on, where it is served.
-    pub(super) fn open_tftp(&self) -> Result<Option<tftp::Opened>, Failure> {
+    pub(super) fn open_tftp(&self, given: &mut Given) -> Result<Option<tftp::Opened>, Failure> {
         let tftp = self.config.tftp.as_ref();
-        tftp.map(tftp::Opened::open).transpose()
+        let open = |config| tftp::Opened::open(config, given);
+        tftp.map(open).transpose()
     }
 
     /// Opens the images: those of the command line, `named`, and those of the file.
@@ -126,6 +128,15 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Opens images that sessions use, beside those of the config.
+    pub(super) fn open_beside(&mut self, used: &[ImageSource]) -> Result<Vec<Images>, Failure> {
+        let mut opened = vec![self.images.clone()];
+        for source in used {
+            opened.push(self.shelf.open(std::slice::from_ref(source))?);
+        }
+        Ok(opened)
+    }
+
     /// What is offered to clients.
     pub(super) const fn offers(&self) -> &Arc<Offers> {
         &self.offers

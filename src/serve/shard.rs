@@ -152,6 +152,8 @@ impl Shard {
                 shard.volumes.flush().await;
                 let _ = answer.send(());
             })),
+            // Who asked is waiting.
+            Order::Tell(answer) => drop(answer.send(self.volumes.open_now())),
             Order::Suspend(answer) => self.suspend(answer),
             Order::Resume(answer) => self.resume(answer),
             Order::Drain => {
@@ -221,7 +223,9 @@ impl Shard {
         };
         if self.suspension.is_on() {
             // It comes back when sessions go on.
-            return self.suspension.keep(self.next_number(), Suspended { target, accepted });
+            return self
+                .suspension
+                .keep(self.next_number(), Suspended { target, accepted });
         }
         let Accepted {
             socket,

@@ -10,13 +10,17 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
+use super::gate::Gate;
 use super::herd::Herd;
 use super::options::Failure;
+use super::takeover::Given;
+use super::takeover::wire::Door as PassedDoor;
 use super::tree::{Ends, Tree, blocking};
 use crate::boot::files::Files;
 use crate::boot::menu::Transport;
@@ -46,13 +50,21 @@ pub(super) struct Tftp {
 
 impl Opened {
     /// Opens the sockets, for which privileges may be needed, and the directory.
-    pub(super) fn open(config: &TftpConfig) -> Result<Self, Failure> {
+    /// Those of `given` are taken that are on the right addresses.
+    pub(super) fn open(config: &TftpConfig, given: &mut Given) -> Result<Self, Failure> {
         let files = config.root.as_deref().map(below).transpose()?;
-        let sockets = config.listen.iter().map(|&address| bind(address));
+        let sockets = config.listen.iter().map(|&address| bind(address, given));
         Ok(Self {
             sockets: sockets.collect::<Result<_, _>>()?,
             files,
         })
+    }
+
+    /// The sockets once more, for a server that takes over.
+    pub(super) fn share(&self) -> io::Result<Vec<(PassedDoor, OwnedFd)>> {
+        let sockets = self.sockets.iter();
+        let share = |socket: &DatagramSocket| Ok((PassedDoor::Tftp, socket.share()?));
+        sockets.map(share).collect()
     }
 
     /// Says where files are found.
@@ -64,12 +76,13 @@ impl Opened {
     }
 
     /// Begins to serve. Inside of a runtime only.
-    pub(super) fn start(self, herd: Arc<Herd>, port: u16) -> io::Result<Tftp> {
+    pub(super) fn start(self, herd: Arc<Herd>, port: u16, gate: &Gate) -> io::Result<Tftp> {
         let tree = Arc::new(Tree::new(self.files, herd, port));
         let mut doors = JoinSet::new();
         for socket in self.sockets {
             let door = Door {
                 socket: socket.watched()?,
+                gate: gate.clone(),
                 tree: Arc::clone(&tree),
                 transfers: Transfers::default(),
             };
@@ -87,7 +100,10 @@ fn below(root: &Path) -> Result<Files, Failure> {
     })
 }
 
-fn bind(address: SocketAddrV4) -> Result<DatagramSocket, Failure> {
+fn bind(address: SocketAddrV4, given: &mut Given) -> Result<DatagramSocket, Failure> {
+    if let Some(socket) = given.datagrams(&PassedDoor::Tftp, address) {
+        return Ok(socket);
+    }
     DatagramSocket::bind_to(address).map_err(|error| {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => "stop the other TFTP server (dnsmasq, tftpd)",
@@ -104,6 +120,7 @@ fn bind(address: SocketAddrV4) -> Result<DatagramSocket, Failure> {
 /// One well-known port.
 struct Door {
     socket: Datagrams,
+    gate: Gate,
     tree: Arc<Tree>,
     transfers: Transfers,
 }
@@ -125,7 +142,7 @@ impl Door {
         let mut batch = Batch::default();
         loop {
             tokio::select! {
-                ready = self.socket.readable() => {
+                ready = self.gate.pass(|| self.socket.readable()) => {
                     if ready.is_err() {
                         return;
                     }

@@ -109,6 +109,16 @@ impl Volumes {
         self.changed.notify_waiters();
     }
 
+    /// What is open.
+    pub(super) fn open_now(&self) -> Vec<Arc<Target>> {
+        let slots = self.slots.borrow();
+        let target = |slot: &Slot| match slot {
+            Slot::Open { target, .. } => Some(Arc::clone(target)),
+            Slot::Busy | Slot::Held => None,
+        };
+        slots.values().filter_map(target).collect()
+    }
+
     /// Flushes all that are open. Those who use them are told of failures, and nobody else.
     pub(super) async fn flush(&self) {
         let volumes: Vec<_> = self

@@ -29,6 +29,7 @@ pub(in crate::serve) struct Standing {
     /// Where it is encrypted: the channel, and what came for it and was not decrypted yet.
     pub(in crate::serve) channel: Option<(Channel, Vec<u8>)>,
     /// Given back when the session has ended.
+    #[expect(dead_code, reason = "what counts is that it lives")]
     pub(in crate::serve) seat: Seat,
     /// What came behind the handshake.
     pub(in crate::serve) leftover: Vec<u8>,
@@ -74,6 +75,7 @@ pub(super) enum Order {
     Release(VolumeKey),
     Forget(VolumeKey),
     Flush(oneshot::Sender<()>),
+    Tell(oneshot::Sender<Vec<Arc<Target>>>),
     Suspend(AllSuspended),
     Resume(AllSuspended),
     Drain,
@@ -143,7 +145,10 @@ pub(in crate::serve) struct Live {
 impl ShardHandle {
     /// Opens the volume of `target`, which must have been placed here by [`Placement::join`].
     /// `None` where the shard is gone.
-    pub(in crate::serve) async fn open(&self, target: Arc<Target>) -> Option<Result<Lease, OpenError>> {
+    pub(in crate::serve) async fn open(
+        &self,
+        target: Arc<Target>,
+    ) -> Option<Result<Lease, OpenError>> {
         let lease = self.fresh_lease(target.key.clone());
         let (answer, opened) = oneshot::channel();
         self.orders
@@ -194,6 +199,14 @@ impl ShardHandle {
         // A shard that is gone has none.
         let _ = self.orders.send(Order::Flush(answer));
         let _ = flushed.await;
+    }
+
+    /// What volumes are open.
+    pub(in crate::serve) async fn open_now(&self) -> Vec<Arc<Target>> {
+        let (answer, told) = oneshot::channel();
+        // A shard that is gone has none.
+        let _ = self.orders.send(Order::Tell(answer));
+        told.await.unwrap_or_default()
     }
 
     /// Stops all sessions between two requests, and closes all volumes: once this has an answer

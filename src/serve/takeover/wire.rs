@@ -205,7 +205,9 @@ impl Head {
         }
         let length = |bytes, most| {
             let length = usize::try_from(u32::from_be_bytes(bytes)).unwrap_or(usize::MAX);
-            (length <= most).then_some(length).ok_or(NoMessage::TooLarge)
+            (length <= most)
+                .then_some(length)
+                .ok_or(NoMessage::TooLarge)
         };
         Ok(Self {
             text: length([t0, t1, t2, t3], TAKEOVER_TEXT_MAX)?,
@@ -352,7 +354,10 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused() {
         for text in ["", "{}", r#"{"says":"dance"}"#, r#"{"says":"all"}"#, "7"] {
-            assert!(Message::read(text.as_bytes(), Vec::new()).is_err(), "{text}");
+            assert!(
+                Message::read(text.as_bytes(), Vec::new()).is_err(),
+                "{text}"
+            );
         }
         let text = br#"{"says":"yours"}"#;
         assert_eq!(Message::read(text, Vec::new()), Ok(Message::Yours));
