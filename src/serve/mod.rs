@@ -82,7 +82,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let options = configured.complete(options);
     let (taking, mut given) = begin_taking(&options)?;
     // What takes privileges comes first; then they are given up, before there is any other thread.
-    let mut dhcp = configured.open_dhcp()?;
+    let mut dhcp = configured.open_dhcp(&mut given)?;
     let tftp = configured.open_tftp(&mut given)?;
     let bound = bind(&options.listen, inherited, &mut given)?;
     configured.give_up_privileges()?;

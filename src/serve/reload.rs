@@ -70,8 +70,9 @@ impl Configured {
     }
 
     /// Opens what DHCP is served on, where it is served.
-    pub(super) fn open_dhcp(&self) -> Result<Option<Dhcp>, Failure> {
-        self.config.dhcp.as_ref().map(Dhcp::open).transpose()
+    pub(super) fn open_dhcp(&self, given: &mut Given) -> Result<Option<Dhcp>, Failure> {
+        let dhcp = self.config.dhcp.as_ref();
+        dhcp.map(|config| Dhcp::open(config, given)).transpose()
     }
 
     /// Opens what TFTP is served on, where it is served.

@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::control::{self, Control, ControlSocket, Workshop};
-use super::dhcp::Dhcp;
+use super::dhcp::{Dhcp, Steward};
 use super::gate::Gate;
 use super::herd::{Herd, Reopened};
 use super::images::Images;
@@ -130,6 +130,7 @@ impl Service {
         announce(&self.options, &doors).map_err(unsaid)?;
         let shown = Arc::new(Shown(doors.share().map_err(failed)?));
         let passed = doors.passed();
+        let steward = doors.dhcp.as_ref().map(Dhcp::steward);
         let (gate, seats) = (Gate::default(), Arc::<Seats>::default());
         let prepared = match underway {
             Some((taking, images)) => {
@@ -167,8 +168,9 @@ impl Service {
             herd: Arc::clone(&self.herd),
             gate,
             seats,
+            dhcp: steward.clone(),
         };
-        let mut successors = see_successors(asked, shown, Arc::clone(&self.herd));
+        let mut successors = see_successors(asked, shown, steward, Arc::clone(&self.herd));
         let end = loop {
             tokio::select! {
                 () = stop.wait(|| reloader.reload()) => break End::Signal,
@@ -236,7 +238,12 @@ fn start_control(
         return Ok(None);
     };
     let mut control = Control::start(socket, workshop.clone(), gate, asking)?;
-    control.beside(control::expire(workshop));
+    let gate = gate.clone();
+    control.beside(async move {
+        // Nothing is begun that is still another server's.
+        gate.pass(|| std::future::ready(())).await;
+        control::expire(workshop).await;
+    });
     Ok(Some(control))
 }
 
@@ -244,12 +251,13 @@ fn start_control(
 fn see_successors(
     mut asked: mpsc::Receiver<UnixStream>,
     shown: Arc<Shown>,
+    dhcp: Option<Steward>,
     herd: Arc<Herd>,
 ) -> mpsc::Receiver<Successor> {
     let (sender, successors) = mpsc::channel(1);
     tokio::spawn(async move {
         while let Some(stream) = asked.recv().await {
-            let prepared = takeover::show(stream, Arc::clone(&shown), &herd).await;
+            let prepared = takeover::show(stream, &shown, dhcp.as_ref(), &herd).await;
             if let Some(successor) = prepared
                 && sender.send(successor).await.is_err()
             {

@@ -12,7 +12,8 @@ use super::line::{Line, Silence};
 use super::steps::{Event, Giver, Next};
 use super::terms::{of_image, of_session};
 use super::wire::{Door, Message};
-use crate::limits::{TAKEOVER_PREPARATION_TIME, TAKEOVER_TIME};
+use crate::limits::{SUSPEND_TIME, TAKEOVER_PREPARATION_TIME, TAKEOVER_TIME};
+use crate::serve::dhcp::Steward;
 use crate::serve::gate::Gate;
 use crate::serve::herd::Herd;
 use crate::serve::seats::Seats;
@@ -55,9 +56,17 @@ pub(in crate::serve) enum Ending {
 /// nothing comes of it.
 pub(in crate::serve) async fn show(
     stream: UnixStream,
-    shown: Arc<Shown>,
+    shown: &Shown,
+    dhcp: Option<&Steward>,
     herd: &Herd,
 ) -> Option<Successor> {
+    let doors = match doors(shown, dhcp).await {
+        Ok(doors) => doors,
+        Err(error) => {
+            tracing::warn!("a take-over came to nothing: {error}");
+            return None;
+        }
+    };
     let images = herd.open_now().await;
     let prepared = spawn_blocking(move || {
         let pid = stream.peer_cred().ok()?.pid().and_then(Pid::from_raw)?;
@@ -76,7 +85,7 @@ pub(in crate::serve) async fn show(
         images.sort_by(|a, b| (&a.name, a.generation).cmp(&(&b.name, b.generation)));
         images.dedup();
         let images = images.into_iter().map(Message::Image).collect::<Vec<_>>();
-        let next = match successor.show(&shown, &images) {
+        let next = match successor.show(&doors, &images) {
             Ok(()) => successor.hear(),
             Err(silence) => event_of(silence),
         };
@@ -93,6 +102,18 @@ pub(in crate::serve) async fn show(
     prepared.await.ok().flatten()
 }
 
+/// All sockets once more.
+async fn doors(shown: &Shown, dhcp: Option<&Steward>) -> std::io::Result<Vec<(Door, OwnedFd)>> {
+    let mut doors = match dhcp {
+        Some(dhcp) => dhcp.share().await?,
+        None => Vec::new(),
+    };
+    for (door, socket) in &shown.0 {
+        doors.push((door.clone(), socket.try_clone()?));
+    }
+    Ok(doors)
+}
+
 fn event_of(silence: Silence) -> Event {
     match silence {
         Silence::Ended { is_unread } => Event::Ended { is_unread },
@@ -102,9 +123,9 @@ fn event_of(silence: Silence) -> Event {
 }
 
 impl Successor {
-    fn show(&self, shown: &Shown, images: &[Message]) -> Result<(), Silence> {
+    fn show(&self, doors: &[(Door, OwnedFd)], images: &[Message]) -> Result<(), Silence> {
         self.line.set_patience(Some(TAKEOVER_PREPARATION_TIME))?;
-        for (door, socket) in &shown.0 {
+        for (door, socket) in doors {
             self.line
                 .say(&Message::Door(door.clone()), Some(socket.as_fd()))?;
         }
@@ -187,21 +208,26 @@ pub(in crate::serve) struct Giving {
     pub(in crate::serve) herd: Arc<Herd>,
     pub(in crate::serve) gate: Gate,
     pub(in crate::serve) seats: Arc<Seats>,
+    pub(in crate::serve) dhcp: Option<Steward>,
 }
 
 impl Giving {
     /// Hands all over to a server that has prepared, or goes on.
     pub(in crate::serve) async fn give(&self, mut successor: Successor) -> Ending {
-        // Twice, since the first time may be long and leave much behind it.
-        self.herd.flush().await;
-        self.herd.flush().await;
+        // Twice, since the first time may be long and leave much behind it. A disk that does not
+        // answer now will not do so later, which is said then.
+        for _ in 0..2 {
+            let _ = tokio::time::timeout(SUSPEND_TIME, self.herd.flush()).await;
+        }
         let begun = Instant::now();
         let pid = successor.pid;
         self.gate.set_open(false);
         self.until_hands_are_shaken().await;
-        let (mut sessions, failure) = match self.herd.suspend().await {
-            Ok(sessions) => (sessions, None),
-            Err(sessions) => (sessions, Some(self.busy().await)),
+        let (rests, suspended) = tokio::join!(self.rest_dhcp(), self.herd.suspend());
+        let (mut sessions, failure) = match (suspended, rests) {
+            (Ok(sessions), Ok(())) => (sessions, None),
+            (Ok(sessions), Err(late)) => (sessions, Some(late)),
+            (Err(sessions), _) => (sessions, Some(self.busy().await)),
         };
         let lock = self.lock();
         let boots = self.herd.boots().names();
@@ -260,11 +286,11 @@ impl Giving {
                 if !self.herd.state().is_some_and(|state| state.hold_again()) {
                     return Ending::LockLost;
                 }
-                self.go_on(Vec::new()).await;
+                self.go_on(Vec::new(), true).await;
                 Ending::KeptDoors(why)
             }
             Next::Keep(why) => {
-                self.go_on(sessions).await;
+                self.go_on(sessions, false).await;
                 Ending::Kept(why)
             }
             _ => Ending::Kept(String::new()),
@@ -276,7 +302,18 @@ impl Giving {
         state.lock()
     }
 
-    async fn go_on(&self, sessions: Vec<Suspended>) {
+    async fn rest_dhcp(&self) -> Result<(), String> {
+        let Some(dhcp) = &self.dhcp else {
+            return Ok(());
+        };
+        let rests = tokio::time::timeout(SUSPEND_TIME, dhcp.rest()).await;
+        rests.map_err(|_| "leases can't be saved: the disk does not answer".to_owned())
+    }
+
+    async fn go_on(&self, sessions: Vec<Suspended>, leases_changed: bool) {
+        if let Some(dhcp) = &self.dhcp {
+            dhcp.go_on(leases_changed);
+        }
         self.herd.resume(sessions).await;
         self.gate.set_open(true);
     }
