@@ -26,6 +26,9 @@ pub const SUSPEND_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a session may take to stop for a take-over; after that the old server goes on.
 pub const SUSPEND_TIME: Duration = Duration::from_secs(5);
 
+/// How long overlays may take to be flushed before anything is stopped for a take-over.
+pub const TAKEOVER_FLUSH_TIME: Duration = Duration::from_secs(20);
+
 /// How long a new server may take to open what it was handed.
 pub const TAKEOVER_TIME: Duration = Duration::from_secs(10);
 

@@ -12,7 +12,7 @@ use super::line::{Line, Silence};
 use super::steps::{Event, Giver, Next};
 use super::terms::{of_image, of_session};
 use super::wire::{Door, Message};
-use crate::limits::{SUSPEND_TIME, TAKEOVER_PREPARATION_TIME, TAKEOVER_TIME};
+use crate::limits::{SUSPEND_TIME, TAKEOVER_FLUSH_TIME, TAKEOVER_PREPARATION_TIME, TAKEOVER_TIME};
 use crate::serve::dhcp::Steward;
 use crate::serve::gate::Gate;
 use crate::serve::herd::Herd;
@@ -214,20 +214,18 @@ pub(in crate::serve) struct Giving {
 impl Giving {
     /// Hands all over to a server that has prepared, or goes on.
     pub(in crate::serve) async fn give(&self, mut successor: Successor) -> Ending {
-        // Twice, since the first time may be long and leave much behind it. A disk that does not
-        // answer now will not do so later, which is said then.
-        for _ in 0..2 {
-            let _ = tokio::time::timeout(SUSPEND_TIME, self.herd.flush()).await;
-        }
+        let flushed = tokio::time::timeout(TAKEOVER_FLUSH_TIME, async {
+            // Twice, since the first time may be long and leave much behind it.
+            self.herd.flush().await;
+            self.herd.flush().await;
+        });
+        let flushed = flushed.await.is_ok();
         let begun = Instant::now();
         let pid = successor.pid;
-        self.gate.set_open(false);
-        self.until_hands_are_shaken().await;
-        let (rests, suspended) = tokio::join!(self.rest_dhcp(), self.herd.suspend());
-        let (mut sessions, failure) = match (suspended, rests) {
-            (Ok(sessions), Ok(())) => (sessions, None),
-            (Ok(sessions), Err(late)) => (sessions, Some(late)),
-            (Err(sessions), _) => (sessions, Some(self.busy().await)),
+        let (mut sessions, failure) = match flushed {
+            true => self.stop().await,
+            // Nobody has to wait for it.
+            false => (Vec::new(), Some(self.busy().await)),
         };
         let lock = self.lock();
         let boots = self.herd.boots().names();
@@ -249,6 +247,17 @@ impl Giving {
             Err(error) => (Next::KeepDoors(error.to_string()), Vec::new()),
         };
         self.end(next, sessions, pid, begun).await
+    }
+
+    /// Stops everything; why not, where it can't be.
+    async fn stop(&self) -> (Vec<Suspended>, Option<String>) {
+        self.gate.set_open(false);
+        self.until_hands_are_shaken().await;
+        let (rests, suspended) = tokio::join!(self.rest_dhcp(), self.herd.suspend());
+        match suspended {
+            Ok(sessions) => (sessions, rests.err()),
+            Err(sessions) => (sessions, Some(self.busy().await)),
+        }
     }
 
     async fn end(&self, next: Next, sessions: Vec<Suspended>, pid: Pid, begun: Instant) -> Ending {
