@@ -155,7 +155,7 @@ pub(super) struct Change {
 #[derive(Debug)]
 enum Word {
     /// Go by this from now on.
-    Change(Change),
+    Change(Box<Change>),
     /// Tell of all sockets.
     Share(oneshot::Sender<io::Result<Vec<(Door, OwnedFd)>>>),
     /// Answer nobody any more; say when all that was promised is durable and said.
@@ -215,6 +215,6 @@ impl Changer {
     /// Goes by it from now on.
     pub(super) fn change_to(&self, change: Change) {
         // Without the other end the server is going down.
-        let _ = self.words.send(Word::Change(change));
+        let _ = self.words.send(Word::Change(Box::new(change)));
     }
 }

@@ -139,7 +139,8 @@ impl Driver {
 
     fn follow(&mut self, word: Word, incoming: &mut mpsc::Receiver<Incoming>) {
         match word {
-            Word::Change(Change { config, settings }) => {
+            Word::Change(change) => {
+                let Change { config, settings } = *change;
                 self.places.replace(config);
                 self.go_by(settings);
             }
