@@ -9,6 +9,8 @@
 //! - [`nbd`] turns bytes into commands and results into bytes. It does no I/O and knows no storage.
 //! - [`dhcp`] tells machines their addresses and what to boot. It does no I/O.
 //! - [`tftp`] sends files to boot loaders. It does no I/O.
+//! - [`attach`] is the client of the second program, `cowherd-attach`.
+//! - [`load`] is a client of its own, which measures servers.
 //! - [`export`] makes one disk of an image generation and a client's overlay.
 //! - [`overlay`] holds a client's changed blocks, and the order of writes that keeps them.
 //! - [`image`] is the shared, never written disk below.
@@ -18,6 +20,7 @@
 //! `ARCHITECTURE.md` draws the whole, with the invariants.
 
 pub mod access;
+pub mod attach;
 pub mod boot;
 pub mod cli;
 pub mod config;
@@ -27,6 +30,7 @@ pub mod export;
 pub mod image;
 pub mod io;
 pub mod limits;
+pub mod load;
 pub mod mac;
 pub mod name;
 pub mod nbd;

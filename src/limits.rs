@@ -59,6 +59,15 @@ pub const NBD_PORT: u16 = 10809;
 /// Largest file that is read out of a disk for a machine to boot: it is held in memory.
 pub const BOOT_FILE_MAX: usize = 512 * 1024 * 1024;
 
+/// Connections of a load generator: each has a thread.
+pub const BENCH_CLIENTS_MAX: usize = 4096;
+
+/// Requests that one client of a load generator has under way.
+pub const BENCH_DEPTH_MAX: usize = 4096;
+
+/// Requests of a trace that is replayed.
+pub const BENCH_TRACE_MAX: usize = 10_000_000;
+
 /// Largest boot image of GRUB that is served; those of today have less than a megabyte.
 pub const GRUB_IMAGE_MAX: u64 = 32 * 1024 * 1024;
 

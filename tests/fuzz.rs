@@ -169,6 +169,11 @@ fn no_lease_file_is_read_as_what_it_never_was() {
     check("leases");
 }
 
+#[test]
+fn no_words_of_kernel_or_server_break_a_promise_of_the_client() {
+    check("attach");
+}
+
 /// A driver that does not find this one finds nothing.
 #[test]
 fn the_canary_is_found() {

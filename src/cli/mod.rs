@@ -5,6 +5,7 @@
 //! Invariant: this module decides nothing about serving and overlays. What runs is handed in by
 //! `main.rs`.
 
+mod bench;
 mod explain;
 mod log;
 mod moment;
@@ -42,6 +43,7 @@ enum Command {
     Serve(serve::Arguments),
     Overlay(overlay::Arguments),
     Explain(explain::Arguments),
+    Bench(bench::Arguments),
 }
 
 /// What the commands do, once their options are read.
@@ -101,6 +103,10 @@ where
         Command::Explain(arguments) => {
             log::start_quietly();
             explain::run(arguments, work.explain)
+        }
+        Command::Bench(arguments) => {
+            log::start_quietly();
+            bench::run(arguments)
         }
     };
     match done {

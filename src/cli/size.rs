@@ -14,6 +14,12 @@ pub(super) fn parse_limit(text: &str) -> Result<NonZeroU64, String> {
         .ok_or_else(|| format!("less than one block of {BLOCK_SIZE} bytes"))
 }
 
+/// Reads a number of bytes: `20G`, `512M`, or plain.
+pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let bytes = parse(text).ok_or("not a size: write a number and K, M, G or T, such as 64K")?;
+    Ok(bytes)
+}
+
 /// `None` where it is no size, or more bytes than 64 bits hold.
 fn parse(text: &str) -> Option<u64> {
     let unit = UNITS

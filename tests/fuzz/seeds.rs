@@ -1,5 +1,6 @@
 //! Inputs that fuzzing begins with: one of each kind of thing that a target can meet.
 
+use cowherd::attach::wire::{self as attach, Connect};
 use cowherd::dhcp::Moment;
 use cowherd::dhcp::lease::file;
 use cowherd::dhcp::lease::{Key, Record, Saved};
@@ -22,6 +23,7 @@ pub(crate) fn of(target: &str) -> Seeds {
         "checkpoint" => checkpoints(),
         "dhcp" => conversations(),
         "leases" => leases(),
+        "attach" => attachments(),
         "canary" => vec![("nearly", b"moo? said the cow".to_vec())],
         other => panic!("{other} has no seeds"),
     }
@@ -328,4 +330,42 @@ fn leases() -> Seeds {
         ("damaged", [&[1, 3, 100, 1][..], &damaged].concat()),
         ("torn", [&[1, 2, 250, 255][..], &damaged].concat()),
     ]
+}
+
+/// What a client is told, by the kernel (first byte 0) and by a server (first byte 1).
+fn attachments() -> Seeds {
+    let of_kernel = |message: Vec<u8>| [&[0], &message[..]].concat();
+    let server = |replies: &[&[u8]]| {
+        let greeting = &b"\x01NBDMAGICIHAVEOPT\0\x03"[..];
+        [greeting, &replies.concat()].concat()
+    };
+    let size = option_reply(3, &[0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1, 5]);
+    let connect = Connect {
+        index: 3,
+        size: 512,
+        block_size: 512,
+        flags: 5,
+        patience: 9,
+        identifier: "d",
+        sockets: &[3, 4],
+    };
+    vec![
+        ("family", of_kernel(attach::get_family(1))),
+        ("connect", of_kernel(attach::connect(0x20, 1, &connect))),
+        ("status", of_kernel(attach::status(0x20, 1, 3))),
+        ("dead", of_kernel(attach::disconnect(0x20, 1, 3))),
+        ("export", server(&[&size, &option_reply(1, &[])])),
+        ("refusal", server(&[&option_reply((1 << 31) + 6, b"no")])),
+        ("name", server(&[&option_reply(3, b"\0\x01disk+1@a")])),
+    ]
+}
+
+/// A reply to GO.
+fn option_reply(kind: u32, data: &[u8]) -> Vec<u8> {
+    let mut bytes = 0x0003_e889_0455_65a9_u64.to_be_bytes().to_vec();
+    for number in [7, kind, u32::try_from(data.len()).unwrap()] {
+        bytes.extend_from_slice(&number.to_be_bytes());
+    }
+    bytes.extend_from_slice(data);
+    bytes
 }

@@ -19,7 +19,7 @@ pub use chunk::{
 pub use context_query::ContextQuery;
 pub use option::{
     ClientFlags, GREETING, InfoType, OPTION_HEADER, OPTION_REPLY_HEADER, OptionCode, OptionHeader,
-    OptionReplyHeader, ReplyType,
+    OptionReplyHeader, ReplyType, ServerGreeting,
 };
 pub use query::{InfoQuery, QueryError};
 pub use reply::{BlockSizes, OptionReply, export_name_answer};

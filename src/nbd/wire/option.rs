@@ -21,7 +21,7 @@ pub const OPTION_REPLY_HEADER: usize = size_of::<OptionReplyLayout>();
 
 const _: () = assert!(OPTION_HEADER == 16 && OPTION_REPLY_HEADER == 20);
 
-#[derive(IntoBytes, Immutable, Unaligned)]
+#[derive(FromBytes, IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct GreetingLayout {
     magic: U64,
@@ -36,6 +36,33 @@ pub const GREETING: [u8; 18] = transmute!(GreetingLayout {
     option_magic: U64::new(OPTION_MAGIC),
     flags: U16::new(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES),
 });
+
+/// The server's first words, as a client reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerGreeting {
+    /// It answers every option.
+    pub fixed_newstyle: bool,
+    /// It sends no zeros after the answer to EXPORT_NAME where that is not wanted.
+    pub no_zeroes: bool,
+}
+
+impl ServerGreeting {
+    /// How many bytes it has.
+    pub const BYTES: usize = GREETING.len();
+
+    /// The greeting in `bytes`; `None` where they are of no server. One that knows no options at
+    /// all has no flags either.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Option<Self> {
+        let layout: GreetingLayout = transmute!(*bytes);
+        let has_options = layout.option_magic.get() == OPTION_MAGIC;
+        let flags = if has_options { layout.flags.get() } else { 0 };
+        (layout.magic.get() == NBD_MAGIC).then_some(Self {
+            fixed_newstyle: flags & FLAG_FIXED_NEWSTYLE != 0,
+            no_zeroes: flags & FLAG_NO_ZEROES != 0,
+        })
+    }
+}
 
 /// The client's answer to the greeting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! They use the pure parts of the program only. `fuzz_targets` hands them to cargo-fuzz, and the
 //! test `fuzz` to a driver of its own, which needs no special compiler.
 
+pub(crate) mod attach;
 pub(crate) mod boundary;
 pub(crate) mod checkpoint;
 pub(crate) mod dhcp;
@@ -53,6 +54,10 @@ pub(crate) const TARGETS: &[Target] = &[
     Target {
         name: "leases",
         run: leases::run,
+    },
+    Target {
+        name: "attach",
+        run: attach::run,
     },
 ];
 
