@@ -475,10 +475,41 @@ fn systemd_is_told_which_process_the_service_is() {
     };
     assert!(next().contains("READY=1"));
     let server = server.taken_over();
-    let words = [next(), next()].concat();
+    let words = next();
     assert!(
         words.contains(&format!("MAINPID={}", server.pid())),
         "{words}"
     );
     server.terminate();
+}
+
+#[test]
+fn a_server_in_the_background_goes_on_when_its_command_has_ended() {
+    let server = Setup::of_bytes(&[7; 16 * BLOCK]).start();
+    let mut client = server.client("disk@a");
+    client.write(0, b"mine").expect("a write");
+    let mut command = server.successor(|command| {
+        command.arg("--detach");
+    });
+    command.wait_until_ready();
+    assert_eq!(command.ended().code(), Some(0), "of the command");
+    let mut old = server;
+    assert_eq!(old.ended().code(), Some(0), "of the old server");
+    assert_eq!(client.read(0, 4).expect("a read"), b"mine");
+    let lock = std::fs::read_to_string(old.setup().state().join("lock")).expect("a lock");
+    assert_ne!(lock.trim(), command.pid().to_string());
+    Tool::new("kill").arg(lock.trim()).ok();
+    client.wire.assert_closed();
+}
+
+#[test]
+fn a_command_whose_server_fails_in_the_background_fails_too() {
+    let setup = Setup::of_bytes(&[7; BLOCK]);
+    let detached = setup.clone().with_arg("--takeover").with_arg("--detach");
+    let finished = Tool::from_command(detached.command(), "cowherd").run();
+    assert_eq!(finished.code, Some(1), "{finished}");
+    assert!(
+        finished.stderr.contains("no server to take over from"),
+        "{finished}"
+    );
 }

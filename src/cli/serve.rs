@@ -109,6 +109,12 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with = "read_only")]
     takeover: bool,
 
+    /// Serve in the background: the command ends when the server serves, or has failed
+    ///
+    /// This is how a service manager reloads the server, see UPGRADE.
+    #[arg(long, requires = "takeover")]
+    detach: bool,
+
     /// Log more; twice for everything
     ///
     /// The log goes to standard error. The variable RUST_LOG, where set, decides instead.
@@ -131,6 +137,7 @@ impl From<Arguments> for Options {
             keepalive: Duration::from_secs(arguments.keepalive.into()),
             read_only: arguments.read_only,
             takeover: arguments.takeover,
+            detach: arguments.detach,
         }
     }
 }

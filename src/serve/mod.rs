@@ -17,6 +17,7 @@ mod connection;
 pub mod control;
 pub mod demo;
 mod describe;
+mod detach;
 mod dhcp;
 pub mod explain;
 mod gate;
@@ -75,6 +76,9 @@ use takeover::{Given, Taking};
 /// # Errors
 /// One line: what could not be served, and what to do.
 pub fn run(options: Options) -> Result<(), Failure> {
+    if options.detach {
+        return detach::run();
+    }
     // Before any thread is there: this changes the environment.
     let inherited = listen::inherited().map_err(failed)?;
     host::raise_file_limit();

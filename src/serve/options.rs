@@ -34,6 +34,8 @@ pub struct Options {
     pub read_only: bool,
     /// Take everything over from the server that runs.
     pub takeover: bool,
+    /// Serve in the background, and come back when that goes well.
+    pub detach: bool,
 }
 
 /// Why the program ends without having done what it was asked.

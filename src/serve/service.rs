@@ -160,9 +160,11 @@ impl Service {
         let dhcp = dhcp.transpose().map_err(failed)?;
         gate.set_open(true);
         let reloader = self.running.wait_for_word().map_err(failed)?;
-        ready().map_err(unsaid)?;
-        if let Some(predecessor) = predecessor {
-            predecessor.dismiss();
+        say_ready().map_err(unsaid)?;
+        match predecessor {
+            // It tells systemd which process the service is now.
+            Some(predecessor) => predecessor.dismiss(),
+            None => notify(sd_notify::NotifyState::Ready),
         }
         let giving = Giving {
             herd: Arc::clone(&self.herd),
@@ -289,12 +291,11 @@ async fn hand_over(giving: &Giving, successor: Successor) -> Result<Option<End>,
 /// Tells systemd which process the service is now: from the one that it knows.
 fn tell_successor(pid: Pid) {
     let pid = pid.as_raw_nonzero().get().unsigned_abs();
-    // Without systemd there is nobody to notify.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::MainPid(pid)]);
+    notify(sd_notify::NotifyState::MainPid(pid));
 }
 
 /// What is to be said on standard output could not be said.
-fn unsaid(error: std::io::Error) -> Failure {
+pub(super) fn unsaid(error: std::io::Error) -> Failure {
     Failure::failed(format!(
         "standard output: {error}; the addresses and `ready` are written there: mend it, or use \
          /dev/null"
@@ -330,11 +331,17 @@ fn announce(options: &Options, doors: &Doors) -> std::io::Result<()> {
     }
 }
 
-fn ready() -> std::io::Result<()> {
-    writeln!(std::io::stdout().lock(), "ready")?;
-    // Without systemd there is nobody to notify.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    Ok(())
+/// What is printed when everything is served.
+pub(super) const READY: &str = "ready";
+
+fn say_ready() -> std::io::Result<()> {
+    writeln!(std::io::stdout().lock(), "{READY}")
+}
+
+/// Tells the service manager, where there is one.
+fn notify(state: sd_notify::NotifyState<'_>) {
+    // Without one there is nobody to notify.
+    let _ = sd_notify::notify(&[state]);
 }
 
 /// SIGTERM and SIGINT end the server, SIGHUP makes it read its config again.
@@ -367,7 +374,7 @@ impl StopSignals {
 
 /// Lets sessions end by themselves, then ends them; a second signal cuts the waiting short.
 async fn drain(shards: &Shards, stop: &mut StopSignals) -> Result<(), Failure> {
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    notify(sd_notify::NotifyState::Stopping);
     shards.handles.iter().for_each(ShardHandle::drain);
     tokio::select! {
         () = finished(shards, Instant::now() + DRAIN_TIME) => {}
