@@ -86,6 +86,21 @@ pub const MENU_ENTRIES_MAX: usize = 64;
 /// Longest title of an entry.
 pub const MENU_TITLE_MAX: usize = 200;
 
+/// Longest template of a menu.
+pub const TEMPLATE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Steps that a template may take.
+pub const TEMPLATE_FUEL: u64 = 1_000_000;
+
+/// Macros within macros of a template.
+pub const TEMPLATE_RECURSION_MAX: usize = 64;
+
+/// Longest menu that a template makes.
+pub const MENU_BYTES_MAX: usize = 1024 * 1024;
+
+/// Longest list of the files of a tree that `cowherd grub` wrote.
+pub const TREE_LIST_MAX: u64 = 64 * 1024 * 1024;
+
 /// Longest that a menu waits for a choice: that of PXELINUX, which counts tenths in 16 bits.
 pub const MENU_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
@@ -166,6 +181,30 @@ pub const TFTP_PATIENCE_MIN: Duration = Duration::from_millis(200);
 
 /// The most of that, after several tries.
 pub const TFTP_PATIENCE_MAX: Duration = Duration::from_secs(8);
+
+/// Connections by HTTP at a time.
+pub const HTTP_CONNECTIONS_MAX: usize = 4096;
+
+/// Of these, from one address.
+pub const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+
+/// Bytes of a request by HTTP, without the body that none has.
+pub const HTTP_HEAD_MAX: usize = 16 * 1024;
+
+/// Headers of a request by HTTP.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// How long a client by HTTP may take for a request, from the end of the one before.
+pub const HTTP_REQUEST_TIME: Duration = Duration::from_secs(20);
+
+/// How long a client by HTTP may take none of what is sent to it.
+pub const HTTP_STALL_TIME: Duration = Duration::from_secs(20);
+
+/// Bytes of a file that are read and sent at once by HTTP.
+pub const HTTP_PIECE: usize = 256 * 1024;
+
+const _: () = assert!(HTTP_CONNECTIONS_PER_ADDRESS_MAX < HTTP_CONNECTIONS_MAX);
+const _: () = assert!(HTTP_HEAD_MAX >= 8192, "hyper takes no less");
 
 /// A larger WRITE is received and applied in pieces of this size: neighbours get their turn.
 pub const WRITE_PIECE: usize = 1024 * 1024;
@@ -379,3 +418,30 @@ pub const CAPTURED_PACKET_MAX: usize = 1 << 18;
 
 /// Packets of DHCP in one capture that are explained.
 pub const EXPLAINED_PACKETS_MAX: u64 = 1_000_000;
+
+/// Connections of one device that `cowherd-attach` keeps.
+pub const ATTACH_CONNECTIONS_MAX: u16 = 16;
+
+/// Addresses of servers that it tries.
+pub const ATTACH_ADDRESSES_MAX: usize = 64;
+
+/// How long it waits for a server to answer a connection at all.
+pub const ATTACH_CONNECT_TIME: Duration = Duration::from_secs(3);
+
+/// How long it waits for the end of a handshake: a server may have an overlay to recover first.
+pub const ATTACH_HANDSHAKE_TIME: Duration = Duration::from_secs(30);
+
+/// Machines whose boots are remembered; of more, those that were seen longest ago are forgotten.
+pub const STATUS_CLIENTS_MAX: usize = 2048;
+
+/// Boots of one machine that are remembered.
+pub const STATUS_BOOTS_MAX: usize = 6;
+
+/// Bytes of one text that a machine sent.
+pub const STATUS_TEXT_MAX: usize = 160;
+
+/// How long each stage took in the last boots of all: so many are remembered of each.
+pub const STATUS_SAMPLES_MAX: usize = 128;
+
+/// Largest file of boots that is read.
+pub const STATUS_FILE_MAX: u64 = 64 * 1024 * 1024;

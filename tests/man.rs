@@ -29,8 +29,11 @@ fn pages() -> Vec<Page> {
     let mut program = cowherd::cli::command();
     program.build();
     let commands: Vec<_> = program.get_subcommands().cloned().collect();
+    let mut client = cowherd::cli::attach_command();
+    client.build();
     std::iter::once(program)
         .chain(commands)
+        .chain([client])
         .filter(|command| command.get_name() != "help")
         .map(|command| Page {
             name: command
@@ -363,6 +366,21 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         Count(limits::MENU_ENTRIES_MAX),
     ),
     (
+        "Template of a menu",
+        "TEMPLATE_BYTES_MAX",
+        Bytes(limits::TEMPLATE_BYTES_MAX),
+    ),
+    (
+        "Steps of a template",
+        "TEMPLATE_FUEL",
+        Count(limits::TEMPLATE_FUEL as usize),
+    ),
+    (
+        "Menu made of a template",
+        "MENU_BYTES_MAX",
+        Bytes(limits::MENU_BYTES_MAX as u64),
+    ),
+    (
         "Title of an entry, in bytes",
         "MENU_TITLE_MAX",
         Count(limits::MENU_TITLE_MAX),
@@ -393,6 +411,36 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         Bytes(limits::TFTP_TEXT_MAX as u64),
     ),
     (
+        "Connections by HTTP",
+        "HTTP_CONNECTIONS_MAX",
+        Count(limits::HTTP_CONNECTIONS_MAX),
+    ),
+    (
+        "Connections by HTTP from one address",
+        "HTTP_CONNECTIONS_PER_ADDRESS_MAX",
+        Count(limits::HTTP_CONNECTIONS_PER_ADDRESS_MAX),
+    ),
+    (
+        "Request by HTTP",
+        "HTTP_HEAD_MAX",
+        Bytes(limits::HTTP_HEAD_MAX as u64),
+    ),
+    (
+        "Headers of a request by HTTP",
+        "HTTP_HEADERS_MAX",
+        Count(limits::HTTP_HEADERS_MAX),
+    ),
+    (
+        "Time from one request by HTTP to the next",
+        "HTTP_REQUEST_TIME",
+        Time(limits::HTTP_REQUEST_TIME),
+    ),
+    (
+        "Time without taking what HTTP sends",
+        "HTTP_STALL_TIME",
+        Time(limits::HTTP_STALL_TIME),
+    ),
+    (
         "Config file",
         "CONFIG_BYTES_MAX",
         Bytes(limits::CONFIG_BYTES_MAX),
@@ -412,6 +460,10 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
     "NBD_PORT",
+    "ATTACH_CONNECTIONS_MAX",
+    "ATTACH_ADDRESSES_MAX",
+    "ATTACH_CONNECT_TIME",
+    "ATTACH_HANDSHAKE_TIME",
     "BOOTS_UNSETTLED_MAX",
     "SUSPEND_PATIENCE",
     "SUSPEND_TIME",
@@ -426,9 +478,12 @@ const INNER: &[&str] = &[
     "BENCH_CLIENTS_MAX",
     "BENCH_DEPTH_MAX",
     "BENCH_TRACE_MAX",
+    "TREE_LIST_MAX",
+    "TEMPLATE_RECURSION_MAX",
     "LINKS_MAX",
     "PARTITIONS_MAX",
     "KERNEL_LINE_MAX",
+    "HTTP_PIECE",
     "TFTP_NAME_MAX",
     "TFTP_OPTIONS_MAX",
     "TFTP_BLOCK_MIN",

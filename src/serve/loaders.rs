@@ -15,6 +15,7 @@ use super::tree::{Ends, blocking};
 use crate::boot::files::Content;
 use crate::boot::loader::{Kind, Modules};
 use crate::boot::menu::Transport;
+use crate::boot::signed;
 
 type Key = (&'static Kind, Transport, Ipv4Addr);
 
@@ -36,6 +37,10 @@ impl Loaders {
 
     /// Opens the image or module of GRUB at `path`. `None` where there is none.
     pub(super) async fn open(&self, ends: Ends, path: &str) -> io::Result<Option<Content>> {
+        if signed::is_signed(path) {
+            let path = path.to_owned();
+            return blocking(move || signed::open(&path)).await;
+        }
         let Some(modules) = &self.modules else {
             return Ok(None);
         };

@@ -21,9 +21,11 @@ mod detach;
 mod dhcp;
 pub mod explain;
 mod gate;
+pub mod grub;
 mod herd;
 mod holders;
 mod host;
+mod http;
 mod images;
 mod link;
 pub mod listen;
@@ -33,6 +35,7 @@ mod menus;
 mod offer;
 mod options;
 mod outbox;
+mod patience;
 mod placement;
 #[cfg(test)]
 mod poll_once;
@@ -46,6 +49,7 @@ mod shelf;
 pub mod state_dir;
 mod succession;
 pub mod takeover;
+mod templates;
 mod tftp;
 mod tree;
 mod upgrade;
@@ -86,9 +90,11 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let options = configured.complete(options);
     let (taking, mut given) = begin_taking(&options)?;
     // What takes privileges comes first; then they are given up, before there is any other thread.
-    let mut dhcp = configured.open_dhcp(&mut given)?;
-    let tftp = configured.open_tftp(&mut given)?;
-    let bound = bind(&options.listen, inherited, &mut given)?;
+    let waits = !options.takeover;
+    let mut dhcp = patience::until_there(waits, || configured.open_dhcp(&mut given))?;
+    let tftp = patience::until_there(waits, || configured.open_tftp(&mut given))?;
+    let http = patience::until_there(waits, || configured.open_http(&mut given))?;
+    let bound = bind(&options, inherited, &mut given)?;
     configured.give_up_privileges()?;
     let state = open_state(&options)?;
     // Right after the lock, so that no command finds one without the other for long.
@@ -123,6 +129,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         control,
         dhcp,
         tftp,
+        http,
     };
     let service = Service {
         options,
@@ -195,7 +202,7 @@ fn named_images(options: &Options, state: Option<&StateDir>) -> Result<Vec<Image
 /// What was asked for; else what systemd handed over, to us or to the server that is taken over
 /// from; else the default.
 fn bind(
-    asked: &[ListenAddress],
+    options: &Options,
     mut bound: Vec<Bound>,
     given: &mut Given,
 ) -> Result<Vec<Bound>, Failure> {
@@ -208,12 +215,21 @@ fn bind(
         bound.extend(passed.extract_if(.., |passed| passed.is_inherited));
     }
     let default = [ListenAddress::default()];
-    let addresses = match asked {
+    let addresses = match &options.listen[..] {
         [] if bound.is_empty() => &default,
         asked => asked,
     };
     for address in addresses {
-        bound.extend(listen::bind_or_take(address, &mut passed).map_err(failed)?);
+        bound.extend(patience::until_there(!options.takeover, || {
+            listen_on(address, &mut passed)
+        })?);
     }
     Ok(bound)
+}
+
+fn listen_on(address: &ListenAddress, passed: &mut Vec<Bound>) -> Result<Vec<Bound>, Failure> {
+    listen::bind_or_take(address, passed).map_err(|error| match error.may_pass() {
+        true => Failure::not_yet(error.to_string()),
+        false => failed(error),
+    })
 }

@@ -44,6 +44,7 @@ pub struct Options {
 pub struct Failure {
     code: u8,
     message: String,
+    may_pass: bool,
 }
 
 impl Failure {
@@ -53,6 +54,16 @@ impl Failure {
         Self {
             code: 1,
             message: message.into(),
+            may_pass: false,
+        }
+    }
+
+    /// The work failed for want of something that may yet come, such as an address of this host.
+    #[must_use]
+    pub fn not_yet(message: impl Into<String>) -> Self {
+        Self {
+            may_pass: true,
+            ..Self::failed(message)
         }
     }
 
@@ -62,7 +73,14 @@ impl Failure {
         Self {
             code: 2,
             message: message.into(),
+            may_pass: false,
         }
+    }
+
+    /// Whether the same may go well a moment later.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        self.may_pass
     }
 
     /// The exit code of the process.

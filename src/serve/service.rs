@@ -27,7 +27,8 @@ use super::takeover::wire::Door;
 use super::takeover::{
     self, Ending, Giving, Predecessor, Prepared, Shown, Successor, Taken, Taking,
 };
-use super::{accept, boots, demo, failed, tftp};
+use super::tree::Tree;
+use super::{accept, boots, demo, failed, http, tftp};
 use crate::limits::{DRAIN_TIME, NBD_PORT, SHARDS_MAX};
 
 /// The data-plane threads.
@@ -69,6 +70,7 @@ pub(super) struct Doors {
     pub(super) control: Option<ControlSocket>,
     pub(super) dhcp: Option<Dhcp>,
     pub(super) tftp: Option<tftp::Opened>,
+    pub(super) http: Option<http::Opened>,
 }
 
 impl Doors {
@@ -84,6 +86,9 @@ impl Doors {
         }
         if let Some(tftp) = &self.tftp {
             shared.extend(tftp.share()?);
+        }
+        if let Some(http) = &self.http {
+            shared.extend(http.share()?);
         }
         Ok(shared)
     }
@@ -146,10 +151,11 @@ impl Service {
         let (asking, asked) = mpsc::channel(1);
         let control = start_control(doors.control, &self.herd, &gate, asking).map_err(failed)?;
         let port = nbd_port(&doors.bound);
-        let tftp = doors
-            .tftp
-            .map(|tftp| tftp.start(Arc::clone(&self.herd), port, &gate));
+        let tree = Arc::new(Tree::new(Arc::clone(&self.herd), port));
+        let tftp = doors.tftp.map(|tftp| tftp.start(&tree, &gate));
         let tftp = tftp.transpose().map_err(failed)?;
+        let http = doors.http.map(|http| http.start(&tree, &gate));
+        let http = http.transpose().map_err(failed)?;
         let boots = tokio::spawn(boots::see_to(Arc::clone(&self.herd)));
         let begun = Arc::clone(self.herd.boots());
         let accepting = accept::start(doors.bound, &self.herd, &seats, &gate).map_err(failed)?;
@@ -193,7 +199,7 @@ impl Service {
             return Ok(());
         }
         tracing::info!("stopping");
-        drop((accepting, control, dhcp, tftp, files));
+        drop((accepting, control, dhcp, tftp, http, files));
         boots.abort();
         drain(&self.shards, &mut stop).await
     }
@@ -319,6 +325,9 @@ fn announce(options: &Options, doors: &Doors) -> std::io::Result<()> {
     }
     if let Some(tftp) = &doors.tftp {
         tftp.announce(&mut out)?;
+    }
+    if let Some(http) = &doors.http {
+        http.announce(&mut out)?;
     }
     if let Some(dhcp) = &doors.dhcp {
         dhcp.announce(&mut out)?;

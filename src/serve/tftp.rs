@@ -11,18 +11,15 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::gate::Gate;
-use super::herd::Herd;
 use super::options::Failure;
 use super::takeover::Given;
 use super::takeover::wire::Door as PassedDoor;
 use super::tree::{Ends, Tree, blocking};
-use crate::boot::files::Files;
 use crate::boot::menu::Transport;
 use crate::config::TftpConfig;
 use crate::io::{Batch, DatagramSocket, Datagrams, Envelope};
@@ -39,7 +36,6 @@ mod source;
 #[derive(Debug)]
 pub(super) struct Opened {
     sockets: Vec<DatagramSocket>,
-    files: Option<Files>,
 }
 
 /// TFTP, for as long as it lives.
@@ -49,14 +45,12 @@ pub(super) struct Tftp {
 }
 
 impl Opened {
-    /// Opens the sockets, for which privileges may be needed, and the directory.
-    /// Those of `given` are taken that are on the right addresses.
+    /// Opens the sockets, for which privileges may be needed. Those of `given` are taken that are
+    /// on the right addresses.
     pub(super) fn open(config: &TftpConfig, given: &mut Given) -> Result<Self, Failure> {
-        let files = config.root.as_deref().map(below).transpose()?;
         let sockets = config.listen.iter().map(|&address| bind(address, given));
         Ok(Self {
             sockets: sockets.collect::<Result<_, _>>()?,
-            files,
         })
     }
 
@@ -76,28 +70,19 @@ impl Opened {
     }
 
     /// Begins to serve. Inside of a runtime only.
-    pub(super) fn start(self, herd: Arc<Herd>, port: u16, gate: &Gate) -> io::Result<Tftp> {
-        let tree = Arc::new(Tree::new(self.files, herd, port));
+    pub(super) fn start(self, tree: &Arc<Tree>, gate: &Gate) -> io::Result<Tftp> {
         let mut doors = JoinSet::new();
         for socket in self.sockets {
             let door = Door {
                 socket: socket.watched()?,
                 gate: gate.clone(),
-                tree: Arc::clone(&tree),
+                tree: Arc::clone(tree),
                 transfers: Transfers::default(),
             };
             doors.spawn(door.run());
         }
         Ok(Tftp { _doors: doors })
     }
-}
-
-fn below(root: &Path) -> Result<Files, Failure> {
-    Files::below(root).map_err(|error| {
-        let root = root.display();
-        let advice = "name a directory that this user can read as `root` in [tftp]";
-        Failure::failed(format!("files of TFTP, {root}: {error}; {advice}"))
-    })
 }
 
 fn bind(address: SocketAddrV4, given: &mut Given) -> Result<DatagramSocket, Failure> {
@@ -111,9 +96,11 @@ fn bind(address: SocketAddrV4, given: &mut Given) -> Result<DatagramSocket, Fail
             _ => "name an address of this host",
         };
         let what = "as `listen` in [tftp]";
-        Failure::failed(format!(
-            "tftp on {address}: {error}; {advice}, or another {what}"
-        ))
+        let message = format!("tftp on {address}: {error}; {advice}, or another {what}");
+        match error.kind() {
+            io::ErrorKind::AddrNotAvailable => Failure::not_yet(message),
+            _ => Failure::failed(message),
+        }
     })
 }
 

@@ -2,6 +2,7 @@
 //! tools.
 
 mod data;
+mod guest;
 mod journals;
 mod lan;
 mod mount;
@@ -14,6 +15,7 @@ mod tool;
 pub(crate) use data::{
     Fingerprint, Seeded, assert_same, btrfs_image, pseudo_random, read_file, write_file,
 };
+pub(crate) use guest::Guest;
 pub(crate) use journals::{checkpoint_generation, nearly_fill_journal};
 pub(crate) use lan::{Card, Host, Lan};
 pub(crate) use mount::{Mount, make_file_system};

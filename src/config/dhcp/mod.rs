@@ -9,7 +9,7 @@ pub(super) mod form;
 mod tests;
 mod value;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -117,6 +117,12 @@ impl DhcpConfig {
         })
     }
 
+    /// Whether files are served by HTTP at our address `server`.
+    #[must_use]
+    pub fn has_http_at(&self, server: Ipv4Addr) -> bool {
+        self.boot.http_port(server).is_some()
+    }
+
     pub(super) fn set_source(&mut self, path: &Path, text: &str) {
         self.source = Source {
             path: path.to_owned(),
@@ -135,6 +141,7 @@ pub(super) fn check(
     dhcp: Option<Dhcp>,
     groups: &Tables<Group>,
     clients: &Tables<Client>,
+    http: &[SocketAddrV4],
 ) -> Result<Option<DhcpConfig>, Mistake> {
     check_network(&network)?;
     let Some(dhcp) = dhcp else {
@@ -155,7 +162,11 @@ pub(super) fn check(
         let what = "[dhcp] needs `interface` in [network]: it is served nowhere else";
         return Err(Mistake::new(mode_at, what));
     }
-    let boot = merged(&BootConfig::default(), dhcp.boot.as_ref());
+    let usual = BootConfig {
+        http: http.to_vec(),
+        ..BootConfig::default()
+    };
+    let boot = merged(&usual, dhcp.boot.as_ref());
     let config = DhcpConfig {
         mode,
         interfaces,
@@ -183,7 +194,7 @@ fn check_network(network: &form::Network) -> Result<(), Mistake> {
         seen.push(&name.value);
     }
     match &network.address {
-        Some(address) if seen.len() != 1 => Err(Mistake::new(
+        Some(address) if seen.len() > 1 => Err(Mistake::new(
             address.at,
             "`address` in [network] is for one `interface`; with several, each has its own",
         )),
@@ -298,6 +309,7 @@ fn merged(wide: &BootConfig, said: Option<&Boot>) -> BootConfig {
         secure_boot: said.secure_boot.unwrap_or(wide.secure_boot),
         ipxe: script.or_else(|| wide.ipxe.clone()),
         files,
+        http: wide.http.clone(),
     }
 }
 

@@ -169,7 +169,8 @@ fn interfaces_have_names_that_can_be() {
         "interface",
     );
     check("[network]\ninterface = [\"a\", \"a\"]\n", 2, "already");
-    check("[network]\naddress = \"10.0.0.1\"\n", 2, "one `interface`");
+    let two = "[network]\ninterface = [\"a\", \"b\"]\naddress = \"10.0.0.1\"\n";
+    check(two, 3, "one `interface`");
 }
 
 #[test]

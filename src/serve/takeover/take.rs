@@ -50,12 +50,18 @@ impl Given {
         door: &Door,
         address: SocketAddrV4,
     ) -> Option<DatagramSocket> {
+        let socket = self.on(door, address)?;
+        Some(DatagramSocket::passed(socket, None))
+    }
+
+    /// A socket that is on an address.
+    pub(in crate::serve) fn on(&mut self, door: &Door, address: SocketAddrV4) -> Option<OwnedFd> {
         let is_there = |socket: &OwnedFd| {
             let bound = socket2::SockRef::from(socket).local_addr().ok();
             bound.and_then(|bound| bound.as_socket_ipv4()) == Some(address)
         };
         let (_, socket) = self.take(|one, socket| one == door && is_there(socket))?;
-        Some(DatagramSocket::passed(socket, None))
+        Some(socket)
     }
 }
 

@@ -92,7 +92,10 @@ fn settings() -> Settings {
             kiosk,
             tower,
         ],
-        boot: BootConfig::default(),
+        boot: BootConfig {
+            http: vec!["0.0.0.0:80".parse().unwrap()],
+            ..BootConfig::default()
+        },
         unknown: Unknown::Serve,
         probe: false,
     }
