@@ -26,6 +26,9 @@ pub const SUSPEND_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a session may take to stop for a take-over; after that the old server goes on.
 pub const SUSPEND_TIME: Duration = Duration::from_secs(5);
 
+/// How long a server that has been taken over from goes on with files that it sends just then.
+pub const LINGER_TIME: Duration = Duration::from_secs(120);
+
 /// How long overlays may take to be flushed before anything is stopped for a take-over.
 pub const TAKEOVER_FLUSH_TIME: Duration = Duration::from_secs(20);
 

@@ -513,3 +513,58 @@ fn a_command_whose_server_fails_in_the_background_fails_too() {
         "{finished}"
     );
 }
+
+/// The first bytes of a file by TFTP, and then silence.
+fn ask_tftp(at: &str) -> (std::net::UdpSocket, Vec<u8>) {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a time limit");
+    socket
+        .send_to(b"\0\x01file\0octet\0", at)
+        .expect("a request");
+    let mut packet = [0; 600];
+    let (count, from) = socket.recv_from(&mut packet).expect("an answer");
+    socket.connect(from).expect("a transfer");
+    (socket, packet[..count].to_vec())
+}
+
+#[test]
+fn files_are_sent_to_their_end_and_the_next_come_from_the_new_server() {
+    let setup = Setup::new();
+    write_file(&setup.file("disk.img"), &[7; BLOCK]);
+    let root = setup.file("tree");
+    std::fs::create_dir(&root).expect("a folder");
+    write_file(&root.join("file"), &[b'f'; 700]);
+    let config = setup.file("cowherd.toml");
+    let (disk, any) = (setup.file("disk.img"), "listen = \"127.0.0.1:0\"");
+    let text = format!(
+        "[image.disk]\nfile = {disk:?}\n\
+         [tftp]\nroot = {root:?}\n{any}\n\
+         [http]\nroot = {root:?}\n{any}\n"
+    );
+    write_file(&config, text.as_bytes());
+    let mut old = setup.with_arg("--config").with_arg(&config).start();
+    let doors = |server: &Server| [server.said("tftp on "), server.said("http on ")];
+    let before = doors(&old);
+    let [tftp, http] = before.clone().map(|line| line[8..].to_owned());
+    let (transfer, first) = ask_tftp(&tftp);
+    assert_eq!((first[..4].to_vec(), first.len()), (vec![0, 3, 0, 1], 516));
+    let mut next = old.successor(|_| {});
+    next.wait_until_ready();
+    assert_eq!(doors(&next), before);
+    assert!(old.is_running(), "it has a file to send");
+    let mut packet = [0; 600];
+    transfer.send(&[0, 4, 0, 1]).expect("room");
+    assert_eq!(transfer.recv(&mut packet).expect("the rest"), 4 + 700 - 512);
+    transfer.send(&[0, 4, 0, 2]).expect("room");
+    assert_eq!(old.ended().code(), Some(0));
+    assert_eq!(ask_tftp(&tftp).1, first);
+    let mut stream = std::net::TcpStream::connect(&http).expect("a connection");
+    let request = b"GET /file HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).expect("room to send");
+    let mut answer = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut answer).expect("an answer");
+    assert!(answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(&[b'f'; 700]));
+    next.terminate();
+}

@@ -53,6 +53,14 @@ pub(super) struct Opened {
 #[derive(Debug)]
 pub(super) struct Http {
     _doors: JoinSet<()>,
+    seats: Arc<Seats>,
+}
+
+impl Http {
+    /// Whether no connection is open.
+    pub(super) fn is_idle(&self) -> bool {
+        self.seats.is_empty()
+    }
 }
 
 impl Opened {
@@ -94,7 +102,10 @@ impl Opened {
             };
             doors.spawn(door.run());
         }
-        Ok(Http { _doors: doors })
+        Ok(Http {
+            _doors: doors,
+            seats,
+        })
     }
 }
 

@@ -142,6 +142,11 @@ impl Seats {
         }
     }
 
+    /// Whether nobody is there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken().in_all == 0
+    }
+
     /// How many handshakes are under way.
     pub(super) fn handshakes(&self) -> usize {
         self.taken().handshakes

@@ -29,7 +29,9 @@ use super::takeover::{
 };
 use super::tree::Tree;
 use super::{accept, boots, demo, failed, http, tftp};
-use crate::limits::{DRAIN_TIME, NBD_PORT, SHARDS_MAX};
+use crate::limits::{DRAIN_TIME, LINGER_TIME, NBD_PORT, SHARDS_MAX};
+use http::Http;
+use tftp::Tftp;
 
 /// The data-plane threads.
 pub(super) struct Shards {
@@ -196,6 +198,11 @@ impl Service {
                 control.own(false);
             }
             tell_successor(pid);
+            // Machines that load something just now load it to its end.
+            let is_idle = || {
+                tftp.as_ref().is_none_or(Tftp::is_idle) && http.as_ref().is_none_or(Http::is_idle)
+            };
+            until(is_idle, Instant::now() + LINGER_TIME).await;
             return Ok(());
         }
         tracing::info!("stopping");
@@ -405,7 +412,11 @@ async fn drain(shards: &Shards, stop: &mut StopSignals) -> Result<(), Failure> {
 
 /// Waits until all shards have ended, but not past `deadline`.
 async fn finished(shards: &Shards, deadline: Instant) {
-    while !shards.is_finished() && Instant::now() < deadline {
+    until(|| shards.is_finished(), deadline).await;
+}
+
+async fn until(is_met: impl Fn() -> bool, deadline: Instant) {
+    while !is_met() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

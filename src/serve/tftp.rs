@@ -41,7 +41,16 @@ pub(super) struct Opened {
 /// TFTP, for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Tftp {
-    _doors: JoinSet<()>,
+    doors: JoinSet<()>,
+    /// Shared by all doors and transfers.
+    busy: Arc<()>,
+}
+
+impl Tftp {
+    /// Whether no transfer is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.busy) <= 1 + self.doors.len()
+    }
 }
 
 impl Opened {
@@ -71,17 +80,18 @@ impl Opened {
 
     /// Begins to serve. Inside of a runtime only.
     pub(super) fn start(self, tree: &Arc<Tree>, gate: &Gate) -> io::Result<Tftp> {
-        let mut doors = JoinSet::new();
+        let (mut doors, busy) = (JoinSet::new(), Arc::new(()));
         for socket in self.sockets {
             let door = Door {
                 socket: socket.watched()?,
                 gate: gate.clone(),
                 tree: Arc::clone(tree),
                 transfers: Transfers::default(),
+                busy: Arc::clone(&busy),
             };
             doors.spawn(door.run());
         }
-        Ok(Tftp { _doors: doors })
+        Ok(Tftp { doors, busy })
     }
 }
 
@@ -110,6 +120,7 @@ struct Door {
     gate: Gate,
     tree: Arc<Tree>,
     transfers: Transfers,
+    busy: Arc<()>,
 }
 
 /// The transfers that go on, by their clients.
@@ -194,7 +205,9 @@ impl Door {
             client: *client.ip(),
             via: Transport::Tftp,
         };
+        let busy = Arc::clone(&self.busy);
         let task = self.transfers.tasks.spawn(async move {
+            let _busy = busy;
             let opened = open(&tree, ends, &path, mode).await;
             let line = Line::between(envelope.to, client).await;
             match line {

@@ -58,7 +58,10 @@ impl Given {
     pub(in crate::serve) fn on(&mut self, door: &Door, address: SocketAddrV4) -> Option<OwnedFd> {
         let is_there = |socket: &OwnedFd| {
             let bound = socket2::SockRef::from(socket).local_addr().ok();
-            bound.and_then(|bound| bound.as_socket_ipv4()) == Some(address)
+            let bound = bound.and_then(|bound| bound.as_socket_ipv4());
+            // Any port is as good as another where none was said.
+            let is_port = |port| address.port() == 0 || port == address.port();
+            bound.is_some_and(|bound| bound.ip() == address.ip() && is_port(bound.port()))
         };
         let (_, socket) = self.take(|one, socket| one == door && is_there(socket))?;
         Some(socket)
