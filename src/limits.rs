@@ -93,7 +93,7 @@ pub const MENU_TITLE_MAX: usize = 200;
 pub const TEMPLATE_BYTES_MAX: u64 = 256 * 1024;
 
 /// Steps that a template may take.
-pub const TEMPLATE_FUEL: u64 = 1_000_000;
+pub const TEMPLATE_FUEL: usize = 1_000_000;
 
 /// Macros within macros of a template.
 pub const TEMPLATE_RECURSION_MAX: usize = 64;

@@ -1,6 +1,6 @@
-//! What `tools/install-client` puts into a client: each script run by itself, with files in place of
-//! the kernel's and with programs that only say how they were called. Whole boots with the ones for
-//! initramfs-tools are in `boot.rs`.
+//! What `tools/install-client` puts into a client: each script run by itself, with files in place
+//! of the kernel's and with programs that only say how they were called. Whole boots with the ones
+//! for initramfs-tools are in `boot.rs`.
 
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;

@@ -373,7 +373,7 @@ const SHOWN: &[(&str, &str, Bound)] = &[
     (
         "Steps of a template",
         "TEMPLATE_FUEL",
-        Count(limits::TEMPLATE_FUEL as usize),
+        Count(limits::TEMPLATE_FUEL),
     ),
     (
         "Menu made of a template",
@@ -476,11 +476,11 @@ const INNER: &[&str] = &[
     "TAKEOVER_DOORS_MAX",
     "BOOT_FILE_MAX",
     "GRUB_IMAGE_MAX",
+    "TREE_LIST_MAX",
+    "TEMPLATE_RECURSION_MAX",
     "BENCH_CLIENTS_MAX",
     "BENCH_DEPTH_MAX",
     "BENCH_TRACE_MAX",
-    "TREE_LIST_MAX",
-    "TEMPLATE_RECURSION_MAX",
     "LINKS_MAX",
     "PARTITIONS_MAX",
     "KERNEL_LINE_MAX",

@@ -172,7 +172,7 @@ impl Template {
             .keep_trailing_newline(true)
             .build();
         all.set_syntax(syntax.map_err(|error| mistake(name, &error))?);
-        all.set_fuel(Some(TEMPLATE_FUEL));
+        all.set_fuel(Some(TEMPLATE_FUEL as u64));
         all.set_recursion_limit(TEMPLATE_RECURSION_MAX);
         all.add_filter("grub_quote", |text: String| grub::quoted(&text));
         all.add_template_owned(name.to_owned(), text)

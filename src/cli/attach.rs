@@ -74,7 +74,7 @@ struct Cli {
     detach: bool,
 
     /// Detach it also where it is in use or its server is away; what is under way fails
-    #[arg(long, requires = "detach")]
+    #[arg(long, requires = "detach", conflicts_with = "status")]
     force: bool,
 
     /// Print what there is to say as one line of JSON

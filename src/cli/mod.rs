@@ -50,8 +50,8 @@ enum Command {
     Serve(serve::Arguments),
     Overlay(overlay::Arguments),
     Explain(explain::Arguments),
-    Bench(bench::Arguments),
     Grub(grub::Arguments),
+    Bench(bench::Arguments),
 }
 
 /// What the commands do, once their options are read.
@@ -116,13 +116,13 @@ where
             log::start_quietly();
             explain::run(arguments, work.explain)
         }
-        Command::Bench(arguments) => {
-            log::start_quietly();
-            bench::run(arguments)
-        }
         Command::Grub(arguments) => {
             log::start_quietly();
             grub::run(arguments, work.grub)
+        }
+        Command::Bench(arguments) => {
+            log::start_quietly();
+            bench::run(arguments)
         }
     };
     match done {

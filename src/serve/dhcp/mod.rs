@@ -153,8 +153,8 @@ fn tell_of_http(config: &DhcpConfig, own: &[OwnNetwork]) {
     {
         if !config.has_http_at(*address) {
             tracing::info!(
-                "dhcp on {interface}: no [http] serves {address}, so UEFI HTTP boot gets no file but \
-                 a URI of the config"
+                "dhcp on {interface}: no [http] serves {address}, so UEFI HTTP boot gets no file \
+                 but a URI of the config"
             );
         }
     }
