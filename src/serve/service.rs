@@ -20,7 +20,7 @@ use super::images::Images;
 use super::listen::{self, Bound, BoundAddress};
 use super::options::{Failure, Options};
 use super::placement::Placement;
-use super::reload::Running;
+use super::reload::{Reloader, Running};
 use super::seats::Seats;
 use super::shard::{self, ShardHandle};
 use super::takeover::wire::Door;
@@ -139,15 +139,9 @@ impl Service {
         let passed = doors.passed();
         let steward = doors.dhcp.as_ref().map(Dhcp::steward);
         let (gate, seats) = (Gate::default(), Arc::<Seats>::default());
+        gate.set_open(underway.is_none());
         let prepared = match underway {
-            Some((taking, images)) => {
-                gate.set_open(false);
-                let prepared = taking.freeze(&self.herd, &images, &seats).await?;
-                if let Some(dhcp) = &mut doors.dhcp {
-                    dhcp.read_leases(self.herd.state().map(|state| state.path()))?;
-                }
-                Some(prepared)
-            }
+            Some(underway) => Some(self.prepare(underway, &mut doors, &seats).await?),
             None => None,
         };
         let (asking, asked) = mpsc::channel(1);
@@ -181,16 +175,7 @@ impl Service {
             dhcp: steward.clone(),
         };
         let mut successors = see_successors(asked, shown, steward, Arc::clone(&self.herd));
-        let end = loop {
-            tokio::select! {
-                () = stop.wait(|| reloader.reload()) => break End::Signal,
-                Some(successor) = successors.recv() => {
-                    if let Some(end) = hand_over(&giving, successor).await? {
-                        break end;
-                    }
-                }
-            }
-        };
+        let end = until_end(&mut stop, &reloader, &mut successors, &giving).await?;
         if let End::Successor(pid) = end {
             // They are the new server's.
             std::mem::forget((accepting, files));
@@ -209,6 +194,20 @@ impl Service {
         drop((accepting, control, dhcp, tftp, http, files));
         boots.abort();
         drain(&self.shards, &mut stop).await
+    }
+
+    /// Has the server stop that is taken over from, and opens what it hands over.
+    async fn prepare(
+        &self,
+        (taking, images): Underway,
+        doors: &mut Doors,
+        seats: &Arc<Seats>,
+    ) -> Result<Prepared, Failure> {
+        let prepared = taking.freeze(&self.herd, &images, seats).await?;
+        if let Some(dhcp) = &mut doors.dhcp {
+            dhcp.read_leases(self.herd.state().map(|state| state.path()))?;
+        }
+        Ok(prepared)
     }
 
     /// Takes over what is prepared. When this returns well, there is no way back.
@@ -281,6 +280,25 @@ fn see_successors(
         }
     });
     successors
+}
+
+/// Serves until something ends it.
+async fn until_end(
+    stop: &mut StopSignals,
+    reloader: &Reloader,
+    successors: &mut mpsc::Receiver<Successor>,
+    giving: &Giving,
+) -> Result<End, Failure> {
+    loop {
+        tokio::select! {
+            () = stop.wait(|| reloader.reload()) => return Ok(End::Signal),
+            Some(successor) = successors.recv() => {
+                if let Some(end) = hand_over(giving, successor).await? {
+                    return Ok(end);
+                }
+            }
+        }
+    }
 }
 
 /// Hands all over; what ends this server, if it ends.
