@@ -29,6 +29,8 @@ fn a_connection_goes_on_with_the_new_server() {
         assert_eq!(client.read(5, 100).expect("a read"), [turn; 100]);
         assert_eq!(client.read(200, 5).expect("a read"), [7; 5]);
         client.flush().expect("a flush");
+        let third = server.setup().refused();
+        third.says(&["held by another cowherd", &server.pid().to_string()]);
     }
     let kept = server.client("disk@a").read(5, 100).expect("a read");
     assert_eq!(kept, [3; 100]);
