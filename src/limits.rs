@@ -74,6 +74,13 @@ pub const BENCH_TRACE_MAX: usize = 10_000_000;
 /// Largest boot image of GRUB that is served; those of today have less than a megabyte.
 pub const GRUB_IMAGE_MAX: u64 = 32 * 1024 * 1024;
 
+/// Bytes that the reader of a file system may read for one file: the file, and what leads to it.
+pub const BOOT_FILE_READ_MAX: u64 = 4 * BOOT_FILE_MAX as u64;
+
+/// How often it may read for that. FAT takes the most: two reads for each cluster, which are
+/// rarely smaller than 4 KiB.
+pub const BOOT_FILE_READS_MAX: u64 = BOOT_FILE_MAX as u64 / 512;
+
 /// Links that are followed on the way to one file, as many as the kernel follows.
 pub const LINKS_MAX: usize = 40;
 
@@ -165,7 +172,7 @@ pub const TFTP_TRANSFERS_MAX: usize = 2048;
 pub const TFTP_TRANSFERS_PER_ADDRESS_MAX: usize = 64;
 
 /// Bytes of a file that a TFTP transfer reads at once.
-pub const TFTP_READ_AHEAD: usize = 128 * 1024;
+pub const TFTP_READ_AHEAD: usize = 64 * 1024;
 
 /// Largest file that TFTP sends as text, which takes its whole size in memory.
 pub const TFTP_TEXT_MAX: usize = 4 * 1024 * 1024;
@@ -174,16 +181,20 @@ pub const TFTP_TEXT_MAX: usize = 4 * 1024 * 1024;
 pub const TFTP_WINDOW_MAX: u16 = 64;
 
 /// How often the same is sent to a TFTP client that does not answer.
-pub const TFTP_TRIES_MAX: u32 = 8;
+pub const TFTP_TRIES_MAX: u32 = 10;
 
 /// How long an answer of a TFTP client is waited for, as long as it is not known how long it takes.
 pub const TFTP_PATIENCE_START: Duration = Duration::from_secs(1);
 
 /// The least of that.
-pub const TFTP_PATIENCE_MIN: Duration = Duration::from_millis(200);
+pub const TFTP_PATIENCE_MIN: Duration = Duration::from_millis(50);
 
 /// The most of that, after several tries.
 pub const TFTP_PATIENCE_MAX: Duration = Duration::from_secs(8);
+
+/// How long a client is waited for that says itself how often it is to be asked; but it is asked
+/// twice at least.
+pub const TFTP_SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// Connections by HTTP at a time.
 pub const HTTP_CONNECTIONS_MAX: usize = 4096;

@@ -6,7 +6,7 @@
 //! - Only regular files are opened, and none in a way that could wait for a writer.
 
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::limits::BOOT_FILE_MAX;
 
@@ -128,6 +128,19 @@ impl Content {
     #[must_use]
     pub const fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Reads `into.len()` bytes at `offset` if that can be done without waiting for a disk; whether
+    /// it was.
+    #[must_use]
+    pub fn read_now(&self, into: &mut [u8], offset: u64) -> bool {
+        let Place::OnDisk { file, .. } = &self.place else {
+            return self.read_at(into, offset).is_ok();
+        };
+        let length = into.len();
+        let into = &mut [IoSliceMut::new(into)];
+        let read = rustix::io::preadv2(file, into, offset, ReadWriteFlags::NOWAIT);
+        read.is_ok_and(|read| read == length)
     }
 
     /// What changes whenever the file does; `None` where nothing does so for certain.

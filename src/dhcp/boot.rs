@@ -252,11 +252,8 @@ impl Decision {
             let with_nul = |text: &[u8]| [text, b"\0"].concat();
             let name = (code::SERVER_NAME, with_nul(server.to_string().as_bytes()));
             let file = (code::BOOT_FILE, with_nul(file));
-            // BOOTP has little room, and `siaddr` says what 66 would: the file goes first there.
-            // Elsewhere the order is the one that firmware was seen to take.
-            let is_bootp = reply.options.get(code::MESSAGE_TYPE).is_none();
-            let both = if is_bootp { [file, name] } else { [name, file] };
-            for (code, value) in both {
+            // The order is the one that firmware was seen to take.
+            for (code, value) in [name, file] {
                 reply.options.set(code, value);
             }
         }

@@ -1,7 +1,7 @@
 //! The only code that names the ring: sockets, gathered sends and file reads by io_uring. Beside it
-//! the datagrams and packets of DHCP (`datagram`, `packet`, `ear`, `echo`,
-//! `interface`), which an ordinary
-//! runtime watches, and what `cowherd-attach` asks of the kernel (`netlink`, `signals`).
+//! the datagrams and packets of DHCP and TFTP (`datagram`, `segments`, `packet`, `ear`, `echo`,
+//! `interface`), which an ordinary runtime watches, and what `cowherd-attach` asks of the kernel
+//! (`netlink`, `signals`).
 //!
 //! Everything of the ring belongs to one thread, a shard, and is not `Send`. The rules that keep
 //! it sound:
@@ -32,6 +32,7 @@ mod packet;
 mod passing;
 mod receive;
 mod ring;
+mod segments;
 pub mod signals;
 mod socket;
 
@@ -46,4 +47,5 @@ pub use packet::{ArpProbe, ArpSocket, CardSender, Heard, RoutedSender};
 pub use passing::{PASSED_TOGETHER_MAX, receive_passing, send_passing};
 pub use receive::ReceiveBuffer;
 pub use ring::{offload, run, spawn, yield_now};
+pub use segments::Conversation;
 pub use socket::{SendError, Socket};

@@ -7,13 +7,12 @@
 //! - Disks are asked beside the runtime: one that is slow holds up its own transfer only.
 //! - There are at most so many transfers, in all and to one address; who comes too late is told.
 
-use std::collections::HashMap;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::task::JoinSet;
 
 use super::gate::Gate;
 use super::options::Failure;
@@ -23,14 +22,16 @@ use super::tree::{Ends, Tree, blocking};
 use crate::boot::menu::Transport;
 use crate::config::TftpConfig;
 use crate::io::{Batch, DatagramSocket, Datagrams, Envelope};
-use crate::limits::{TFTP_BLOCK_MAX, TFTP_TRANSFERS_MAX, TFTP_TRANSFERS_PER_ADDRESS_MAX};
 use crate::tftp::name::path_of;
+use crate::tftp::transfer::Outcome;
 use crate::tftp::wire::{self, ErrorCode, Mode, Packet, Request};
 use sender::{Line, Sender};
 use source::Source;
+use transfers::Transfers;
 
 mod sender;
 mod source;
+mod transfers;
 
 /// What TFTP needs, opened, and nothing served yet.
 #[derive(Debug)]
@@ -123,18 +124,6 @@ struct Door {
     busy: Arc<()>,
 }
 
-/// The transfers that go on, by their clients.
-#[derive(Default)]
-struct Transfers {
-    tasks: JoinSet<()>,
-    by_client: HashMap<SocketAddrV4, Active>,
-}
-
-struct Active {
-    task: AbortHandle,
-    request: Vec<u8>,
-}
-
 impl Door {
     async fn run(mut self) {
         let mut batch = Batch::default();
@@ -145,8 +134,10 @@ impl Door {
                         return;
                     }
                 }
-                Some(ended) = self.transfers.tasks.join_next_with_id() => {
-                    self.transfers.forget(&ended);
+                Some(ended) = self.transfers.next() => {
+                    if let Some((envelope, request)) = self.transfers.forget(&ended) {
+                        self.take(envelope, &request);
+                    }
                     continue;
                 }
             }
@@ -163,7 +154,7 @@ impl Door {
     fn take(&mut self, envelope: Envelope, bytes: &[u8]) {
         let client = envelope.from;
         let refusal = match Packet::read(bytes) {
-            Ok(Packet::Read(_)) if self.transfers.is_under_way(client, bytes) => return,
+            Ok(Packet::Read(_)) if self.transfers.is_under_way(envelope, bytes) => return,
             Ok(Packet::Read(request)) => match self.transfers.make_room(client) {
                 Ok(()) => return self.begin(envelope, &request, bytes),
                 Err(full) => {
@@ -176,7 +167,10 @@ impl Door {
             Ok(Packet::Ack(_) | Packet::Error(..) | Packet::OfServer) => return,
             Err(malformed) => {
                 tracing::debug!("tftp: {client}: {malformed}");
-                return;
+                if !wire::is_read_request(bytes) {
+                    return;
+                }
+                Refusal(ErrorCode::ILLEGAL, "this is no request")
             }
         };
         self.refuse(envelope, &refusal);
@@ -206,60 +200,22 @@ impl Door {
             via: Transport::Tftp,
         };
         let busy = Arc::clone(&self.busy);
-        let task = self.transfers.tasks.spawn(async move {
+        self.transfers.begin(client, bytes.to_vec(), async move {
             let _busy = busy;
             let opened = open(&tree, ends, &path, mode).await;
-            let line = Line::between(envelope.to, client).await;
-            match line {
+            match Line::between(envelope.to, client).await {
                 Ok(line) => serve(line, &path, opened, &owned).await,
-                Err(error) => tracing::warn!("tftp: {client}: no socket: {error}"),
+                Err(error) => {
+                    tracing::warn!("tftp: {client}: no socket: {error}");
+                    None
+                }
             }
         });
-        let request = bytes.to_vec();
-        self.transfers
-            .by_client
-            .insert(client, Active { task, request });
     }
 }
 
 /// An error for a client, and its reason.
 struct Refusal(ErrorCode, &'static str);
-
-impl Transfers {
-    /// Whether a request is a copy of one that is being served: what was sent may have been lost,
-    /// and its transfer sends it again in time.
-    fn is_under_way(&self, client: SocketAddrV4, request: &[u8]) -> bool {
-        let active = self.by_client.get(&client);
-        active.is_some_and(|active| active.request == request && !active.task.is_finished())
-    }
-
-    /// Makes room for another transfer of `client`, which has given up its last one.
-    fn make_room(&mut self, client: SocketAddrV4) -> Result<(), &'static str> {
-        if let Some(last) = self.by_client.remove(&client) {
-            last.task.abort();
-        }
-        let of_address = |address: &Ipv4Addr| {
-            let same = self.by_client.keys().filter(|other| other.ip() == address);
-            same.count()
-        };
-        if self.by_client.len() >= TFTP_TRANSFERS_MAX {
-            return Err("too many transfers");
-        }
-        if of_address(client.ip()) >= TFTP_TRANSFERS_PER_ADDRESS_MAX {
-            return Err("too many transfers to this address");
-        }
-        Ok(())
-    }
-
-    /// A task has ended. One that was cut short for another has no entry any more.
-    fn forget(&mut self, ended: &Result<(Id, ()), JoinError>) {
-        let id = match ended {
-            Ok((id, ())) => *id,
-            Err(error) => error.id(),
-        };
-        self.by_client.retain(|_, active| active.task.id() != id);
-    }
-}
 
 /// Opens a file for a transfer.
 async fn open(tree: &Arc<Tree>, ends: Ends, path: &str, mode: Mode) -> io::Result<Option<Source>> {
@@ -270,16 +226,19 @@ async fn open(tree: &Arc<Tree>, ends: Ends, path: &str, mode: Mode) -> io::Resul
 }
 
 /// Serves one request on its own line.
-async fn serve(line: Line, path: &str, opened: io::Result<Option<Source>>, request: &[u8]) {
+async fn serve(
+    line: Line,
+    path: &str,
+    opened: io::Result<Option<Source>>,
+    request: &[u8],
+) -> Option<Outcome> {
     let client = line.client();
     let refusal = match opened {
         Ok(Some(source)) => {
-            if let Ok(Packet::Read(request)) = Packet::read(request) {
-                Sender::new(line, source, &request, TFTP_BLOCK_MAX)
-                    .run(path)
-                    .await;
-            }
-            return;
+            let Ok(Packet::Read(request)) = Packet::read(request) else {
+                return None;
+            };
+            return Sender::new(line, source, &request).run(path).await;
         }
         Ok(None) => {
             tracing::info!("tftp: {client}: {path}: there is no such file");
@@ -292,4 +251,5 @@ async fn serve(line: Line, path: &str, opened: io::Result<Option<Source>>, reque
     };
     let Refusal(code, why) = refusal;
     line.send(&wire::error(code, why)).await;
+    None
 }

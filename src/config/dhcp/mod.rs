@@ -36,6 +36,7 @@ pub struct DhcpConfig {
     boot: BootConfig,
     unknown: Unknown,
     probe: bool,
+    routers: Vec<Router>,
     source: Source,
 }
 
@@ -45,6 +46,24 @@ struct Relayed {
     network: Located<Cidr>,
     ranges: Vec<Located<Range>>,
     told: Told,
+}
+
+/// A router that machines are told of, and where the file says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Router {
+    address: Located<Ipv4Addr>,
+    of: RouterOf,
+}
+
+/// Whose router it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RouterOf {
+    /// That of the networks of our interfaces.
+    Ours,
+    /// That of this network behind a relay.
+    Relayed(Cidr),
+    /// That of clients, which are in any network that is served.
+    Clients,
 }
 
 /// A machine, and where its address stands.
@@ -170,6 +189,7 @@ pub(super) fn check(
     let config = DhcpConfig {
         mode,
         interfaces,
+        routers: routers(&dhcp, groups, clients),
         address: network.address,
         ranges: ranges(dhcp.range.as_ref()),
         told: told(&dhcp.words())?,
@@ -209,6 +229,25 @@ fn check_unused(groups: &Tables<Group>, clients: &Tables<Client>) -> Result<(), 
 
 fn ranges(said: Option<&Several<Range>>) -> Vec<Located<Range>> {
     said.map(|ranges| ranges.0.clone()).unwrap_or_default()
+}
+
+fn routers(dhcp: &Dhcp, groups: &Tables<Group>, clients: &Tables<Client>) -> Vec<Router> {
+    let of_dhcp = [(RouterOf::Ours, dhcp.words())].into_iter();
+    let relayed = dhcp.network.iter().flatten().filter_map(|(_, table)| {
+        let network = table.address.as_ref()?.value;
+        Some((RouterOf::Relayed(network), table.words()))
+    });
+    let groups = groups.iter().map(|(_, group)| group.words());
+    let clients = clients.iter().map(|(_, client)| client.words());
+    let clients = groups
+        .chain(clients)
+        .map(|words| (RouterOf::Clients, words));
+    let all = of_dhcp.chain(relayed).chain(clients);
+    all.flat_map(|(of, words)| {
+        let said = words.router.0.into_iter();
+        said.map(move |address| Router { address, of })
+    })
+    .collect()
 }
 
 fn relayed(tables: Tables<form::Relayed>) -> Result<Vec<Relayed>, Mistake> {

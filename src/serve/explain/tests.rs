@@ -149,3 +149,23 @@ fn without_dhcp_there_is_nothing_to_explain() {
     assert_eq!(failure.code(), 2);
     assert!(failure.to_string().contains("DHCP is off"), "{failure}");
 }
+
+#[test]
+fn a_boot_loader_that_is_not_there_is_told_of() {
+    let root = tempfile::tempdir().unwrap();
+    let config = format!(
+        "{CONFIG}\n[tftp]\nroot = \"{}\"\n[dhcp.boot]\nsecure_boot = true\n",
+        root.path().display()
+    );
+    let says = |config: &str| {
+        // Debian has no shim for this one on other machines.
+        let steps = steps(config, machine(11));
+        let why = steps[0].replies[0].why.join("; ");
+        why.contains("grub/shimaa64.efi is not there")
+    };
+    assert!(says(&config));
+    assert!(!says(CONFIG), "who else has it is not known");
+    std::fs::create_dir(root.path().join("grub")).unwrap();
+    std::fs::write(root.path().join("grub/shimaa64.efi"), "shim").unwrap();
+    assert!(!says(&config));
+}
