@@ -19,6 +19,34 @@ pub const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
 /// Largest payload of one READ or WRITE, and the maximum block size that is advertised.
 pub const NBD_PAYLOAD_MAX: u32 = 32 * 1024 * 1024;
 
+/// How long a client may hold up a take-over with a request of which it sends no more, or with
+/// answers that it does not take.
+pub const SUSPEND_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a session may take to stop for a take-over; after that the old server goes on.
+pub const SUSPEND_TIME: Duration = Duration::from_secs(5);
+
+/// How long a server that has been taken over from goes on with files that it sends just then.
+pub const LINGER_TIME: Duration = Duration::from_secs(120);
+
+/// How long overlays may take to be flushed before anything is stopped for a take-over.
+pub const TAKEOVER_FLUSH_TIME: Duration = Duration::from_secs(20);
+
+/// How long a new server may take to open what it was handed.
+pub const TAKEOVER_TIME: Duration = Duration::from_secs(10);
+
+/// How long a new server may prepare while the old one serves on.
+pub const TAKEOVER_PREPARATION_TIME: Duration = Duration::from_secs(300);
+
+/// Largest text of a message of a take-over: all names of machines that begin to boot.
+pub const TAKEOVER_TEXT_MAX: usize = 1024 * 1024;
+
+/// Largest that came for a session and was not begun: a handshake may leave more than a buffer.
+pub const TAKEOVER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Sockets that a server serves on, at most, when another takes over.
+pub const TAKEOVER_DOORS_MAX: usize = 1024;
+
 /// Bytes that are encrypted before the neighbours get their turn.
 pub const TLS_PIECE: usize = 128 * 1024;
 

@@ -322,6 +322,60 @@ fn a_lease_that_was_acknowledged_survives_kill_9() {
 }
 
 #[test]
+fn leases_and_sockets_pass_to_a_server_that_takes_over() {
+    let Some(net) = Net::new(USUAL) else { return };
+    let sender = net.sender();
+    let card = sender.card("lan0", 68);
+    let others = (1..=3).map(|last| MacAddress([2, 0, 0, 0, 0, last]));
+    let server = net.start();
+    let before: Vec<_> = others.clone().map(|mac| lease(&card, mac)).collect();
+    let mut server = server.taken_over();
+    let newcomer = lease(&card, MAC);
+    assert!(!before.contains(&newcomer), "{newcomer} is {before:?}");
+    let after: Vec<_> = others.clone().map(|mac| lease(&card, mac)).collect();
+    assert_eq!(after, before);
+    if cfg!(debug_assertions) {
+        // Behind `yours` the new one may have given leases.
+        for (last, place) in (7..).zip(["frozen", "prepared", "yours"]) {
+            let mut next = server.successor(|command| {
+                command.env("COWHERD_TAKEOVER_SABOTAGE", place);
+            });
+            assert_eq!(next.ended().code(), None, "killed at {place}");
+            assert!(server.is_running());
+            let newcomer = lease(&card, MacAddress([2, 0, 0, 0, 0, last]));
+            assert!(!before.contains(&newcomer), "{newcomer} is {before:?}");
+            let after: Vec<_> = others.clone().map(|mac| lease(&card, mac)).collect();
+            assert_eq!(after, before, "after {place}");
+        }
+    }
+    server.terminate();
+}
+
+#[test]
+fn no_request_is_lost_while_a_server_takes_over() {
+    if !require(&["perfdhcp"]) {
+        return;
+    }
+    let config = "[dhcp]\nrange = \"10.77.0.100-10.77.0.249\"\nprobe = false\n";
+    let Some(net) = Net::new(config) else { return };
+    let mut server = net.start();
+    let sender = net.sender();
+    let machines = std::thread::spawn(move || {
+        let words = "-4 -l lan0 -r 100 -R 100 -n 400 -d 5 -W 1000000";
+        sender.tool("perfdhcp").args(words.split(' ')).run()
+    });
+    for _ in 0..3 {
+        server = server.taken_over();
+    }
+    let said = machines.join().expect("a tool");
+    assert_eq!(said.code, Some(0), "{said}");
+    let drops = said.stdout.lines();
+    let drops: Vec<_> = drops.filter(|line| line.starts_with("drops: ")).collect();
+    assert_eq!(drops, ["drops: 0", "drops: 0"], "{said}");
+    server.terminate();
+}
+
+#[test]
 fn a_lease_file_that_is_damaged_is_refused() {
     let Some(net) = Net::new(USUAL) else { return };
     let leases = net.setup.state().join("leases");

@@ -111,6 +111,10 @@ impl Page {
                 &limits::DRAIN_TIME.as_secs().to_string(),
             )
             .replace(
+                "{{SUSPEND_SECONDS}}",
+                &limits::SUSPEND_PATIENCE.as_secs().to_string(),
+            )
+            .replace(
                 "{{CONTROL_REQUEST_KIB}}",
                 &(limits::CONTROL_REQUEST_MAX / 1024).to_string(),
             )
@@ -461,6 +465,15 @@ const INNER: &[&str] = &[
     "ATTACH_CONNECT_TIME",
     "ATTACH_HANDSHAKE_TIME",
     "BOOTS_UNSETTLED_MAX",
+    "SUSPEND_PATIENCE",
+    "SUSPEND_TIME",
+    "TAKEOVER_TIME",
+    "LINGER_TIME",
+    "TAKEOVER_FLUSH_TIME",
+    "TAKEOVER_PREPARATION_TIME",
+    "TAKEOVER_TEXT_MAX",
+    "TAKEOVER_BYTES_MAX",
+    "TAKEOVER_DOORS_MAX",
     "BOOT_FILE_MAX",
     "BOOT_FILE_READS_MAX",
     "BOOT_FILE_READ_MAX",

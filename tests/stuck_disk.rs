@@ -200,3 +200,29 @@ fn a_write_that_was_stuck_never_lands_after_those_of_a_successor() {
     drop(server);
     drop(disk);
 }
+
+#[test]
+fn nothing_is_taken_over_as_long_as_the_disk_does_not_answer() {
+    let Some(bench) = Bench::new() else {
+        return;
+    };
+    let mut client = bench.server.client("disk@stuck");
+    let mut neighbour = bench.server.client("disk@neighbour");
+    client.write(0, b"first").expect("a write");
+    let frozen = bench.freeze();
+    let write = Request::write(3, b"stuck");
+    let cookie = client.submit(&write).expect("room in the socket");
+    let mut next = bench.server.successor(|_| {});
+    let refusal = ["take-over failed", "does not answer", "disk+1@stuck"];
+    bench.server.wait_for_log(&refusal);
+    assert_ne!(next.ended().code(), Some(0));
+    let read = neighbour.read(0, 4096).expect("a read");
+    assert_eq!(read, [7; BLOCK]);
+    drop(frozen);
+    done(&mut client, cookie);
+    let Bench { server, disk } = bench;
+    let server = server.taken_over();
+    assert_eq!(client.read(0, 8).expect("a read"), b"firstuck");
+    server.terminate();
+    drop(disk);
+}

@@ -100,6 +100,21 @@ pub(super) struct Arguments {
     #[arg(long)]
     read_only: bool,
 
+    /// Take everything over from the server that runs on the state directory
+    ///
+    /// No connection breaks. The running server serves on until this one has read the config and
+    /// opened the images; then it finishes the requests in flight, hands over its sockets, sessions
+    /// and leases, and exits with 0. If anything fails on the way, it goes on as before. See
+    /// UPGRADE.
+    #[arg(long, conflicts_with = "read_only")]
+    takeover: bool,
+
+    /// Serve in the background: the command ends when the server serves, or has failed
+    ///
+    /// This is how a service manager reloads the server, see UPGRADE.
+    #[arg(long, requires = "takeover")]
+    detach: bool,
+
     /// Log more; twice for everything
     ///
     /// The log goes to standard error. The variable RUST_LOG, where set, decides instead.
@@ -121,6 +136,8 @@ impl From<Arguments> for Options {
             overlay_limit: arguments.overlay_limit,
             keepalive: Duration::from_secs(arguments.keepalive.into()),
             read_only: arguments.read_only,
+            takeover: arguments.takeover,
+            detach: arguments.detach,
         }
     }
 }

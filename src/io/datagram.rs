@@ -7,7 +7,7 @@
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
@@ -46,6 +46,23 @@ impl DatagramSocket {
             socket,
             interface: ANY_INTERFACE,
         })
+    }
+
+    /// One that another process has opened: of an interface, or of all.
+    #[must_use]
+    pub fn passed(socket: OwnedFd, interface: Option<u32>) -> Self {
+        Self {
+            socket: socket.into(),
+            interface: interface.unwrap_or(ANY_INTERFACE),
+        }
+    }
+
+    /// The socket once more, for another process.
+    ///
+    /// # Errors
+    /// There are too many descriptors.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        Ok(self.socket.try_clone()?.into())
     }
 
     /// The address and port that it is bound to.
@@ -145,6 +162,13 @@ impl Datagrams {
     /// What the kernel says.
     pub fn send(&self, bytes: &[u8], from: Ipv4Addr, to: SocketAddrV4) -> io::Result<()> {
         send(self.socket.as_raw_fd(), self.interface, bytes, from, to)
+    }
+}
+
+impl AsFd for Datagrams {
+    /// The descriptor, for another process.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::SocketAddrV4;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use tokio::io::unix::AsyncFd;
 
@@ -32,6 +32,12 @@ impl EarSocket {
     pub fn open(interface: u32, port: u16, hears: Hears) -> io::Result<Self> {
         // Nothing may come in before the filter is there: first that, then the binding.
         Packets::open_filtered(interface, &filter(port, hears)).map(Self)
+    }
+
+    /// One that another process has opened.
+    #[must_use]
+    pub const fn passed(socket: OwnedFd) -> Self {
+        Self(socket)
     }
 
     /// Watches it. Inside of a runtime only.
@@ -72,6 +78,13 @@ impl Ear {
                 return Ok((from, packet.get(inside).unwrap_or_default()));
             }
         }
+    }
+}
+
+impl AsFd for Ear {
+    /// The descriptor, for another process.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{RecvFlags, SendFlags, recv, sendto};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -41,6 +41,12 @@ impl EchoSocket {
             0 => Ok(Self(socket)),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// One that another process has opened.
+    #[must_use]
+    pub fn passed(socket: OwnedFd) -> Self {
+        Self(socket.into())
     }
 
     /// Watches it. Inside of a runtime only.
@@ -94,6 +100,13 @@ impl EchoProbe {
                 }
             }
         }
+    }
+}
+
+impl AsFd for EchoProbe {
+    /// The descriptor, for another process.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::mem::size_of;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
@@ -29,6 +29,14 @@ const ARP: u16 = 0x0806;
 const EVERYBODY: MacAddress = MacAddress([0xff; 6]);
 
 impl Packets {
+    const fn passed(descriptor: OwnedFd, interface: u32, protocol: u16) -> Self {
+        Self {
+            descriptor,
+            interface,
+            protocol,
+        }
+    }
+
     /// With `receives`, packets of `protocol` come in; else it is for sending only.
     fn open(interface: u32, protocol: u16, receives: bool) -> io::Result<Self> {
         let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
@@ -162,6 +170,12 @@ impl CardSender {
         Packets::open(interface, IPV4, false).map(Self)
     }
 
+    /// One that another process has opened on an interface.
+    #[must_use]
+    pub const fn passed(descriptor: OwnedFd, interface: u32) -> Self {
+        Self(Packets::passed(descriptor, interface, IPV4))
+    }
+
     /// Sends a datagram to the card `mac`.
     ///
     /// # Errors
@@ -202,6 +216,12 @@ impl RoutedSender {
         // raw(7): this protocol "implies enabled IP_HDRINCL", and receives nothing.
         let protocol = Protocol::from(libc::IPPROTO_RAW);
         Socket::new(Domain::IPV4, Type::RAW.nonblocking(), Some(protocol)).map(Self)
+    }
+
+    /// One that another process has opened.
+    #[must_use]
+    pub fn passed(socket: OwnedFd) -> Self {
+        Self(socket.into())
     }
 
     /// Sends a datagram.
@@ -278,6 +298,27 @@ pub(super) fn checksum<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u16 {
     !u16::try_from(sum).unwrap_or_default()
 }
 
+impl AsFd for CardSender {
+    /// The descriptor, for another process.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.descriptor.as_fd()
+    }
+}
+
+impl AsFd for RoutedSender {
+    /// The descriptor, for another process.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for ArpProbe {
+    /// The descriptor, for another process.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.packets.descriptor.as_fd()
+    }
+}
+
 /// Asks by ARP whether anybody on a link has an address.
 #[derive(Debug)]
 pub struct ArpSocket {
@@ -302,6 +343,16 @@ impl ArpSocket {
     /// What the kernel says; `PermissionDenied` without the right to raw sockets.
     pub fn open(interface: u32) -> io::Result<Self> {
         let packets = Packets::open(interface, ARP, true)?;
+        let own = packets.own_card()?;
+        Ok(Self { packets, own })
+    }
+
+    /// One that another process has opened on an interface.
+    ///
+    /// # Errors
+    /// The interface has no card any more.
+    pub fn passed(descriptor: OwnedFd, interface: u32) -> io::Result<Self> {
+        let packets = Packets::passed(descriptor, interface, ARP);
         let own = packets.own_card()?;
         Ok(Self { packets, own })
     }

@@ -192,6 +192,13 @@ impl Session {
         }
     }
 
+    /// Whether the next byte is the first of a request: a session of the same export can go on from
+    /// here.
+    #[must_use]
+    pub const fn is_between_requests(&self) -> bool {
+        matches!(self.phase, Phase::Header)
+    }
+
     /// How many of the next bytes of the stream are payload for the driver to take.
     #[must_use]
     pub const fn payload_left(&self) -> u64 {

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 
 use super::connection::{self, Stream};
+use super::gate::Gate;
 use super::herd::Herd;
 use super::listen::{Bound, Listener, SocketFile};
 use super::seats::Seats;
@@ -26,10 +27,14 @@ pub(super) struct Accepting {
 }
 
 /// Starts to accept on all of `bound`.
-pub(super) fn start(bound: Vec<Bound>, herd: Arc<Herd>) -> io::Result<Accepting> {
+pub(super) fn start(
+    bound: Vec<Bound>,
+    herd: &Arc<Herd>,
+    seats: &Arc<Seats>,
+    gate: &Gate,
+) -> io::Result<Accepting> {
     let mut tasks = JoinSet::new();
     let mut files = Vec::new();
-    let seats = Arc::new(Seats::default());
     for Bound {
         listener,
         socket_file,
@@ -38,8 +43,9 @@ pub(super) fn start(bound: Vec<Bound>, herd: Arc<Herd>) -> io::Result<Accepting>
     {
         files.extend(socket_file);
         let door = Door {
-            herd: Arc::clone(&herd),
-            seats: Arc::clone(&seats),
+            herd: Arc::clone(herd),
+            seats: Arc::clone(seats),
+            gate: gate.clone(),
         };
         match listener {
             Listener::Tcp(tcp) => {
@@ -61,13 +67,14 @@ pub(super) fn start(bound: Vec<Bound>, herd: Arc<Herd>) -> io::Result<Accepting>
 struct Door {
     herd: Arc<Herd>,
     seats: Arc<Seats>,
+    gate: Gate,
 }
 
 impl Door {
     async fn accept_tcp(&self, listener: &TcpListener) {
         let mut guests = JoinSet::new();
         loop {
-            match listener.accept().await {
+            match self.gate.pass(|| listener.accept()).await {
                 Ok((stream, address)) => {
                     let peer = Peer::Ip(address.ip());
                     self.lead(&mut guests, stream, peer, address.to_string());
@@ -80,7 +87,7 @@ impl Door {
     async fn accept_unix(&self, listener: &UnixListener) {
         let mut guests = JoinSet::new();
         loop {
-            match listener.accept().await {
+            match self.gate.pass(|| listener.accept()).await {
                 Ok((stream, _)) => {
                     self.lead(&mut guests, stream, Peer::Local, "local client".to_owned());
                 }

@@ -59,7 +59,13 @@ impl Boots {
         }
     }
 
-    fn add(&self, name: Name) {
+    /// The machines that are not seen to yet.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.unsettled().keys().map(Name::to_string).collect()
+    }
+
+    /// A machine has been switched on that another server knows of.
+    pub(super) fn add(&self, name: Name) {
         let mut unsettled = self.unsettled();
         if unsettled.len() >= BOOTS_UNSETTLED_MAX && !unsettled.contains_key(&name) {
             drop(unsettled);

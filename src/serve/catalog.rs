@@ -153,7 +153,8 @@ impl Catalog {
         Ok(self.target(image, generation, client))
     }
 
-    fn target(&self, image: &Arc<Image>, generation: u32, client: Client) -> Target {
+    /// A client's disk over a generation.
+    pub(super) fn target(&self, image: &Arc<Image>, generation: u32, client: Client) -> Target {
         let overlay = self.overlay(image, generation, &client);
         let read_only = overlay.is_none();
         Target {

@@ -15,7 +15,7 @@ use super::herd::{Herd, Opened};
 use super::host;
 use super::offer::Offer;
 use super::seats::Seat;
-use super::shard::Accepted;
+use super::shard::{Accepted, Standing};
 use crate::access::{Caller, Secured};
 use crate::limits::HANDSHAKE_TIME;
 use crate::nbd::agreed::Agreed;
@@ -199,12 +199,15 @@ impl<S: Stream> Guide<S> {
             opened.lease,
             Accepted {
                 socket,
-                channel,
-                seat,
-                leftover,
-                info,
-                agreed,
-                peer,
+                standing: Standing {
+                    channel: channel.map(|channel| (channel, Vec::new())),
+                    seat,
+                    leftover,
+                    info,
+                    agreed,
+                    peer,
+                    is_successor: true,
+                },
             },
         );
         Ok(())

@@ -9,13 +9,21 @@ use super::offer::{Offer, Offers};
 use super::placement::Placement;
 use super::shard::{Held, Lease, ShardHandle};
 use super::state_dir::StateDir;
+use super::who::Client;
 use crate::access::Caller;
+use crate::config::Keep;
 use crate::disk::RealDisk;
 use crate::export::snapshot::Snapshot;
+use crate::image::Image;
 use crate::limits::CONNECTIONS_PER_CLIENT_MAX;
+use crate::name::Name;
 use crate::nbd::{ExportInfo, Refusal};
 use crate::overlay::inspect::{self, View};
 use crate::overlay::{OverlayMode, Spec};
+
+mod suspended;
+
+pub(super) use suspended::Reopened;
 
 /// All that is served, and where.
 #[derive(Debug)]
@@ -86,6 +94,25 @@ impl Herd {
             self.boots.settled(client).await;
         }
         Ok(target)
+    }
+
+    /// What a session has that another server let in.
+    pub(super) fn target_of(
+        &self,
+        image: &Arc<Image>,
+        generation: u32,
+        client: Option<Name>,
+        keep: Keep,
+    ) -> Target {
+        // A bare image is nobody's: the name is not looked at.
+        let name = client.unwrap_or_else(|| image.name().clone());
+        let image_name = None;
+        let client = Client {
+            name,
+            keep,
+            image: image_name,
+        };
+        self.catalog.target(image, generation, client)
     }
 
     /// What a connection that begins now is offered.

@@ -8,6 +8,7 @@
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,9 +21,12 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::accept::pause;
+use super::gate::Gate;
 use super::listen;
 use super::options::Failure;
 use super::seats::{Limits, Seat, Seats};
+use super::takeover::Given;
+use super::takeover::wire::Door as PassedDoor;
 use super::tree::{Ends, Tree};
 use crate::access::Peer;
 use crate::boot::menu::Transport;
@@ -49,15 +53,31 @@ pub(super) struct Opened {
 #[derive(Debug)]
 pub(super) struct Http {
     _doors: JoinSet<()>,
+    seats: Arc<Seats>,
+}
+
+impl Http {
+    /// Whether no connection is open.
+    pub(super) fn is_idle(&self) -> bool {
+        self.seats.is_empty()
+    }
 }
 
 impl Opened {
-    /// Opens the sockets, for which privileges may be needed.
-    pub(super) fn open(config: &HttpConfig) -> Result<Self, Failure> {
-        let listeners = config.listen.iter().map(|&address| bind(address));
+    /// Opens the sockets, for which privileges may be needed. Those of `given` are taken that are
+    /// on the right addresses.
+    pub(super) fn open(config: &HttpConfig, given: &mut Given) -> Result<Self, Failure> {
+        let listeners = config.listen.iter().map(|&address| bind(address, given));
         Ok(Self {
             listeners: listeners.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The sockets once more, for a server that takes over.
+    pub(super) fn share(&self) -> io::Result<Vec<(PassedDoor, OwnedFd)>> {
+        let listeners = self.listeners.iter();
+        let share = |socket: &TcpListener| Ok((PassedDoor::Http, socket.try_clone()?.into()));
+        listeners.map(share).collect()
     }
 
     /// Says where files are found.
@@ -69,23 +89,30 @@ impl Opened {
     }
 
     /// Begins to serve. Inside of a runtime only.
-    pub(super) fn start(self, tree: &Arc<Tree>) -> io::Result<Http> {
+    pub(super) fn start(self, tree: &Arc<Tree>, gate: &Gate) -> io::Result<Http> {
         let limits = Limits::of_connections(HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX);
         let seats = Arc::new(Seats::new(limits));
         let mut doors = JoinSet::new();
         for listener in self.listeners {
             let door = Door {
                 listener: tokio::net::TcpListener::from_std(listener)?,
+                gate: gate.clone(),
                 tree: Arc::clone(tree),
                 seats: Arc::clone(&seats),
             };
             doors.spawn(door.run());
         }
-        Ok(Http { _doors: doors })
+        Ok(Http {
+            _doors: doors,
+            seats,
+        })
     }
 }
 
-fn bind(address: SocketAddrV4) -> Result<TcpListener, Failure> {
+fn bind(address: SocketAddrV4, given: &mut Given) -> Result<TcpListener, Failure> {
+    if let Some(socket) = given.on(&PassedDoor::Http, address) {
+        return Ok(socket.into());
+    }
     listen::listen_tcp(address.into()).map_err(|error| {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => "stop the other web server",
@@ -102,6 +129,7 @@ fn bind(address: SocketAddrV4) -> Result<TcpListener, Failure> {
 /// One port.
 struct Door {
     listener: tokio::net::TcpListener,
+    gate: Gate,
     tree: Arc<Tree>,
     seats: Arc<Seats>,
 }
@@ -110,7 +138,7 @@ impl Door {
     async fn run(self) {
         let mut guests = JoinSet::new();
         loop {
-            match self.listener.accept().await {
+            match self.gate.pass(|| self.listener.accept()).await {
                 Ok((stream, SocketAddr::V4(client))) => self.lead(&mut guests, stream, client),
                 // The listeners have addresses of IPv4, and so have those who connect to them.
                 Ok((_, SocketAddr::V6(_))) => {}

@@ -40,11 +40,16 @@ struct Secured {
 }
 
 impl Link {
-    pub(super) fn new(socket: Socket, channel: Option<Channel>, progress: Rc<Progress>) -> Self {
-        let secured = channel.map(|channel| {
+    /// With TLS, `channel` comes with what was received for it already.
+    pub(super) fn new(
+        socket: Socket,
+        channel: Option<(Channel, Vec<u8>)>,
+        progress: Rc<Progress>,
+    ) -> Self {
+        let secured = channel.map(|(channel, received)| {
             Rc::new(Secured {
                 channel: RefCell::new(channel),
-                received: RefCell::default(),
+                received: RefCell::new(ReceiveBuffer::with_leftover(&received)),
                 is_closed: Cell::new(false),
             })
         });
@@ -52,6 +57,26 @@ impl Link {
             socket,
             progress,
             secured,
+        }
+    }
+
+    /// The channel, where there is one, and what was received for it and not decrypted; the link
+    /// itself where others have it too.
+    pub(super) fn into_channel(self) -> Result<Option<(Channel, Vec<u8>)>, Self> {
+        let Some(secured) = self.secured else {
+            return Ok(None);
+        };
+        match Rc::try_unwrap(secured) {
+            Ok(Secured {
+                channel, received, ..
+            }) => {
+                let received = received.into_inner().filled().to_vec();
+                Ok(Some((channel.into_inner(), received)))
+            }
+            Err(secured) => Err(Self {
+                secured: Some(secured),
+                ..self
+            }),
         }
     }
 

@@ -6,6 +6,7 @@
 //! - Sockets are non-blocking and closed on exec; ready for tokio's `from_std`.
 
 mod address;
+mod passed;
 mod socket_file;
 
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +26,7 @@ use thiserror::Error;
 use crate::limits::LISTEN_BACKLOG;
 
 pub use address::{ListenAddress, ListenAddressError};
+pub(super) use passed::{bind_or_take, of_passed, own_files};
 pub use socket_file::SocketFile;
 
 /// A listening socket.
@@ -44,6 +47,8 @@ pub struct Bound {
     pub address: BoundAddress,
     /// The file of a unix socket that was made here; dropping it removes the file.
     pub socket_file: Option<SocketFile>,
+    /// Whether systemd opened it: its file, if it has one, belongs to that.
+    pub is_inherited: bool,
 }
 
 /// Where a listening socket can be reached; shown as the URI that NBD clients take.
@@ -124,6 +129,16 @@ impl ListenError {
     }
 }
 
+impl Bound {
+    /// The socket once more, for a server that takes over.
+    pub(super) fn share(&self) -> io::Result<OwnedFd> {
+        Ok(match &self.listener {
+            Listener::Tcp(tcp) => tcp.try_clone()?.into(),
+            Listener::Unix(unix) => unix.try_clone()?.into(),
+        })
+    }
+}
+
 /// Listens on every address that `address` stands for.
 ///
 /// A host name may stand for several. One that this machine can't have (IPv6 switched off, say) is
@@ -133,17 +148,18 @@ impl ListenError {
 /// # Errors
 /// In one line which address it is and what to do.
 pub fn bind(address: &ListenAddress) -> Result<Vec<Bound>, ListenError> {
-    match address {
-        ListenAddress::Tcp { host, port } => bind_host(host, *port),
-        ListenAddress::Unix(path) => Ok(vec![bind_unix(path)?]),
-    }
+    bind_or_take(address, &mut Vec::new())
 }
 
-fn bind_host(host: &str, port: u16) -> Result<Vec<Bound>, ListenError> {
+fn bind_host(
+    host: &str,
+    port: u16,
+    mut bind: impl FnMut(SocketAddr) -> Result<Bound, ListenError>,
+) -> Result<Vec<Bound>, ListenError> {
     let mut bound = Vec::new();
     let mut refused = None;
     for address in resolve(host, port)? {
-        match bind_tcp(address) {
+        match bind(address) {
             Ok(one) => bound.push(one),
             Err(error @ (ListenError::InUse(_) | ListenError::Forbidden { .. })) => {
                 return Err(error);
@@ -201,6 +217,7 @@ fn bind_tcp(address: SocketAddr) -> Result<Bound, ListenError> {
         listener: Listener::Tcp(listener),
         address: BoundAddress::Tcp(real),
         socket_file: None,
+        is_inherited: false,
     })
 }
 
@@ -214,6 +231,7 @@ fn bind_unix(path: &Path) -> Result<Bound, ListenError> {
         listener: Listener::Unix(socket.into()),
         address: BoundAddress::Unix(Some(path.to_owned())),
         socket_file: Some(SocketFile::made(path).map_err(failed)?),
+        is_inherited: false,
     })
 }
 
@@ -255,6 +273,7 @@ fn adopt(given: &mut ListenFd, index: usize) -> Result<Bound, ListenError> {
             address,
             // The file belongs to whoever made it.
             socket_file: None,
+            is_inherited: true,
         })
         .ok_or(ListenError::Inherited(index + 1))
 }

@@ -32,6 +32,10 @@ pub struct Options {
     pub keepalive: Duration,
     /// Serve the images without overlays.
     pub read_only: bool,
+    /// Take everything over from the server that runs.
+    pub takeover: bool,
+    /// Serve in the background, and come back when that goes well.
+    pub detach: bool,
 }
 
 /// Why the program ends without having done what it was asked.

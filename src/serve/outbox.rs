@@ -202,6 +202,16 @@ impl Outbox {
         self.sending.lasts().filter(|_| self.memory.holds_shared())
     }
 
+    /// Whether every request has been answered, and every answer sent.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.requests.used() == 0 && !self.is_sending()
+    }
+
+    /// Whether answers are being sent.
+    pub(super) fn is_sending(&self) -> bool {
+        self.sending.lasts().is_some()
+    }
+
     /// Ends the connection at once; replies that come after go nowhere.
     pub(super) fn break_off(&self) {
         self.broken.set(true);

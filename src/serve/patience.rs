@@ -19,9 +19,12 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 /// What a service manager is asked for, every time.
 const MORE_TIME_US: u32 = 10_000_000;
 
-/// Does `attempt` until what it needs of the network is there.
-pub(super) fn until_there<T>(attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+/// Does `attempt` until what it needs of the network is there; once only, unless it `waits`.
+pub(super) fn until_there<T>(
+    waits: bool,
+    attempt: impl FnMut() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    if !waits || std::env::var_os("NOTIFY_SOCKET").is_none() {
         let mut attempt = attempt;
         return attempt();
     }

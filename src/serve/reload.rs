@@ -15,6 +15,7 @@ use super::offer::{Offer, Offers};
 use super::options::{Failure, Options};
 use super::shelf::Shelf;
 use super::state_dir::StateDir;
+use super::takeover::Given;
 use super::templates::Templates;
 use super::tftp;
 use super::upgrade::Upgrade;
@@ -75,20 +76,23 @@ impl Configured {
     }
 
     /// Opens what DHCP is served on, where it is served.
-    pub(super) fn open_dhcp(&self) -> Result<Option<Dhcp>, Failure> {
-        self.config.dhcp.as_ref().map(Dhcp::open).transpose()
+    pub(super) fn open_dhcp(&self, given: &mut Given) -> Result<Option<Dhcp>, Failure> {
+        let dhcp = self.config.dhcp.as_ref();
+        dhcp.map(|config| Dhcp::open(config, given)).transpose()
     }
 
     /// Opens what TFTP is served on, where it is served.
-    pub(super) fn open_tftp(&self) -> Result<Option<tftp::Opened>, Failure> {
+    pub(super) fn open_tftp(&self, given: &mut Given) -> Result<Option<tftp::Opened>, Failure> {
         let tftp = self.config.tftp.as_ref();
-        tftp.map(tftp::Opened::open).transpose()
+        let open = |config| tftp::Opened::open(config, given);
+        tftp.map(open).transpose()
     }
 
     /// Opens what HTTP is served on, where it is served.
-    pub(super) fn open_http(&self) -> Result<Option<http::Opened>, Failure> {
+    pub(super) fn open_http(&self, given: &mut Given) -> Result<Option<http::Opened>, Failure> {
         let http = self.config.http.as_ref();
-        http.map(http::Opened::open).transpose()
+        http.map(|config| http::Opened::open(config, given))
+            .transpose()
     }
 
     /// Opens the images: those of the command line, `named`, and those of the file.
@@ -141,6 +145,15 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Opens images that sessions use, beside those of the config.
+    pub(super) fn open_beside(&mut self, used: &[ImageSource]) -> Result<Vec<Images>, Failure> {
+        let mut opened = vec![self.images.clone()];
+        for source in used {
+            opened.push(self.shelf.open(std::slice::from_ref(source))?);
+        }
+        Ok(opened)
+    }
+
     /// What is offered to clients.
     pub(super) const fn offers(&self) -> &Arc<Offers> {
         &self.offers

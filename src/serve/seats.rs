@@ -129,6 +129,29 @@ impl Seats {
         })
     }
 
+    /// A seat for a connection past its handshake, which another server has let in.
+    pub(super) fn keep(self: &Arc<Self>, peer: &Peer) -> Seat {
+        let address = whole(peer);
+        let mut taken = self.taken();
+        taken.in_all += 1;
+        taken.by_address.entry(address).or_default().connections += 1;
+        Seat {
+            seats: Arc::clone(self),
+            address,
+            in_handshake: false,
+        }
+    }
+
+    /// Whether nobody is there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken().in_all == 0
+    }
+
+    /// How many handshakes are under way.
+    pub(super) fn handshakes(&self) -> usize {
+        self.taken().handshakes
+    }
+
     /// Whether a refusal at `now` is worth a line, and how many there were before it without one.
     pub(super) fn complain(&self, now: Instant) -> Option<u64> {
         let mut taken = self.taken();

@@ -8,7 +8,9 @@
 //! - A session that was cut for a successor begins no change any more.
 //! - What a session holds in memory is bounded: see `limits`.
 
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+
+use rustix::io::Errno;
 
 use super::describe;
 use super::link::Link;
@@ -22,9 +24,15 @@ use crate::io::{self, Pool, ReceiveBuffer};
 use crate::nbd::ExportInfo;
 use crate::nbd::agreed::{Agreed, Contexts, Headers};
 use crate::nbd::session::{self, Command, Cookie, Event};
+use crate::tls::Channel;
 use crate::units::ByteRange;
 
 mod change;
+
+/// Whether a receive gave nothing since it was ended.
+fn is_ended(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::CANCELED.raw_os_error())
+}
 
 /// Requests that one session may have done before its neighbours get a turn.
 const TURN_REQUESTS: u32 = 64;
@@ -47,6 +55,25 @@ pub(super) enum End {
     /// The client broke the protocol.
     #[error("protocol violation: {0}")]
     Violation(session::Violation),
+    /// It is to go on elsewhere.
+    #[error("the session goes on elsewhere")]
+    Suspended,
+}
+
+/// What is left of a session, for it to go on elsewhere.
+#[derive(Debug)]
+pub(super) struct Rest {
+    /// Came and is not begun.
+    pub(super) leftover: Vec<u8>,
+    /// With TLS: the channel, and what came for it and is not decrypted.
+    pub(super) channel: Option<(Channel, Vec<u8>)>,
+}
+
+/// What became of a session.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Ended(End),
+    Suspended(Rest),
 }
 
 /// What a session works with.
@@ -84,19 +111,27 @@ impl Session {
         }
     }
 
+    /// Its sending half, for who watches it.
+    pub(super) fn outbox(&self) -> Weak<Outbox> {
+        Rc::downgrade(&self.outbox)
+    }
+
     /// Serves the session to its end; `leftover` came with the handshake.
-    pub(super) async fn run(mut self, info: ExportInfo, agreed: Agreed, leftover: &[u8]) -> End {
+    pub(super) async fn run(
+        mut self,
+        info: ExportInfo,
+        agreed: Agreed,
+        leftover: &[u8],
+    ) -> Outcome {
         self.replies = Replies::new(agreed.headers);
         if agreed.headers.have_chunks() {
             self.volume.look_for_holes();
         }
         let outbox = Rc::clone(&self.outbox);
         let sender = io::spawn(async move { outbox.send_all().await });
+        let mut buffer = ReceiveBuffer::with_leftover(leftover);
         let end = self
-            .receive_all(
-                session::Session::new(info, agreed),
-                ReceiveBuffer::with_leftover(leftover),
-            )
+            .receive_all(session::Session::new(info, agreed), &mut buffer)
             .await;
         // What comes after, the answers, changes nothing on the disk.
         self.progress.ends();
@@ -108,29 +143,53 @@ impl Session {
         self.outbox.close();
         // The task can't panic; were it to, the session is over all the same.
         let _ = sender.await;
-        self.link.close().await;
-        end
+        match end {
+            End::Suspended if !self.outbox.is_broken() => self.rest(&buffer).await,
+            End::Suspended => Outcome::Ended(End::Closed),
+            end => {
+                self.link.close().await;
+                Outcome::Ended(end)
+            }
+        }
+    }
+
+    async fn rest(self, buffer: &ReceiveBuffer) -> Outcome {
+        drop(self.outbox);
+        match self.link.into_channel() {
+            Ok(channel) => Outcome::Suspended(Rest {
+                leftover: buffer.filled().to_vec(),
+                channel,
+            }),
+            // Nobody else has it by now; were it so, the session is over.
+            Err(link) => {
+                link.close().await;
+                Outcome::Ended(End::Closed)
+            }
+        }
     }
 
     async fn receive_all(
         &mut self,
         mut session: session::Session,
-        mut buffer: ReceiveBuffer,
+        buffer: &mut ReceiveBuffer,
     ) -> End {
         loop {
+            if self.progress.is_suspending() && session.is_between_requests() {
+                return End::Suspended;
+            }
             let (used, event) = match session.handle_bytes(buffer.filled()) {
                 Ok(step) => step,
                 Err(violation) => return End::Violation(violation),
             };
             buffer.consume(used);
             let outcome = match event {
-                None => self.receive(&mut buffer).await,
+                None => self.receive(buffer).await,
                 Some(Event::Disconnect) => return End::Disconnected,
                 Some(Event::Reject(cookie, rejection)) => {
                     self.reject(cookie, rejection.into()).await
                 }
                 Some(Event::Command(cookie, Command::Write { range, fua })) => {
-                    let outcome = self.write(cookie, range, fua, &mut buffer).await;
+                    let outcome = self.write(cookie, range, fua, buffer).await;
                     session.payload_taken(range.len());
                     outcome
                 }
@@ -149,6 +208,8 @@ impl Session {
         match result {
             Ok(0) => Err(End::Closed),
             Ok(_) => Ok(()),
+            // It was ended for the session to stop here, if it can.
+            Err(error) if is_ended(&error) => Ok(()),
             Err(error) => Err(End::Failed(error)),
         }
     }

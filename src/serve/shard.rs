@@ -7,192 +7,33 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
 
 use super::absence;
 use super::catalog::{Target, VolumeKey};
 use super::link::Link;
 use super::memory::ShardMemory;
+use super::outbox::Outbox;
 use super::placement::Placement;
-use super::seats::Seat;
-use super::session::{End, Session};
+use super::session::{End, Outcome, Session};
 use super::succession::{Elder, Progress};
 use super::volumes::Volumes;
-use crate::disk::RealDisk;
 use crate::io::{self, Pool, Socket};
-use crate::nbd::ExportInfo;
-use crate::nbd::agreed::Agreed;
 use crate::overlay::OpenError;
-use crate::overlay::inspect::View;
-use crate::tls::Channel;
+use handle::{LeaseState, Order};
+use suspension::Suspension;
 
-/// A connection whose handshake has ended.
-#[derive(Debug)]
-pub(super) struct Accepted {
-    pub(super) socket: OwnedFd,
-    /// Where it is encrypted.
-    pub(super) channel: Option<Channel>,
-    /// Given back when the session has ended.
-    pub(super) seat: Seat,
-    /// What came behind the handshake.
-    pub(super) leftover: Vec<u8>,
-    pub(super) info: ExportInfo,
-    pub(super) agreed: Agreed,
-    /// For the log.
-    pub(super) peer: String,
-}
+mod handle;
+mod suspension;
 
-#[derive(Debug)]
-enum Order {
-    Open {
-        target: Arc<Target>,
-        lease: Lease,
-        answer: oneshot::Sender<Result<Lease, OpenError>>,
-    },
-    Serve {
-        accepted: Accepted,
-        lease: Lease,
-    },
-    Hold {
-        lease: Lease,
-        answer: oneshot::Sender<Held>,
-    },
-    Vacate {
-        lease: Lease,
-        answer: oneshot::Sender<Held>,
-    },
-    Release(VolumeKey),
-    Forget(VolumeKey),
-    Drain,
-    Cut,
-}
-
-/// A shard as the control plane sees it.
-#[derive(Clone, Debug)]
-pub(super) struct ShardHandle {
-    index: usize,
-    orders: UnboundedSender<Order>,
-    placement: Arc<Placement>,
-}
-
-/// The right to use a volume; dropping it gives the volume up.
-#[derive(Debug)]
-pub(super) struct Lease {
-    key: VolumeKey,
-    shard: ShardHandle,
-    state: LeaseState,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum LeaseState {
-    /// The volume is not open yet.
-    Fresh,
-    /// The volume is open, or held back, for this lease too.
-    Open,
-    /// Others have it open.
-    Looked,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let Self { key, shard, state } = self;
-        shard.placement.leave(key, shard.index);
-        // A shard that is gone has closed its volumes.
-        let _ = match state {
-            LeaseState::Open => shard.orders.send(Order::Release(key.clone())),
-            // Only the shard knows whether the others have closed it by now.
-            LeaseState::Looked => shard.orders.send(Order::Forget(key.clone())),
-            LeaseState::Fresh => {
-                shard.placement.forget(key);
-                Ok(())
-            }
-        };
-    }
-}
-
-/// An overlay as those who are no clients get it.
-#[derive(Debug)]
-pub(super) enum Held {
-    /// No client has it open, and none gets it until the lease is dropped.
-    Alone(#[expect(dead_code, reason = "what counts is that it lives")] Lease),
-    /// Clients have it open.
-    Live(Box<Live>),
-}
-
-/// A look at an overlay that is open.
-#[derive(Debug)]
-pub(super) struct Live {
-    pub(super) view: View<RealDisk>,
-    /// The peers whose sessions use it.
-    pub(super) users: Vec<String>,
-}
-
-impl ShardHandle {
-    /// Opens the volume of `target`, which must have been placed here by [`Placement::join`].
-    /// `None` where the shard is gone.
-    pub(super) async fn open(&self, target: Arc<Target>) -> Option<Result<Lease, OpenError>> {
-        let lease = self.fresh_lease(target.key.clone());
-        let (answer, opened) = oneshot::channel();
-        self.orders
-            .send(Order::Open {
-                target,
-                lease,
-                answer,
-            })
-            .ok()?;
-        opened.await.ok()
-    }
-
-    /// Holds an overlay back from clients, or looks at it where one has it open; it must have been
-    /// placed here by [`Placement::join`]. `None` where the shard is gone.
-    pub(super) async fn hold(&self, key: VolumeKey) -> Option<Held> {
-        let lease = self.fresh_lease(key);
-        let (answer, held) = oneshot::channel();
-        self.orders.send(Order::Hold { lease, answer }).ok()?;
-        held.await.ok()
-    }
-
-    /// As [`Self::hold`], but sessions whose machine does not know of them any more are cut first:
-    /// it has been switched on anew.
-    pub(super) async fn vacate(&self, key: VolumeKey) -> Option<Held> {
-        let lease = self.fresh_lease(key);
-        let (answer, held) = oneshot::channel();
-        self.orders.send(Order::Vacate { lease, answer }).ok()?;
-        held.await.ok()
-    }
-
-    fn fresh_lease(&self, key: VolumeKey) -> Lease {
-        Lease {
-            key,
-            shard: self.clone(),
-            state: LeaseState::Fresh,
-        }
-    }
-
-    /// Hands a connection over for the transmission phase.
-    pub(super) fn serve(&self, lease: Lease, accepted: Accepted) {
-        // A shard that is gone has ended its sessions; this one ends with it.
-        let _ = self.orders.send(Order::Serve { accepted, lease });
-    }
-
-    /// Ends all sessions as if their clients had left, and then the shard.
-    pub(super) fn drain(&self) {
-        // One that is gone has drained.
-        let _ = self.orders.send(Order::Drain);
-    }
-
-    /// Cuts the connections of all sessions that are still there.
-    pub(super) fn cut(&self) {
-        // One that is gone has none.
-        let _ = self.orders.send(Order::Cut);
-    }
-}
+pub(super) use handle::{Accepted, Held, Lease, Live, ShardHandle, Standing, Suspended};
 
 /// Starts shard `index` on a thread of its own; an error where it has no ring.
 pub(super) fn start(
@@ -232,6 +73,7 @@ struct Entry {
     key: VolumeKey,
     peer: String,
     elder: Elder,
+    outbox: Weak<Outbox>,
 }
 
 /// What lives on the shard's thread.
@@ -243,6 +85,7 @@ struct Shard {
     sessions: RefCell<BTreeMap<u64, Entry>>,
     next: Cell<u64>,
     draining: Cell<bool>,
+    suspension: Suspension,
     /// A volume has been given up.
     released: Notify,
     placement: Arc<Placement>,
@@ -259,6 +102,7 @@ impl Shard {
             sessions: RefCell::default(),
             next: Cell::new(0),
             draining: Cell::new(false),
+            suspension: Suspension::default(),
             released: Notify::new(),
             placement,
             keepalive,
@@ -274,6 +118,7 @@ impl Shard {
                 },
                 () = self.released.notified() => {}
             }
+            self.tell_if_suspended();
         }
     }
 
@@ -303,6 +148,14 @@ impl Shard {
                 }
             }
             Order::Release(key) => drop(io::spawn(async move { shard.release(key).await })),
+            Order::Flush(answer) => drop(io::spawn(async move {
+                shard.volumes.flush().await;
+                let _ = answer.send(());
+            })),
+            // Who asked is waiting.
+            Order::Tell(answer) => drop(answer.send(self.volumes.open_now())),
+            Order::Suspend(answer) => self.suspend(answer),
+            Order::Resume(answer) => self.resume(answer),
             Order::Drain => {
                 self.draining.set(true);
                 self.each_session(Elder::drain);
@@ -314,7 +167,7 @@ impl Shard {
         }
     }
 
-    async fn open(&self, target: &Target, mut lease: Lease) -> Result<Lease, OpenError> {
+    async fn open(&self, target: &Arc<Target>, mut lease: Lease) -> Result<Lease, OpenError> {
         self.volumes.open(target, &self.pool).await?;
         lease.state = LeaseState::Open;
         Ok(lease)
@@ -357,67 +210,74 @@ impl Shard {
     }
 
     async fn release(&self, key: VolumeKey) {
-        self.volumes.release(&key).await;
+        if self.volumes.release(&key).await.is_err() {
+            self.suspension.lost(&key);
+        }
         self.placement.forget(&key);
         self.released.notify_one();
     }
 
     fn start_session(self: &Rc<Self>, accepted: Accepted, lease: Lease) {
-        let Some(volume) = self.volumes.get(&lease.key) else {
+        let Some((volume, target)) = self.volumes.get(&lease.key) else {
             return;
         };
+        if self.suspension.is_on() {
+            // It comes back when sessions go on.
+            return self
+                .suspension
+                .keep(self.next_number(), Suspended { target, accepted });
+        }
         let Accepted {
             socket,
-            channel,
-            seat,
-            leftover,
-            info,
-            agreed,
-            peer,
+            mut standing,
         } = accepted;
         let socket = match prepare(socket, self.keepalive) {
             Ok(socket) if !self.draining.get() => socket,
             Ok(_) => return,
             Err(error) => {
+                let peer = standing.peer;
                 tracing::warn!("{peer}: connection lost before its first request: {error}");
                 return;
             }
         };
         let progress = Rc::new(Progress::default());
-        progress.received(leftover.len() as u64);
-        let elders = self.elders(&lease.key);
+        progress.received(standing.leftover.len() as u64);
+        let elders = match standing.is_successor {
+            true => self.elders(&lease.key),
+            false => Vec::new(),
+        };
         let elder = Elder {
             socket: socket.clone(),
             progress: Rc::clone(&progress),
         };
-        let id = self.register(Entry {
-            key: lease.key.clone(),
-            peer: peer.clone(),
-            elder,
-        });
-        let link = Link::new(socket, channel, Rc::clone(&progress));
+        let link = Link::new(socket, standing.channel.take(), Rc::clone(&progress));
         let session = Session::new(link, volume, self.pool.clone(), &self.memory, progress);
+        let number = self.next_number();
+        let entry = Entry {
+            key: lease.key.clone(),
+            peer: standing.peer.clone(),
+            elder: elder.clone(),
+            outbox: session.outbox(),
+        };
+        self.sessions.borrow_mut().insert(number, entry);
         let shard = Rc::clone(self);
         drop(io::spawn(async move {
-            tracing::info!("{peer} uses {}", lease.key);
-            // All at once, so that many stuck ones take no longer than one.
-            let elders = elders.into_iter();
-            let settled: Vec<_> = elders
-                .map(|elder| io::spawn(async move { elder.settle().await }))
-                .collect();
-            for settled in settled {
-                // The task can't panic; were it to, its session is not waited for.
-                if settled.await.unwrap_or(false) {
-                    tracing::warn!(
-                        "{peer}: an older connection to {} was stuck: cut",
-                        lease.key
-                    );
+            let (peer, key) = (&standing.peer, &lease.key);
+            tracing::info!("{peer} uses {key}");
+            let is_settled = settle(elders, &elder, peer, key).await;
+            let Standing { info, agreed, .. } = standing;
+            match session.run(info, agreed, &standing.leftover).await {
+                Outcome::Ended(end) => log_end(&standing.peer, &lease.key, &end),
+                Outcome::Suspended(rest) => {
+                    standing.is_successor = !is_settled;
+                    (standing.leftover, standing.channel) = (rest.leftover, rest.channel);
+                    let accepted = |socket| Accepted { socket, standing };
+                    let whole = elder.socket.to_owned_fd().map(accepted);
+                    shard.suspension.keep_if_whole(number, target, whole);
                 }
             }
-            let end = session.run(info, agreed, &leftover).await;
-            log_end(&peer, &lease.key, &end);
-            shard.sessions.borrow_mut().remove(&id);
-            drop((lease, seat));
+            shard.sessions.borrow_mut().remove(&number);
+            drop(lease);
         }));
     }
 
@@ -430,10 +290,8 @@ impl Shard {
         of_key.map(|entry| entry.elder.clone()).collect()
     }
 
-    fn register(&self, entry: Entry) -> u64 {
-        let id = self.next.replace(self.next.get() + 1);
-        self.sessions.borrow_mut().insert(id, entry);
-        id
+    fn next_number(&self) -> u64 {
+        self.next.replace(self.next.get() + 1)
     }
 
     fn each_session(&self, act: impl Fn(&Elder)) {
@@ -443,6 +301,31 @@ impl Shard {
 
     fn is_idle(&self) -> bool {
         self.sessions.borrow().is_empty() && self.volumes.is_empty()
+    }
+}
+
+/// Waits until the older sessions of an overlay have done what had come for them; whether that came
+/// to its end before `own` was told to stop.
+async fn settle(elders: Vec<Elder>, own: &Elder, peer: &str, key: &VolumeKey) -> bool {
+    // All at once, so that many stuck ones take no longer than one.
+    let mut settling = JoinSet::new();
+    for elder in elders {
+        settling.spawn_local(async move { elder.settle().await });
+    }
+    loop {
+        let settled = tokio::select! {
+            settled = settling.join_next() => settled,
+            () = own.progress.until_suspending() => return false,
+        };
+        match settled {
+            None => return true,
+            // The task can't panic; were it to, its session is not waited for.
+            Some(was_cut) => {
+                if was_cut.unwrap_or(false) {
+                    tracing::warn!("{peer}: an older connection to {key} was stuck: cut");
+                }
+            }
+        }
     }
 }
 
@@ -456,7 +339,7 @@ fn prepare(socket: OwnedFd, keepalive: Duration) -> std::io::Result<Socket> {
 fn log_end(peer: &str, key: &VolumeKey, end: &End) {
     match end {
         End::Violation(_) | End::Cut => tracing::warn!("{peer} used {key}: {end}"),
-        End::Disconnected | End::Closed | End::Failed(_) => {
+        End::Disconnected | End::Closed | End::Failed(_) | End::Suspended => {
             tracing::info!("{peer} used {key}: {end}");
         }
     }

@@ -7,23 +7,25 @@
 
 mod contents;
 pub(super) mod durable;
+mod lock;
 
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
 use thiserror::Error;
 
 use crate::image::{Difference, Identity, IdentityTextError};
 use crate::name::Name;
 
 pub(super) use contents::LeftOver;
+use lock::Lock;
 
 /// The file in an overlay directory that tells which image its overlays were made over. No client
 /// can have this name: names never begin with a dot.
@@ -43,7 +45,7 @@ const SMALL_FILE_MAX: u64 = 4096;
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    lock: File,
+    lock: Lock,
 }
 
 /// Why the state directory can't be used, one line each, with what to do about it.
@@ -129,8 +131,39 @@ impl StateDir {
         durable::create_dirs(path).map_err(failed)?;
         // Absolute, so that messages and overlays don't depend on where the process stands.
         let path = path.canonicalize().map_err(failed)?;
-        let lock = take_lock(&path)?;
+        let lock = Lock::take(&path)?;
         Ok(Self { path, lock })
+    }
+
+    /// The directory of a server that runs, whose lock is handed over later.
+    ///
+    /// # Errors
+    /// There is none, or it can't be read.
+    pub(super) fn of_server(path: &Path) -> Result<Self, StateError> {
+        let path = existing(path)?;
+        let lock = Lock::default();
+        Ok(Self { path, lock })
+    }
+
+    /// Holds the lock from now on that its server has handed over.
+    pub(super) fn hold(&self, lock: OwnedFd) {
+        self.lock.hold(lock.into());
+    }
+
+    /// The lock, for a server that takes over.
+    pub(super) fn lock(&self) -> io::Result<OwnedFd> {
+        self.lock.share()
+    }
+
+    /// Takes the lock again that another server has had meanwhile; whether that was to be.
+    pub(super) fn hold_again(&self) -> bool {
+        self.lock.take_again()
+    }
+
+    /// The lock is another server's from now on: this process gives it up by its end, and does not
+    /// release it.
+    pub(super) fn leave(&self) {
+        self.lock.leave();
     }
 
     /// Takes the lock of a directory that some server has used before.
@@ -138,13 +171,8 @@ impl StateDir {
     /// # Errors
     /// There is none, a server holds it, or it can't be written.
     pub fn open_existing(path: &Path) -> Result<Self, StateError> {
-        let path = match path.canonicalize() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StateError::Missing(path.to_owned()));
-            }
-            found => found.map_err(|reason| StateError::new(path, reason))?,
-        };
-        let lock = take_lock(&path)?;
+        let path = existing(path)?;
+        let lock = Lock::take(&path)?;
         Ok(Self { path, lock })
     }
 
@@ -242,10 +270,13 @@ fn compare_with_record(
         })
 }
 
-impl Drop for StateDir {
-    fn drop(&mut self) {
-        // Closing would do, but for a child process between its fork and exec that holds a copy.
-        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+/// The absolute path of a directory that is there.
+fn existing(path: &Path) -> Result<PathBuf, StateError> {
+    match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(StateError::Missing(path.to_owned()))
+        }
+        found => found.map_err(|reason| StateError::new(path, reason)),
     }
 }
 
@@ -260,36 +291,6 @@ fn default_path(xdg_state_home: Option<OsString>, home: Option<OsString>) -> Pat
         Some(home) => home.join(".local/state/cowherd"),
         None => PathBuf::from("/var/lib/cowherd"),
     }
-}
-
-/// Locks the directory, and leaves our process id for the message of whoever comes next.
-fn take_lock(directory: &Path) -> Result<File, StateError> {
-    let path = directory.join("lock");
-    let failed = |reason| StateError::new(&path, reason);
-    let mut lock = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(failed)?;
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            return Err(StateError::Locked {
-                path: directory.to_owned(),
-                pid: read_small(&path)
-                    .ok()
-                    .flatten()
-                    .and_then(|pid| pid.trim().parse().ok()),
-            });
-        }
-        Err(error) => return Err(failed(error.into())),
-    }
-    lock.set_len(0)
-        .and_then(|()| writeln!(lock, "{}", std::process::id()))
-        .map_err(failed)?;
-    Ok(lock)
 }
 
 /// The text of a small file, or `None` where there is none. What is no text reads as damaged text.

@@ -44,6 +44,10 @@ pub(super) struct Progress {
     steps: Cell<u64>,
     has_ended: Cell<bool>,
     is_cut: Cell<bool>,
+    /// It is to stop between two requests.
+    is_suspending: Cell<bool>,
+    /// A part of a payload has come.
+    is_half_received: Cell<bool>,
     /// Where the server is going down: bytes that had come by then.
     last: Cell<Option<u64>>,
     changed: Notify,
@@ -100,6 +104,37 @@ impl Progress {
     /// Whether it was cut, and must begin nothing more.
     pub(super) fn is_cut(&self) -> bool {
         self.is_cut.get()
+    }
+
+    /// From now on it is to stop before the next request, or no longer.
+    pub(super) fn suspend(&self, is_suspending: bool) {
+        self.is_suspending.set(is_suspending);
+        self.step();
+    }
+
+    /// Whether it is to stop before the next request.
+    pub(super) const fn is_suspending(&self) -> bool {
+        self.is_suspending.get()
+    }
+
+    /// Waits until it is to stop before the next request.
+    pub(super) async fn until_suspending(&self) {
+        self.until(Self::is_suspending).await;
+    }
+
+    /// Waits for the next sign of life.
+    pub(super) async fn until_step(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The rest of a payload is waited for, or no longer.
+    pub(super) fn waits_for_rest(&self, is_half_received: bool) {
+        self.is_half_received.set(is_half_received);
+    }
+
+    /// Whether the rest of a payload is waited for.
+    pub(super) const fn is_half_received(&self) -> bool {
+        self.is_half_received.get()
     }
 
     /// Whether it takes nothing more, since the server is going down: all is taken that had come.

@@ -9,11 +9,15 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddrV4;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::gate::Gate;
 use super::options::Failure;
+use super::takeover::Given;
+use super::takeover::wire::Door as PassedDoor;
 use super::tree::{Ends, Tree, blocking};
 use crate::boot::menu::Transport;
 use crate::config::TftpConfig;
@@ -38,16 +42,33 @@ pub(super) struct Opened {
 /// TFTP, for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Tftp {
-    _doors: JoinSet<()>,
+    doors: JoinSet<()>,
+    /// Shared by all doors and transfers.
+    busy: Arc<()>,
+}
+
+impl Tftp {
+    /// Whether no transfer is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.busy) <= 1 + self.doors.len()
+    }
 }
 
 impl Opened {
-    /// Opens the sockets, for which privileges may be needed.
-    pub(super) fn open(config: &TftpConfig) -> Result<Self, Failure> {
-        let sockets = config.listen.iter().map(|&address| bind(address));
+    /// Opens the sockets, for which privileges may be needed. Those of `given` are taken that are
+    /// on the right addresses.
+    pub(super) fn open(config: &TftpConfig, given: &mut Given) -> Result<Self, Failure> {
+        let sockets = config.listen.iter().map(|&address| bind(address, given));
         Ok(Self {
             sockets: sockets.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The sockets once more, for a server that takes over.
+    pub(super) fn share(&self) -> io::Result<Vec<(PassedDoor, OwnedFd)>> {
+        let sockets = self.sockets.iter();
+        let share = |socket: &DatagramSocket| Ok((PassedDoor::Tftp, socket.share()?));
+        sockets.map(share).collect()
     }
 
     /// Says where files are found.
@@ -59,21 +80,26 @@ impl Opened {
     }
 
     /// Begins to serve. Inside of a runtime only.
-    pub(super) fn start(self, tree: &Arc<Tree>) -> io::Result<Tftp> {
-        let mut doors = JoinSet::new();
+    pub(super) fn start(self, tree: &Arc<Tree>, gate: &Gate) -> io::Result<Tftp> {
+        let (mut doors, busy) = (JoinSet::new(), Arc::new(()));
         for socket in self.sockets {
             let door = Door {
                 socket: socket.watched()?,
+                gate: gate.clone(),
                 tree: Arc::clone(tree),
                 transfers: Transfers::default(),
+                busy: Arc::clone(&busy),
             };
             doors.spawn(door.run());
         }
-        Ok(Tftp { _doors: doors })
+        Ok(Tftp { doors, busy })
     }
 }
 
-fn bind(address: SocketAddrV4) -> Result<DatagramSocket, Failure> {
+fn bind(address: SocketAddrV4, given: &mut Given) -> Result<DatagramSocket, Failure> {
+    if let Some(socket) = given.datagrams(&PassedDoor::Tftp, address) {
+        return Ok(socket);
+    }
     DatagramSocket::bind_to(address).map_err(|error| {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => "stop the other TFTP server (dnsmasq, tftpd)",
@@ -92,8 +118,10 @@ fn bind(address: SocketAddrV4) -> Result<DatagramSocket, Failure> {
 /// One well-known port.
 struct Door {
     socket: Datagrams,
+    gate: Gate,
     tree: Arc<Tree>,
     transfers: Transfers,
+    busy: Arc<()>,
 }
 
 impl Door {
@@ -101,7 +129,7 @@ impl Door {
         let mut batch = Batch::default();
         loop {
             tokio::select! {
-                ready = self.socket.readable() => {
+                ready = self.gate.pass(|| self.socket.readable()) => {
                     if ready.is_err() {
                         return;
                     }
@@ -171,7 +199,9 @@ impl Door {
             client: *client.ip(),
             via: Transport::Tftp,
         };
+        let busy = Arc::clone(&self.busy);
         self.transfers.begin(client, bytes.to_vec(), async move {
+            let _busy = busy;
             let opened = open(&tree, ends, &path, mode).await;
             match Line::between(envelope.to, client).await {
                 Ok(line) => serve(line, &path, opened, &owned).await,

@@ -6,7 +6,7 @@
 //!   client gets while it has a session, and FLUSH of an ephemeral overlay makes nothing durable.
 //! - Who waits for a volume that is being opened or closed sees how that ended, and tries again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::catalog::{Target, VolumeKey};
 use crate::disk::RealDisk;
-use crate::export::Volume;
+use crate::export::{Volume, VolumeError};
 use crate::io::{self, Pool};
 use crate::overlay::{OpenError, Overlay, OverlayMode, Spec};
 
@@ -26,8 +26,8 @@ enum Slot {
     Busy,
     Open {
         volume: Rc<Volume>,
-        /// Of its overlay.
-        mode: Option<OverlayMode>,
+        /// As who opened it first asked for it.
+        target: Arc<Target>,
         users: usize,
     },
     /// Held back from clients while its files are worked on.
@@ -38,18 +38,25 @@ enum Slot {
 #[derive(Debug, Default)]
 pub(super) struct Volumes {
     slots: RefCell<HashMap<VolumeKey, Slot>>,
+    /// None is opened or held back any more.
+    is_frozen: Cell<bool>,
     changed: Notify,
 }
 
 impl Volumes {
     /// Opens the volume of `target`, or shares it with those who have it open.
-    pub(super) async fn open(&self, target: &Target, pool: &Pool) -> Result<(), OpenError> {
+    pub(super) async fn open(&self, target: &Arc<Target>, pool: &Pool) -> Result<(), OpenError> {
         loop {
             let changed = self.changed.notified();
             match self.slots.borrow_mut().get_mut(&target.key) {
+                _ if self.is_frozen.get() => {}
                 None => break,
-                Some(Slot::Open { mode, users, .. }) => {
-                    check_mode(*mode, target)?;
+                Some(Slot::Open {
+                    target: first,
+                    users,
+                    ..
+                }) => {
+                    check_mode(mode_of(first), target)?;
                     *users += 1;
                     return Ok(());
                 }
@@ -67,7 +74,7 @@ impl Volumes {
                 overlay,
                 pool.clone(),
             )),
-            mode: mode_of(target),
+            target: Arc::clone(target),
             users: 1,
         });
         let result = self.settle(&target.key, opened);
@@ -89,11 +96,45 @@ impl Volumes {
         }
     }
 
-    /// The volume that somebody has opened.
-    pub(super) fn get(&self, key: &VolumeKey) -> Option<Rc<Volume>> {
+    /// The volume that somebody has opened, and what it was opened as.
+    pub(super) fn get(&self, key: &VolumeKey) -> Option<(Rc<Volume>, Arc<Target>)> {
         match self.slots.borrow().get(key)? {
-            Slot::Open { volume, .. } => Some(Rc::clone(volume)),
+            Slot::Open { volume, target, .. } => Some((Rc::clone(volume), Arc::clone(target))),
             Slot::Busy | Slot::Held => None,
+        }
+    }
+
+    /// From now on none is opened or held back, or again; who asks meanwhile waits.
+    pub(super) fn freeze(&self, is_frozen: bool) {
+        self.is_frozen.set(is_frozen);
+        self.changed.notify_waiters();
+    }
+
+    /// What is open.
+    pub(super) fn open_now(&self) -> Vec<Arc<Target>> {
+        let slots = self.slots.borrow();
+        let target = |slot: &Slot| match slot {
+            Slot::Open { target, .. } => Some(Arc::clone(target)),
+            Slot::Busy | Slot::Held => None,
+        };
+        slots.values().filter_map(target).collect()
+    }
+
+    /// Flushes all that are open. Those who use them are told of failures, and nobody else.
+    pub(super) async fn flush(&self) {
+        let volumes: Vec<_> = self
+            .slots
+            .borrow()
+            .values()
+            .filter_map(|slot| match slot {
+                Slot::Open { volume, .. } => Some(Rc::clone(volume)),
+                Slot::Busy | Slot::Held => None,
+            })
+            .collect();
+        let flush = |volume: Rc<Volume>| io::spawn(async move { volume.flush().await.is_ok() });
+        let flushing: Vec<_> = volumes.into_iter().map(flush).collect();
+        for flushed in flushing {
+            let _ = flushed.await;
         }
     }
 
@@ -102,6 +143,7 @@ impl Volumes {
         loop {
             let changed = self.changed.notified();
             match self.slots.borrow().get(key) {
+                _ if self.is_frozen.get() => {}
                 None => break,
                 Some(Slot::Open { volume, .. }) => return Some(Rc::clone(volume)),
                 Some(Slot::Busy | Slot::Held) => {}
@@ -129,17 +171,23 @@ impl Volumes {
     }
 
     /// One of those who had it open is done with it; the last one closes it.
-    pub(super) async fn release(&self, key: &VolumeKey) {
+    ///
+    /// # Errors
+    /// It could not be closed well: changes that were not flushed before may be lost.
+    pub(super) async fn release(&self, key: &VolumeKey) -> Result<(), VolumeError> {
+        let mut closed = Ok(());
         if !self.is_held(key) {
             let Some(volume) = self.take_if_last(key) else {
-                return;
+                return closed;
             };
-            if let Err(error) = volume.close().await {
+            closed = volume.close().await;
+            if let Err(error) = &closed {
                 tracing::error!("closing {key}: {error}");
             }
         }
         self.slots.borrow_mut().remove(key);
         self.changed.notify_waiters();
+        closed
     }
 
     fn is_held(&self, key: &VolumeKey) -> bool {

@@ -215,8 +215,14 @@ pub(crate) struct Server {
 
 impl Server {
     fn start(setup: Setup) -> Self {
-        let mut child = setup
-            .command()
+        let command = setup.command();
+        let mut server = Self::spawn(setup, command);
+        server.wait_until_ready();
+        server
+    }
+
+    fn spawn(setup: Setup, mut command: Command) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -224,18 +230,35 @@ impl Server {
             .expect("the program under test can be started");
         let stdout = lines_of(child.stdout.take().expect("stdout is piped"));
         let log = Log::of(child.stderr.take().expect("stderr is piped"));
-        let mut server = Self {
+        Self {
             setup,
             child,
             stdout,
             listening: Vec::new(),
             log,
-        };
-        server.wait_until_ready();
-        server
+        }
     }
 
-    fn wait_until_ready(&mut self) {
+    /// Starts a server that takes over from this one, and does not wait; `change` may change its
+    /// command line.
+    pub(crate) fn successor(&self, change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = self.setup.command();
+        command.arg("--takeover");
+        change(&mut command);
+        Self::spawn(self.setup.clone(), command)
+    }
+
+    /// Has another server take over, and waits for the end of this one.
+    #[track_caller]
+    pub(crate) fn taken_over(mut self) -> Self {
+        let mut next = self.successor(|_| {});
+        next.wait_until_ready();
+        assert_eq!(self.ended().code(), Some(0), "of the old server");
+        next
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) fn wait_until_ready(&mut self) {
         loop {
             match self.stdout.recv_timeout(PATIENCE) {
                 Ok(line) if line == "ready" => break,

@@ -87,6 +87,8 @@ pub(crate) const LAYERS: &[Layer] = &[
             "overlay/quota",
             "overlay/space",
             "overlay/underway",
+            "serve/takeover/wire",
+            "serve/takeover/steps",
             "units",
             "limits",
         ],

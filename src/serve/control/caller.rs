@@ -13,7 +13,7 @@ use crate::serve::options::Failure;
 use crate::serve::state_dir::CONTROL_SOCKET;
 
 /// The server of a state directory; `None` where none listens.
-pub(super) fn connect(state: &Path) -> Option<UnixStream> {
+pub(in crate::serve) fn connect(state: &Path) -> Option<UnixStream> {
     // Addresses of sockets are short, paths need not be.
     let directory = File::open(state).ok()?;
     let path = format!("/proc/self/fd/{}/{CONTROL_SOCKET}", directory.as_raw_fd());

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,10 +23,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::message::{Event, parse};
+use super::message::{Asked, Command, Event, parse};
 use super::workshop::Workshop;
 use super::{Progress, Reporter};
 use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_REQUEST_MAX, CONTROL_REQUEST_TIME};
+use crate::serve::gate::Gate;
 use crate::serve::options::Failure;
 use crate::serve::state_dir::{CONTROL_SOCKET, StateDir};
 
@@ -41,6 +42,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 pub(in crate::serve) struct ControlSocket {
     socket: Socket,
     path: PathBuf,
+    /// Its file is to go with it.
+    is_own: AtomicBool,
 }
 
 impl ControlSocket {
@@ -60,14 +63,35 @@ impl ControlSocket {
         socket.bind(&SockAddr::unix(short)?)?;
         socket.listen(i32::try_from(CONTROL_CONNECTIONS_MAX).unwrap_or(i32::MAX))?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, path })
+        let is_own = AtomicBool::new(true);
+        Ok(Self {
+            socket,
+            path,
+            is_own,
+        })
+    }
+
+    /// The socket of a server that is taken over from; its file is still that server's.
+    pub(in crate::serve) fn passed(state: &StateDir, socket: OwnedFd) -> Self {
+        Self {
+            socket: socket.into(),
+            path: state.path().join(CONTROL_SOCKET),
+            is_own: AtomicBool::new(false),
+        }
+    }
+
+    /// The socket once more, for a server that takes over.
+    pub(in crate::serve) fn share(&self) -> io::Result<OwnedFd> {
+        Ok(self.socket.try_clone()?.into())
     }
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // The lock is still held. A file left behind is cleared away by the next start.
-        let _ = std::fs::remove_file(&self.path);
+        if *self.is_own.get_mut() {
+            // The lock is still held. A file left behind is cleared away by the next start.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -76,26 +100,38 @@ impl Drop for ControlSocket {
 pub(in crate::serve) struct Control {
     tasks: JoinSet<()>,
     stop: Arc<AtomicBool>,
-    _socket: ControlSocket,
+    socket: ControlSocket,
 }
 
 impl Control {
     /// Starts to answer, with the help of `workshop`.
-    pub(in crate::serve) fn start(socket: ControlSocket, workshop: Workshop) -> io::Result<Self> {
+    pub(in crate::serve) fn start(
+        socket: ControlSocket,
+        workshop: Workshop,
+        gate: &Gate,
+        successors: mpsc::Sender<UnixStream>,
+    ) -> io::Result<Self> {
         let listener = std::os::unix::net::UnixListener::from(socket.socket.try_clone()?);
         let listener = UnixListener::from_std(listener)?;
         let stop = Arc::new(AtomicBool::new(false));
         let door = Door {
             workshop,
             stop: Arc::clone(&stop),
+            gate: gate.clone(),
+            successors,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { door.accept(&listener).await });
         Ok(Self {
             tasks,
             stop,
-            _socket: socket,
+            socket,
         })
+    }
+
+    /// The file of the socket is this server's from now on, or another's.
+    pub(in crate::serve) fn own(&self, is_own: bool) {
+        self.socket.is_own.store(is_own, Ordering::Relaxed);
     }
 
     /// Does something beside, for as long as the server runs.
@@ -114,6 +150,9 @@ impl Drop for Control {
 struct Door {
     workshop: Workshop,
     stop: Arc<AtomicBool>,
+    gate: Gate,
+    /// Where connections of servers go that are to take over.
+    successors: mpsc::Sender<UnixStream>,
 }
 
 impl Door {
@@ -126,7 +165,7 @@ impl Door {
                 return;
             };
             while guests.try_join_next().is_some() {}
-            match listener.accept().await {
+            match self.gate.pass(|| listener.accept()).await {
                 Ok((stream, _)) => {
                     let door = self.clone();
                     guests.spawn(async move {
@@ -153,7 +192,14 @@ impl Door {
                 return Ok(());
             };
             match line {
-                Line::Whole(line) => self.answer(&line, &mut writer).await?,
+                Line::Whole(line) => match parse(&line) {
+                    Ok(Asked::Work(command)) => self.answer(command, &mut writer).await?,
+                    Ok(Asked::TakeOver) => break,
+                    Err(refused) => {
+                        let refusal = Event::from(Err(refused)).into_line();
+                        writer.write_all(&refusal).await?;
+                    }
+                },
                 Line::TooLong => {
                     let refusal = format!("a request has at most {CONTROL_REQUEST_MAX} bytes");
                     let event = Event::from(Err(Failure::usage(refusal)));
@@ -161,17 +207,16 @@ impl Door {
                 }
             }
         }
+        let stream = reader
+            .into_inner()
+            .reunite(writer)
+            .map_err(io::Error::other)?;
+        // Without anybody there the server is going down, which the closed connection tells.
+        let _ = self.successors.send(stream).await;
+        Ok(())
     }
 
-    async fn answer(&self, line: &[u8], writer: &mut OwnedWriteHalf) -> io::Result<()> {
-        let command = match parse(line) {
-            Ok(command) => command,
-            Err(refused) => {
-                return writer
-                    .write_all(&Event::from(Err(refused)).into_line())
-                    .await;
-            }
-        };
+    async fn answer(&self, command: Command, writer: &mut OwnedWriteHalf) -> io::Result<()> {
         let (sender, mut progress) = mpsc::channel(1);
         let work = self.workshop.run(command, self.reporter(sender));
         tokio::pin!(work);
@@ -235,6 +280,8 @@ mod tests {
         Door {
             workshop: Workshop::alone(Arc::new(state)),
             stop: Arc::default(),
+            gate: Gate::default(),
+            successors: mpsc::channel(1).0,
         }
     }
 

@@ -14,6 +14,7 @@ use super::answer::Answer;
 use crate::export::name::{ExportName, ExportNameError};
 use crate::name::Name;
 use crate::serve::Failure;
+use crate::serve::takeover::FORMAT;
 
 /// The version of the form; one that is not known is refused.
 pub(super) const VERSION: u32 = 1;
@@ -184,23 +185,63 @@ impl Event {
     }
 }
 
-/// The command in a line that somebody sent.
-pub(super) fn parse(line: &[u8]) -> Result<Command, Failure> {
+/// What somebody asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Work on overlays.
+    Work(Command),
+    /// All that the server has. What follows on the connection is no line of this form.
+    TakeOver,
+}
+
+/// The line that asks a server for all that it has, in a format of take-overs.
+pub(in crate::serve) fn take_over(format: u32) -> Vec<u8> {
+    let asked = serde_json::json!({
+        "version": VERSION, "command": "take-over", "format": format,
+    });
+    format!("{asked}\n").into_bytes()
+}
+
+/// Why a server refuses, in a line from it.
+pub(in crate::serve) fn refusal_in(line: &[u8]) -> Option<Failure> {
+    let response: Response = serde_json::from_slice(line).ok()?;
+    match response.event {
+        Event::Failed { message, .. } => Some(Failure::failed(message)),
+        Event::Progress(_) | Event::Done(_) => None,
+    }
+}
+
+/// What a line asks for that somebody sent.
+pub(super) fn parse(line: &[u8]) -> Result<Asked, Failure> {
     /// Read first: another version may have other commands.
     #[derive(Deserialize)]
     struct Version {
         version: u32,
+        command: Option<String>,
+        /// Of a take-over.
+        format: Option<u32>,
     }
     let unreadable = |error| Failure::usage(format!("not a request: {error}"));
-    let Version { version } = serde_json::from_slice(line).map_err(unreadable)?;
+    let asked: Version = serde_json::from_slice(line).map_err(unreadable)?;
+    let version = asked.version;
     if version != VERSION {
         return Err(Failure::usage(format!(
             "the request has version {version}, and this server knows version {VERSION}: use the \
              cowherd that is running"
         )));
     }
+    if asked.command.as_deref() == Some("take-over") {
+        return match asked.format {
+            Some(FORMAT) => Ok(Asked::TakeOver),
+            other => Err(Failure::failed(format!(
+                "the running server hands over in format {FORMAT}, and the new one takes format \
+                 {}: stop the running one, then start the new one",
+                other.map_or_else(|| "?".to_owned(), |format| format.to_string())
+            ))),
+        };
+    }
     let request: Request = serde_json::from_slice(line).map_err(unreadable)?;
-    Ok(request.command)
+    Ok(Asked::Work(request.command))
 }
 
 #[cfg(test)]
@@ -235,7 +276,7 @@ mod tests {
             ),
         ];
         for (line, command) in lines {
-            assert_eq!(parse(line.as_bytes()), Ok(command), "{line}");
+            assert_eq!(parse(line.as_bytes()), Ok(Asked::Work(command)), "{line}");
         }
     }
 
@@ -249,7 +290,16 @@ mod tests {
             command: command.clone(),
         };
         let line = serde_json::to_vec(&request).unwrap();
-        assert_eq!(parse(&line), Ok(command));
+        assert_eq!(parse(&line), Ok(Asked::Work(command)));
+    }
+
+    #[test]
+    fn a_take_over_in_another_format_is_refused_with_both() {
+        assert_eq!(parse(&take_over(FORMAT)), Ok(Asked::TakeOver));
+        let refused = parse(&take_over(FORMAT + 1)).unwrap_err().to_string();
+        for format in [FORMAT, FORMAT + 1] {
+            assert!(refused.contains(&format!("format {format}")), "{refused}");
+        }
     }
 
     #[test]

@@ -28,9 +28,11 @@ use super::options::Failure;
 use super::state_dir::{StateDir, StateError};
 
 pub use answer::Answer;
+pub(super) use caller::connect;
 pub(super) use door::{Control, ControlSocket};
 pub(super) use expire::expire;
 pub use message::{Command, OverlayName, Progress};
+pub(super) use message::{refusal_in, take_over};
 pub(super) use task::note_client;
 pub(super) use workshop::Workshop;
 
@@ -75,7 +77,7 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 
 /// `None` where the holder of the directory does not listen.
 fn by_server(path: &Path, command: &Command, report: &Reporter) -> Option<Result<Answer, Failure>> {
-    let stream = caller::connect(path)?;
+    let stream = connect(path)?;
     Some(caller::ask(stream, command, report))
 }
 

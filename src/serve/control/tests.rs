@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use super::*;
 use crate::limits::CONTROL_REQUEST_MAX;
+use crate::serve::gate::Gate;
 use crate::serve::state_dir::CONTROL_SOCKET;
 
 /// A door without a server behind it: commands find an empty state directory.
@@ -29,7 +30,8 @@ impl Bench {
             runtime.block_on(async {
                 let socket = ControlSocket::bind(&state).unwrap();
                 let workshop = Workshop::alone(Arc::new(state));
-                let control = Control::start(socket, workshop).unwrap();
+                let (gate, successors) = (Gate::default(), tokio::sync::mpsc::channel(1).0);
+                let control = Control::start(socket, workshop, &gate, successors).unwrap();
                 bound.send(()).unwrap();
                 let _ = stopped.await;
                 drop(control);
@@ -137,7 +139,7 @@ fn a_state_directory_deeper_than_an_address_is_long_works() {
     let deep = home.path().join("d".repeat(150));
     let state = StateDir::open(&deep).unwrap();
     let _socket = ControlSocket::bind(&state).unwrap();
-    assert!(caller::connect(&deep).is_some());
+    assert!(connect(&deep).is_some());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::dhcp::Moment;
 use crate::dhcp::lease::Record;
 use crate::dhcp::lease::file::{self, BootId, Chain};
 use crate::limits::LEASE_FILE_MAX;
+use crate::serve::host;
 use crate::serve::options::Failure;
 use crate::serve::state_dir::durable;
 
@@ -84,6 +85,22 @@ impl LeaseFile {
     pub(super) const fn new(path: PathBuf, boot: BootId) -> Self {
         let open = None;
         Self { path, boot, open }
+    }
+
+    /// What the file holds now, after another server has had it. In proxy mode there is none.
+    ///
+    /// # Errors
+    /// It can't be read, or is damaged.
+    pub(super) fn read_again(&self) -> Result<Vec<Record>, Failure> {
+        match self.path.as_os_str().is_empty() {
+            true => Ok(Vec::new()),
+            false => read(&self.path, &self.boot, host::moment()),
+        }
+    }
+
+    /// The file, to be written anew before anything else: another server has had it.
+    pub(super) fn begin_anew(self) -> Self {
+        Self { open: None, ..self }
     }
 
     /// Whether all records are to be saved, and not only the new ones.

@@ -11,6 +11,10 @@ use crate::io::{
     ArpProbe, ArpSocket, CardSender, DatagramSocket, Datagrams, Ear, EarSocket, Hears, RoutedSender,
 };
 use crate::serve::options::Failure;
+use crate::serve::takeover::Given;
+use passed::Passed;
+
+mod passed;
 
 /// The port of DHCP clients.
 const CLIENT_PORT: u16 = 68;
@@ -60,20 +64,37 @@ impl Raw {
 
 impl OpenLink {
     /// Opens all sockets on an interface that the config names.
-    pub(super) fn open(name: &str, config: &DhcpConfig) -> Result<Self, Failure> {
-        Self::on(&address_of(name, config.address())?, config)
+    ///
+    /// Those of `given` are taken that were opened for the same.
+    pub(super) fn open(
+        name: &str,
+        config: &DhcpConfig,
+        given: &mut Given,
+    ) -> Result<Self, Failure> {
+        Self::on(&address_of(name, config.address())?, config, given)
     }
 
     /// Opens all sockets on an interface that was found.
-    pub(super) fn on(found: &InterfaceAddress, config: &DhcpConfig) -> Result<Self, Failure> {
+    pub(super) fn on(
+        found: &InterfaceAddress,
+        config: &DhcpConfig,
+        given: &mut Given,
+    ) -> Result<Self, Failure> {
         let name = found.interface.as_str();
+        let mut passed = Passed::new(given, found.index, config.mode());
         let link = Link {
             interface: found.index,
             address: found.address,
         };
         let mode = config.mode();
-        let raw = Raw::open(found.index, mode);
-        let bind = |port, address| {
+        let raw = match passed.raw() {
+            Some(raw) => Ok(raw),
+            None => Raw::open(found.index, mode),
+        };
+        let mut bind = |port, address| {
+            if let Some(socket) = passed.datagrams(port) {
+                return Ok(socket);
+            }
             let address = SocketAddrV4::new(address, number(port));
             let shared = mode == Mode::Proxy;
             let bound = DatagramSocket::bind(name, found.index, address, shared);

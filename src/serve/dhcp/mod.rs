@@ -19,16 +19,19 @@ mod probes;
 mod task;
 
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::boots::Boots;
 use super::holders::Holders;
 use super::host;
 use super::options::Failure;
+use super::takeover::Given;
+use super::takeover::wire::Door;
 use crate::config::{ConfigError, DhcpConfig, OwnNetwork};
 use crate::dhcp::boot::Mode;
 use crate::dhcp::lease::{Leases, Record};
@@ -53,31 +56,32 @@ pub(super) struct Dhcp {
     records: Vec<Record>,
     file: LeaseFile,
     own: Own,
-    replace: (
-        mpsc::UnboundedSender<Change>,
-        mpsc::UnboundedReceiver<Change>,
-    ),
+    words: (mpsc::UnboundedSender<Word>, mpsc::UnboundedReceiver<Word>),
 }
 
 impl Dhcp {
-    /// Opens the sockets, which takes privileges.
-    pub(super) fn open(config: &DhcpConfig) -> Result<Self, Failure> {
-        let links = config.interfaces().map(|name| OpenLink::open(name, config));
-        let links = links.collect::<Result<Vec<_>, _>>()?;
+    /// Opens the sockets, which takes privileges but for those that are `given`.
+    pub(super) fn open(config: &DhcpConfig, given: &mut Given) -> Result<Self, Failure> {
+        let mut links = Vec::new();
+        for name in config.interfaces() {
+            links.push(OpenLink::open(name, config, given)?);
+        }
+        let echo = given.take(|door, _| *door == Door::Echo);
+        let echo = echo.map(|(_, socket)| EchoSocket::passed(socket));
         let own: Vec<_> = links.iter().map(|link| link.own.clone()).collect();
         let settings = config.settings(&own);
         let settings = settings.map_err(|wrong| Failure::usage(wrong.to_string()))?;
         tell_of_http(config, &own);
         Ok(Self {
             // What it lacks without, the links have told of already.
-            echo: EchoSocket::open().ok(),
+            echo: echo.or_else(|| EchoSocket::open().ok()),
             links,
             own: Own::new(own),
             config: config.clone(),
             settings,
             records: Vec::new(),
             file: LeaseFile::new(PathBuf::new(), host::boot_id()),
-            replace: mpsc::unbounded_channel(),
+            words: mpsc::unbounded_channel(),
         })
     }
 
@@ -104,8 +108,13 @@ impl Dhcp {
         Changer {
             config: self.config.clone(),
             own: self.own.clone(),
-            change: self.replace.0.clone(),
+            words: self.words.0.clone(),
         }
+    }
+
+    /// How it is stopped for a while.
+    pub(super) fn steward(&self) -> Steward {
+        Steward(self.words.0.clone())
     }
 
     /// Says where it is served.
@@ -158,12 +167,54 @@ pub(super) struct Change {
     settings: Settings,
 }
 
+/// What a running server is told.
+#[derive(Debug)]
+enum Word {
+    /// Go by this from now on.
+    Change(Box<Change>),
+    /// Tell of all sockets.
+    Share(oneshot::Sender<io::Result<Vec<(Door, OwnedFd)>>>),
+    /// Answer nobody any more; say when all that was promised is durable and said.
+    Rest(oneshot::Sender<()>),
+    /// Answer again. The leases may have changed meanwhile.
+    GoOn { leases_changed: bool },
+}
+
+/// Stops a running server for a while, for another that takes over.
+#[derive(Clone, Debug)]
+pub(super) struct Steward(mpsc::UnboundedSender<Word>);
+
+impl Steward {
+    /// The sockets once more.
+    pub(super) async fn share(&self) -> io::Result<Vec<(Door, OwnedFd)>> {
+        let (answer, shared) = oneshot::channel();
+        // A server that is gone has none.
+        let _ = self.0.send(Word::Share(answer));
+        shared.await.unwrap_or_else(|_| Ok(Vec::new()))
+    }
+
+    /// Has it answer nobody any more, and waits until all that it promised is durable. What comes
+    /// meanwhile waits in the kernel.
+    pub(super) async fn rest(&self) {
+        let (answer, rests) = oneshot::channel();
+        // A server that is gone rests.
+        let _ = self.0.send(Word::Rest(answer));
+        let _ = rests.await;
+    }
+
+    /// Has it answer again.
+    pub(super) fn go_on(&self, leases_changed: bool) {
+        // A server that is gone is going down.
+        let _ = self.0.send(Word::GoOn { leases_changed });
+    }
+}
+
 /// Changes the settings of a running server.
 #[derive(Clone, Debug)]
 pub(super) struct Changer {
     config: DhcpConfig,
     own: Own,
-    change: mpsc::UnboundedSender<Change>,
+    words: mpsc::UnboundedSender<Word>,
 }
 
 impl Changer {
@@ -182,6 +233,6 @@ impl Changer {
     /// Goes by it from now on.
     pub(super) fn change_to(&self, change: Change) {
         // Without the other end the server is going down.
-        let _ = self.change.send(change);
+        let _ = self.words.send(Word::Change(Box::new(change)));
     }
 }

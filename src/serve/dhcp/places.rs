@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,9 +12,12 @@ use tokio::task::JoinSet;
 use super::incoming::{Incoming, receive_all};
 use super::link::{OpenLink, OpenedLink, chosen};
 use crate::config::{DhcpConfig, OwnNetwork};
+use crate::dhcp::boot::Mode;
 use crate::dhcp::server::Link;
 use crate::dhcp::settings::Settings;
 use crate::io::interface::{self, InterfaceAddress};
+use crate::serve::takeover::Given;
+use crate::serve::takeover::wire::Door;
 
 /// How often the interfaces are looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -104,6 +108,27 @@ impl Places {
             own,
             to,
         })
+    }
+
+    /// Listens to nobody from now on, or to everybody again. What comes meanwhile waits in the
+    /// kernel.
+    pub(super) fn listen(&mut self, listens: bool) {
+        for (index, place) in self.places.iter_mut().enumerate() {
+            place.tasks = match listens {
+                true => receive_all(&place.sockets, index, &self.to),
+                false => JoinSet::new(),
+            };
+        }
+    }
+
+    /// The sockets once more, for a server that takes over.
+    pub(super) fn share(&self) -> io::Result<Vec<(Door, OwnedFd)>> {
+        let is_proxy = self.config.mode() == Mode::Proxy;
+        let mut shared = Vec::new();
+        for place in &self.places {
+            shared.extend(place.sockets.share(place.link.interface, is_proxy)?);
+        }
+        Ok(shared)
     }
 
     /// The place of this number, where it is served now.
@@ -203,7 +228,8 @@ impl Place {
         // The old ones go first: no port is taken by them.
         self.tasks.abort_all();
         let name = &found.interface;
-        let opened = OpenLink::on(found, config).map_err(|failure| failure.to_string());
+        let opened = OpenLink::on(found, config, &mut Given::default())
+            .map_err(|failure| failure.to_string());
         let opened = opened.and_then(|open| open.watched().map_err(|error| error.to_string()));
         match opened {
             Ok(opened) => {

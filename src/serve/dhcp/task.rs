@@ -5,10 +5,11 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
@@ -17,9 +18,9 @@ use super::lease_file::{LeaseFile, Saving};
 use super::log::Log;
 use super::places::{LOOK_EVERY, Places};
 use super::probes::{Due, Probes, Way};
-use super::{Change, Dhcp};
+use super::{Change, Dhcp, Word};
 use crate::dhcp::Moment;
-use crate::dhcp::lease::{Record, Saved};
+use crate::dhcp::lease::{Leases, Record, Saved};
 use crate::dhcp::server::{Arrival, Effect, Probed, Reply, Server};
 use crate::dhcp::settings::Settings;
 use crate::io::{EchoProbe, Heard};
@@ -29,6 +30,7 @@ use crate::name::Name;
 use crate::serve::boots::Boots;
 use crate::serve::holders::Holders;
 use crate::serve::host;
+use crate::serve::takeover::wire::Door;
 
 /// Starts the tasks of all sockets and the one that drives the core.
 pub(super) fn start(
@@ -57,9 +59,11 @@ pub(super) fn start(
         leases,
         boots,
         log: Log::default(),
+        settings: dhcp.settings,
+        rest: Rest::No,
     };
-    let replace = dhcp.replace.1;
-    tasks.spawn(async move { driver.run(incoming, replace).await });
+    let words = dhcp.words.1;
+    tasks.spawn(async move { driver.run(incoming, words).await });
     Ok(tasks)
 }
 
@@ -83,13 +87,24 @@ struct Driver {
     leases: Arc<Holders>,
     boots: Arc<Boots>,
     log: Log,
+    settings: Settings,
+    rest: Rest,
+}
+
+/// Whether it answers.
+#[derive(Debug)]
+enum Rest {
+    No,
+    /// It is to stop, once all that it promised is durable and said.
+    Wanted(oneshot::Sender<()>),
+    Yes,
 }
 
 impl Driver {
     async fn run(
         &mut self,
         mut incoming: mpsc::Receiver<Incoming>,
-        mut replace: mpsc::UnboundedReceiver<Change>,
+        mut words: mpsc::UnboundedReceiver<Word>,
     ) {
         self.tell_of_known_leases();
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -97,33 +112,94 @@ impl Driver {
         loop {
             // So many that wait mean a disk that does not answer. The kernel drops the rest.
             let has_room = self.waiting.len() < DHCP_REPLIES_WAITING_MAX;
+            let answers = matches!(self.rest, Rest::No);
             let pause = tokio::time::sleep(self.pause());
             tokio::select! {
                 biased;
-                Some(Change { config, settings }) = replace.recv() => {
-                    self.places.replace(config);
-                    self.go_by(settings);
-                }
-                _ = look.tick() => {
+                Some(word) = words.recv() => self.follow(word, &mut incoming),
+                _ = look.tick(), if answers => {
                     if let Some(settings) = self.places.look() {
                         self.go_by(settings);
                     }
                 }
                 saved = finished(&mut self.saving) => self.saved(saved),
-                Some(first) = incoming.recv(), if has_room => {
+                Some(first) = incoming.recv(), if has_room && answers => {
                     self.take(first);
                     for _ in 0..DHCP_INCOMING_MAX {
                         let Ok(more) = incoming.try_recv() else { break };
                         self.take(more);
                     }
                 }
-                () = pause => self.time_passed(),
+                () = pause, if answers => self.time_passed(),
             }
             self.drain();
+            self.tell_if_at_rest();
         }
     }
 
+    fn follow(&mut self, word: Word, incoming: &mut mpsc::Receiver<Incoming>) {
+        match word {
+            Word::Change(change) => {
+                let Change { config, settings } = *change;
+                self.places.replace(config);
+                self.go_by(settings);
+            }
+            // Who asked is waiting.
+            Word::Share(answer) => drop(answer.send(self.share())),
+            Word::Rest(answer) => {
+                self.places.listen(false);
+                // What has left the kernel is answered here.
+                while let Ok(more) = incoming.try_recv() {
+                    self.take(more);
+                }
+                self.rest = Rest::Wanted(answer);
+            }
+            Word::GoOn { leases_changed } => {
+                if leases_changed {
+                    self.read_again();
+                }
+                self.rest = Rest::No;
+                self.places.listen(true);
+            }
+        }
+    }
+
+    fn share(&self) -> io::Result<Vec<(Door, OwnedFd)>> {
+        let mut shared = self.places.share()?;
+        if let Some(echo) = &self.echo {
+            shared.push((Door::Echo, echo.as_fd().try_clone_to_owned()?));
+        }
+        Ok(shared)
+    }
+
+    /// Says that it rests, where it was asked to and nothing is left to be done.
+    fn tell_if_at_rest(&mut self) {
+        if self.saving.is_some() || !self.records.is_empty() {
+            return;
+        }
+        match std::mem::replace(&mut self.rest, Rest::Yes) {
+            // Who asked may have given up, and says so by letting it go on.
+            Rest::Wanted(answer) => drop(answer.send(())),
+            other => self.rest = other,
+        }
+    }
+
+    /// Reads the leases that another server has given meanwhile.
+    fn read_again(&mut self) {
+        // It rests, so nobody else has the file.
+        let Some(file) = self.file.take() else { return };
+        match file.read_again() {
+            Ok(records) => {
+                self.server = Server::new(self.settings.clone(), Leases::recovered(records));
+                self.tell_of_known_leases();
+            }
+            Err(failure) => tracing::error!("{failure}"),
+        }
+        self.file = Some(file.begin_anew());
+    }
+
     fn go_by(&mut self, settings: Settings) {
+        self.settings.clone_from(&settings);
         self.server.replace(settings);
         self.tell_of_known_leases();
     }

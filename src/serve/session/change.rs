@@ -110,7 +110,9 @@ impl Session {
             failure: RefCell::default(),
             is_broken_off: Cell::new(false),
         });
+        self.progress.waits_for_rest(true);
         let taken = self.take_payload(&write, range, received).await;
+        self.progress.waits_for_rest(false);
         write.is_broken_off.set(taken.is_err());
         // The answer may have to wait for a sync: beside.
         drop(io::spawn(async move { write.close(Ok(())).await }));

@@ -1,0 +1,151 @@
+//! Sessions that stop between two requests, so that they can go on elsewhere, or here later.
+//!
+//! A session stops when what it has begun is answered and its answers are sent. It has until then
+//! all the time it takes a disk; who asked may give up waiting. But a client that takes no answers,
+//! or does not send the rest of a request, holds up all others: it is cut.
+//!
+//! Invariants:
+//! - From the answer to [`Order::Suspend`](super::handle::Order) to the next resumption no file of
+//!   an overlay is open here, and none is opened.
+//! - A session is suspended as a whole or is cut: no byte that came for it is lost, none is sent
+//!   twice.
+//! - A session whose overlay could not be closed well does not go on: what it wrote and did not
+//!   flush may be gone, and only the end of its connection tells its client so.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::rc::Weak;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::handle::{Accepted, AllSuspended, Suspended};
+use super::{Shard, Target, VolumeKey};
+use crate::io::spawn;
+use crate::limits::SUSPEND_PATIENCE;
+use crate::serve::outbox::Outbox;
+use crate::serve::succession::Elder;
+
+/// How often a session that goes on is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What is suspended, and who is to be told.
+#[derive(Debug, Default)]
+pub(super) struct Suspension {
+    is_on: Cell<bool>,
+    answer: RefCell<Option<AllSuspended>>,
+    /// By their numbers, so in the order in which they began.
+    sessions: RefCell<BTreeMap<u64, Suspended>>,
+    /// Volumes that could not be closed well.
+    lost: RefCell<HashSet<VolumeKey>>,
+}
+
+impl Suspension {
+    /// Whether sessions are to stop.
+    pub(super) const fn is_on(&self) -> bool {
+        self.is_on.get()
+    }
+
+    /// A session has stopped.
+    pub(super) fn keep(&self, number: u64, session: Suspended) {
+        self.sessions.borrow_mut().insert(number, session);
+    }
+
+    /// A session has stopped, and its descriptor was to be had or not.
+    pub(super) fn keep_if_whole(
+        &self,
+        number: u64,
+        target: Arc<Target>,
+        accepted: io::Result<Accepted>,
+    ) {
+        match accepted {
+            Ok(accepted) => self.keep(number, Suspended { target, accepted }),
+            Err(error) => tracing::error!("a session of {} is closed: {error}", target.key),
+        }
+    }
+
+    /// A volume could not be closed well.
+    pub(super) fn lost(&self, key: &VolumeKey) {
+        if self.is_on() {
+            self.lost.borrow_mut().insert(key.clone());
+        }
+    }
+
+    /// The sessions that can go on.
+    fn take(&self) -> Vec<Suspended> {
+        let lost = self.lost.take();
+        let sessions = self.sessions.take().into_values();
+        let is_whole = |session: &Suspended| {
+            let is_lost = lost.contains(&session.target.key);
+            if is_lost {
+                let (peer, key) = (&session.accepted.standing.peer, &session.target.key);
+                tracing::error!("{peer} used {key}, which could not be closed well: cut");
+            }
+            !is_lost
+        };
+        sessions.filter(is_whole).collect()
+    }
+}
+
+impl Shard {
+    /// Has all sessions stop, and no volume opened any more.
+    pub(super) fn suspend(&self, answer: AllSuspended) {
+        self.suspension.is_on.set(true);
+        self.suspension.answer.replace(Some(answer));
+        self.volumes.freeze(true);
+        for entry in self.sessions.borrow().values() {
+            entry.elder.progress.suspend(true);
+            let (elder, outbox) = (entry.elder.clone(), Weak::clone(&entry.outbox));
+            let name = format!("{} used {}", entry.peer, entry.key);
+            drop(spawn(async move { stop(elder, outbox, &name).await }));
+        }
+    }
+
+    /// Tells who waits for it that all have stopped, and nothing is open.
+    pub(super) fn tell_if_suspended(&self) {
+        if !self.suspension.is_on() || !self.is_idle() {
+            return;
+        }
+        if let Some(answer) = self.suspension.answer.take() {
+            let sessions = self.suspension.take();
+            if let Err(sessions) = answer.send(sessions) {
+                // Who asked has given up, and will have them back with the resumption.
+                for (number, session) in (0..).zip(sessions) {
+                    self.suspension.keep(number, session);
+                }
+            }
+        }
+    }
+
+    /// Lets sessions go on that have not stopped, and gives those back that have.
+    pub(super) fn resume(&self, answer: AllSuspended) {
+        self.suspension.is_on.set(false);
+        self.suspension.answer.take();
+        self.volumes.freeze(false);
+        for entry in self.sessions.borrow().values() {
+            entry.elder.progress.suspend(false);
+        }
+        // Who asked is waiting.
+        let _ = answer.send(self.suspension.take());
+    }
+}
+
+/// Has a session stop as soon as all is answered, and cuts one whose client does not let it.
+async fn stop(elder: Elder, outbox: Weak<Outbox>, name: &str) {
+    let begun = Instant::now();
+    while elder.progress.is_suspending() && !elder.has_ended() {
+        let is_quiet = outbox.upgrade().is_some_and(|outbox| outbox.is_quiet());
+        if is_quiet {
+            // Nothing is being sent, and nothing that came is begun any more: all that can be
+            // under way is the wait for the next request.
+            elder.socket.end_receive().await;
+        }
+        let waits_for_peer = outbox
+            .upgrade()
+            .is_some_and(|outbox| outbox.is_sending() || elder.progress.is_half_received());
+        if waits_for_peer && begun.elapsed() >= SUSPEND_PATIENCE && elder.cut() {
+            tracing::warn!("{name}: it takes no answers, or sends no more of a request: cut");
+        }
+        let _ = tokio::time::timeout(LOOK, elder.progress.until_step()).await;
+    }
+}
