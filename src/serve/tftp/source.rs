@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::boot::files::Content;
 use crate::limits::{TFTP_READ_AHEAD, TFTP_TEXT_MAX};
+use crate::serve::tree::blocking;
 use crate::tftp::netascii;
 use crate::tftp::wire::Mode;
 
@@ -74,9 +75,8 @@ impl Source {
         let length = self.size.saturating_sub(start).min(TFTP_READ_AHEAD as u64);
         let mut piece = std::mem::take(&mut self.piece);
         piece.resize(usize::try_from(length).unwrap_or(TFTP_READ_AHEAD), 0);
-        let read =
-            tokio::task::spawn_blocking(move || content.read_at(&mut piece, start).map(|()| piece));
-        self.piece = read.await.map_err(io::Error::other)??;
+        let read = move || content.read_at(&mut piece, start).map(|()| piece);
+        self.piece = blocking(read).await?;
         self.start = start;
         Ok(())
     }
