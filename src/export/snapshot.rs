@@ -128,7 +128,8 @@ mod tests {
         std::fs::write(&path, vec![1; 20_000]).unwrap();
         let image = Arc::new(Image::open(&path).unwrap());
         let mut overlay = overlay_over(&image, home.path());
-        let whole = RangeSet::from_iter([0..5]);
+        let mut whole = RangeSet::new();
+        whole.insert(0..5);
         let disk =
             |overlay: &Overlay<RealDisk>| Snapshot::new(Arc::clone(&image), Some(overlay.view()));
         assert!(!disk(&overlay).is_changed() && disk(&overlay).is_as_image(&whole));
@@ -140,7 +141,7 @@ mod tests {
         assert!(disk.is_changed());
         for (blocks, is_same) in [
             (vec![0..1, 2..3, 4..5], true),
-            (vec![1..2], false),
+            (vec![1..2, 4..5], false),
             (vec![0..1, 2..4], false),
             (vec![], true),
         ] {

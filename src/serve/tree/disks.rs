@@ -98,9 +98,10 @@ impl Blocks for Traced {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
         let blocks = ByteRange::new(offset, into.len() as u64).map(ByteRange::blocks_touched);
         let mut seen = lock(&self.seen);
-        match (seen.as_mut(), blocks.filter(|blocks| !blocks.is_empty())) {
-            (Some(seen), Some(blocks)) => seen.insert(blocks.indices()),
-            (Some(_) | None, _) => {}
+        if let (Some(seen), Some(blocks)) = (seen.as_mut(), blocks)
+            && !blocks.is_empty()
+        {
+            seen.insert(blocks.indices());
         }
         if seen
             .as_ref()
@@ -219,8 +220,11 @@ async fn still_there(look: Look, file: Option<Bytes>) -> io::Result<Option<Bytes
     Ok(file)
 }
 
+/// A file, if there is one; and the blocks that this follows from, where all are the image's.
+type ReadOut = (Option<Vec<u8>>, Option<RangeSet<u64>>);
+
 /// Reads a file, and says which blocks that follows from where they are the image's.
-fn read_out(look: Look, wanted: &Wanted) -> io::Result<(Option<Vec<u8>>, Option<RangeSet<u64>>)> {
+fn read_out(look: Look, wanted: &Wanted) -> io::Result<ReadOut> {
     let Wanted {
         export,
         place,
