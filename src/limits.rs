@@ -80,6 +80,33 @@ pub const BOOT_FILE_READ_MAX: u64 = 4 * BOOT_FILE_MAX as u64;
 /// How often it may read for that. FAT takes the most: two reads for each cluster, which are
 /// rarely smaller than 4 KiB.
 pub const BOOT_FILE_READS_MAX: u64 = BOOT_FILE_MAX as u64 / 512;
+/// Bytes of all files that were read out of disks and are kept or being sent.
+pub const BOOT_MEMORY_MAX: usize = 1024 * 1024 * 1024;
+
+/// Of these, bytes of files that are kept for the next machine that asks.
+pub const BOOT_KEPT_MAX: usize = 512 * 1024 * 1024;
+
+/// How long a file waits for room among them.
+pub const BOOT_MEMORY_TIME: Duration = Duration::from_secs(20);
+
+/// Files that are read out of disks at a time.
+pub const BOOT_READS_MAX: usize = 8;
+
+/// Of these, of one name in one image: a disk that does not answer must not take them all.
+pub const BOOT_READS_PER_FILE_MAX: usize = 2;
+
+/// Pieces of a disk that are noted to follow a file from; one of more is read each time.
+pub const BOOT_BLOCKS_MAX: usize = 1 << 16;
+
+const _: () = assert!(BOOT_FILE_MAX <= BOOT_KEPT_MAX && BOOT_KEPT_MAX <= BOOT_MEMORY_MAX);
+const _: () = assert!(
+    BOOT_MEMORY_MAX <= u32::MAX as usize,
+    "counted in blocks by a u32"
+);
+const _: () = assert!(BOOT_READS_PER_FILE_MAX < BOOT_READS_MAX);
+
+/// Threads that wait for disks with files of boot loaders at a time.
+pub const BOOT_WAITS_MAX: usize = 256;
 
 /// Links that are followed on the way to one file, as many as the kernel follows.
 pub const LINKS_MAX: usize = 40;

@@ -11,9 +11,10 @@ use std::time::Instant;
 use cowherd::limits;
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
+use support::nbd::Handshake;
 use support::{
-    PATIENCE, Server, Setup, Tool, assert_same, eventually, pseudo_random, read_file, require,
-    write_file,
+    PATIENCE, Server, Setup, Tool, assert_same, eventually, make_file_system, pseudo_random,
+    read_file, require, write_file,
 };
 
 /// Sizes at which pieces end, or nearly do.
@@ -542,4 +543,125 @@ fn another_port_takes_a_restart_and_the_log_says_so() {
         .server
         .wait_for_log(&["where HTTP is served", "when the server is started again"]);
     assert_eq!(bench.get("/1", "").status(), 200);
+}
+
+/// A server of a disk with this kernel and an initramfs in its file system.
+fn with_kernel(kernel: &[u8], more: &str) -> Option<Bench> {
+    if !require(&["mkfs.ext4"]) {
+        return None;
+    }
+    let setup = Setup::new();
+    let (files, disk) = (setup.file("files"), setup.file("arch.img"));
+    std::fs::create_dir_all(files.join("boot")).expect("a new folder");
+    write_file(&files.join("boot/vmlinuz-6.1"), kernel);
+    write_file(&files.join("boot/initrd"), b"an initramfs");
+    std::os::unix::fs::symlink("boot/vmlinuz-6.1", files.join("vmlinuz")).expect("room");
+    let files = files.to_str().expect("a plain path").to_owned();
+    make_file_system(&["mkfs.ext4", "-q", "-d", &files], &disk, 64);
+    let config = setup.file("cowherd.toml");
+    let text = format!(
+        "[image.arch]\nfile = {disk:?}\nkernel = \"vmlinuz\"\ninitrd = \"boot/initrd\"\n\
+         initramfs = \"initramfs-tools\"\n{more}\n[http]\nlisten = \"127.0.0.1:0\"\n"
+    );
+    write_file(&config, text.as_bytes());
+    let server = setup.with_arg("--config").with_arg(config).start();
+    let at = server.said("http on ").replace("http on ", "").parse();
+    let at = at.expect("an address and a port");
+    Some(Bench { server, at })
+}
+
+/// What the machine at 127.0.0.`host` is answered.
+fn get_as(at: SocketAddr, host: u8, target: &str) -> Answer {
+    let mut wire = Wire::from([127, 0, 0, host].into(), at);
+    wire.send(&get(target, ""));
+    wire.answer()
+}
+
+const KERNEL: &str = "/disk/arch+1/kernel";
+
+#[test]
+fn a_kernel_inside_of_a_disk_is_read_once_for_64_machines_at_once() {
+    let kernel = pseudo_random(1, 9_000_000);
+    let Some(mut bench) = with_kernel(&kernel, "") else {
+        return;
+    };
+    std::thread::scope(|scope| {
+        for host in 1..=64 {
+            let (at, kernel) = (bench.at, &kernel);
+            scope.spawn(move || assert_same(&get_as(at, host, KERNEL).body, kernel, "kernel"));
+        }
+    });
+    let initrd = get_as(bench.at, 1, "/disk/arch+1/initrd0");
+    assert_eq!(initrd.body, b"an initramfs");
+    assert_eq!(bench.server.logged_in_all(&["read vmlinuz out of"]), 1);
+}
+
+#[test]
+fn who_has_changed_other_blocks_shares_what_was_read_and_who_has_changed_these_does_not() {
+    let kernel = pseudo_random(1, 3_000_000);
+    let more = "[client.a]\naddress = \"127.0.0.2\"\n[client.b]\naddress = \"127.0.0.3\"";
+    let Some(mut bench) = with_kernel(&kernel, more) else {
+        return;
+    };
+    assert_same(&get_as(bench.at, 1, KERNEL).body, &kernel, "another's");
+    let disk = read_file(&bench.file("arch.img"));
+    let place = disk
+        .windows(4096)
+        .position(|block| block == &kernel[..4096]);
+    let (place, end) = (place.expect("its first block"), disk.len());
+    let write = |name: &str, from: [u8; 4], at: usize| {
+        let greeted = Handshake::start_from(from, &bench.server.address()).expect("a greeting");
+        let mut client = greeted.go(name).expect("an export");
+        client.write(at as u64, &[9; 4096]).expect("written");
+        client.flush().expect("durable");
+    };
+    write("arch@a", [127, 0, 0, 2], end - 4096);
+    write("arch@b", [127, 0, 0, 3], place);
+    assert_same(&get_as(bench.at, 2, KERNEL).body, &kernel, "a's");
+    let changed = [&[9; 4096], &kernel[4096..]].concat();
+    assert_same(&get_as(bench.at, 3, KERNEL).body, &changed, "b's");
+    assert_same(
+        &get_as(bench.at, 1, KERNEL).body,
+        &kernel,
+        "another's, again",
+    );
+    assert_eq!(bench.server.logged_in_all(&["read vmlinuz out of"]), 2);
+}
+
+#[test]
+fn an_image_that_changed_gives_nothing_that_was_read_before() {
+    let kernel = pseudo_random(1, 1_000_000);
+    let Some(bench) = with_kernel(&kernel, "") else {
+        return;
+    };
+    assert_eq!(get_as(bench.at, 1, KERNEL).status(), 200);
+    let image = std::fs::OpenOptions::new()
+        .write(true)
+        .open(bench.file("arch.img"));
+    image
+        .and_then(|mut image| image.write_all(b"changed"))
+        .expect("written");
+    assert_eq!(get_as(bench.at, 1, KERNEL).status(), 403);
+}
+
+#[test]
+fn a_kernel_can_be_a_file_of_the_host() {
+    let Some(bench) = with_kernel(b"inside", "") else {
+        return;
+    };
+    let config = bench.file("cowherd.toml");
+    let text = String::from_utf8(read_file(&config)).expect("text");
+    let there = bench.file("vmlinuz-of-host");
+    write_file(&there, b"of the host");
+    let text = text.replace("\"vmlinuz\"", &format!("\"host:{}\"", there.display()));
+    write_file(&config, text.as_bytes());
+    bench.server.signal(Signal::HUP);
+    bench.server.wait_for_log(&["config reloaded"]);
+    assert_eq!(bench.get(KERNEL, "").body, b"of the host");
+    assert_eq!(bench.get("/disk/arch+1/initrd0", "").body, b"an initramfs");
+    std::fs::remove_file(&there).expect("it is there");
+    assert_eq!(bench.get(KERNEL, "").status(), 404);
+    bench
+        .server
+        .wait_for_log(&["there is no file", "vmlinuz-of-host"]);
 }

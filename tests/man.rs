@@ -411,6 +411,21 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         Bytes(limits::TFTP_TEXT_MAX as u64),
     ),
     (
+        "Files out of disks that are kept or being sent",
+        "BOOT_MEMORY_MAX",
+        Bytes(limits::BOOT_MEMORY_MAX as u64),
+    ),
+    (
+        "Of these, kept for the next machine",
+        "BOOT_KEPT_MAX",
+        Bytes(limits::BOOT_KEPT_MAX as u64),
+    ),
+    (
+        "Files that are read out of disks at a time",
+        "BOOT_READS_MAX",
+        Count(limits::BOOT_READS_MAX),
+    ),
+    (
         "Connections by HTTP",
         "HTTP_CONNECTIONS_MAX",
         Count(limits::HTTP_CONNECTIONS_MAX),
@@ -477,6 +492,10 @@ const INNER: &[&str] = &[
     "BOOT_FILE_MAX",
     "BOOT_FILE_READS_MAX",
     "BOOT_FILE_READ_MAX",
+    "BOOT_MEMORY_TIME",
+    "BOOT_READS_PER_FILE_MAX",
+    "BOOT_BLOCKS_MAX",
+    "BOOT_WAITS_MAX",
     "GRUB_IMAGE_MAX",
     "TREE_LIST_MAX",
     "TEMPLATE_RECURSION_MAX",

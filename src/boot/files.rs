@@ -95,6 +95,21 @@ impl Files {
 }
 
 impl Content {
+    /// Opens a file of the host that an admin has named. `None` where there is none.
+    ///
+    /// This asks a disk, and may wait for it.
+    ///
+    /// # Errors
+    /// It is there and can't be read, or is something else.
+    pub fn open(path: &Path) -> io::Result<Option<Self>> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+            Ok(file) => Self::of(file.into()),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn of(file: File) -> io::Result<Option<Self>> {
         let found = file.metadata()?;
         if found.is_dir() {

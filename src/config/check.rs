@@ -259,7 +259,7 @@ fn check_boot(
     let line = image.cmdline.as_ref();
     Ok(Some(ImageBoot {
         kernel: kernel.value.0.clone(),
-        initrds: initrds.map(|path| path.0).collect(),
+        initrds: initrds.map(|file| file.0).collect(),
         initramfs: *initramfs.get_ref(),
         words: line.map(|line| line.value.0.clone()).unwrap_or_default(),
         place: Whereabouts {

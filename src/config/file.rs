@@ -12,7 +12,7 @@ use toml::Spanned;
 use super::dhcp::form::{Client, Dhcp, Group, Network};
 use super::menu::Menu;
 use super::nfs::Nfs;
-use super::value::{BootPath, Line, Located, Several, Title};
+use super::value::{Line, Loaded, Located, Several, Title};
 use super::{Keep, TlsNeed};
 use crate::access::Entry;
 use crate::boot::cmdline::Initramfs;
@@ -96,9 +96,9 @@ pub(super) struct Image {
     pub(super) allow: Vec<Located<Entry>>,
     #[serde(default)]
     pub(super) deny: Vec<Located<Entry>>,
-    pub(super) kernel: Option<Located<BootPath>>,
+    pub(super) kernel: Option<Located<Loaded>>,
     #[serde(default)]
-    pub(super) initrd: Several<BootPath>,
+    pub(super) initrd: Several<Loaded>,
     pub(super) initramfs: Option<Spanned<Initramfs>>,
     pub(super) cmdline: Option<Located<Line>>,
     pub(super) partition: Option<NonZeroU32>,

@@ -116,13 +116,13 @@ pub struct ImageSource {
     pub boot: Option<ImageBoot>,
 }
 
-/// The kernel inside of an image, and what goes with it.
+/// The kernel of an image, and what goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageBoot {
-    /// Its path.
-    pub kernel: String,
-    /// Paths of what is loaded with it.
-    pub initrds: Vec<String>,
+    /// Where it is.
+    pub kernel: BootFile,
+    /// What is loaded with it.
+    pub initrds: Vec<BootFile>,
     /// What finds the root.
     pub initramfs: Initramfs,
     /// More words of the command line.
@@ -133,6 +133,15 @@ pub struct ImageBoot {
     pub title: Option<String>,
     /// How the menu is made of a machine that has this image.
     pub menu: MenuConfig,
+}
+
+/// Where a file is that a machine loads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BootFile {
+    /// At this path of the machine's disk, without a slash before it.
+    Inside(String),
+    /// In this file of the host.
+    OfHost(PathBuf),
 }
 
 impl ImageSource {

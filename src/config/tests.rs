@@ -307,8 +307,9 @@ fn a_kernel_is_named_with_what_finds_its_root() {
     );
     let config = Config::parse(&text).unwrap();
     let boot = config.images[0].boot.clone().unwrap();
-    assert_eq!(boot.kernel, "boot/vmlinuz");
-    assert_eq!(boot.initrds, ["boot/a", "boot/b"]);
+    let inside = |path: &str| BootFile::Inside(path.to_owned());
+    assert_eq!(boot.kernel, inside("boot/vmlinuz"));
+    assert_eq!(boot.initrds, [inside("boot/a"), inside("boot/b")]);
     assert_eq!(boot.initramfs, Initramfs::InitramfsTools);
     assert_eq!(boot.words, ["quiet", "splash"]);
     check(&format!("{ONE_IMAGE}kernel = \"k\"\n"), 3, &["`initramfs`"]);
@@ -319,6 +320,22 @@ fn a_kernel_is_named_with_what_finds_its_root() {
         &["command line"],
     );
     check(&format!("{ONE_IMAGE}kernel = \"../k\"\n"), 3, &["`..`"]);
+}
+
+#[test]
+fn a_kernel_can_be_a_file_of_the_host() {
+    let text = format!(
+        "{ONE_IMAGE}kernel = \"host:/srv/vmlinuz\"\ninitrd = [\"boot/a\", \"host:/srv/b\"]\n\
+         initramfs = \"dracut\"\n"
+    );
+    let config = Config::parse(&text).unwrap();
+    let boot = config.images[0].boot.clone().unwrap();
+    let of_host = |path: &str| BootFile::OfHost(PathBuf::from(path));
+    assert_eq!(boot.kernel, of_host("/srv/vmlinuz"));
+    let initrds = [BootFile::Inside("boot/a".to_owned()), of_host("/srv/b")];
+    assert_eq!(boot.initrds, initrds);
+    let relative = format!("{ONE_IMAGE}kernel = \"host:vmlinuz\"\ninitramfs = \"dracut\"\n");
+    check(&relative, 3, &["host:/srv/boot/vmlinuz"]);
 }
 
 #[test]

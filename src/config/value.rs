@@ -2,15 +2,17 @@
 
 use std::fmt::{self, Display};
 use std::marker::PhantomData;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
+use super::BootFile;
 use crate::boot::cmdline::{BadLine, check_words};
 use crate::limits::MENU_TITLE_MAX;
-use crate::tftp::name::path_of;
+use crate::tftp::name::{BadName, path_of};
 
 /// A value written as a string, and the byte of the file where it stands.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,15 +98,43 @@ impl<'de, T: FromStr<Err: Display>> Visitor<'de> for OneOrMoreVisitor<T> {
     }
 }
 
-/// The path of a file inside of an image, without a slash before it.
+/// Before the path of a file that is not in the image.
+const OF_HOST: &str = "host:";
+
+/// Why no file is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadBootFile {
+    #[error(transparent)]
+    Inside(#[from] BadName),
+    #[error("write the whole path of a file of the host, as in host:/srv/boot/vmlinuz")]
+    Relative,
+}
+
+/// The path of a file on an NFS server, without a slash before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BootPath(pub(super) String);
 
 impl FromStr for BootPath {
-    type Err = crate::tftp::name::BadName;
+    type Err = BadName;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         path_of(text.as_bytes()).map(Self)
+    }
+}
+
+/// A file that a machine loads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Loaded(pub(super) BootFile);
+
+impl FromStr for Loaded {
+    type Err = BadBootFile;
+
+    fn from_str(text: &str) -> Result<Self, BadBootFile> {
+        match text.strip_prefix(OF_HOST).map(PathBuf::from) {
+            Some(path) if path.is_absolute() => Ok(Self(BootFile::OfHost(path))),
+            Some(_) => Err(BadBootFile::Relative),
+            None => Ok(Self(BootFile::Inside(path_of(text.as_bytes())?))),
+        }
     }
 }
 

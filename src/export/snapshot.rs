@@ -6,11 +6,14 @@
 use std::io;
 use std::sync::Arc;
 
+use rangemap::RangeSet;
+
 use super::plan::{Source, plan};
 use crate::disk::{DiskFile, RealDisk, RealFile};
 use crate::image::Image;
 use crate::overlay::inspect::View;
-use crate::units::ByteRange;
+use crate::overlay::map::BlockState;
+use crate::units::{BlockIndex, BlockRange, ByteRange};
 
 /// An image, and what a client has changed of it. What it goes on to change may show or not.
 #[derive(Clone, Debug)]
@@ -30,6 +33,32 @@ impl Snapshot {
             file,
             changes,
         }
+    }
+
+    /// The image below.
+    #[must_use]
+    pub const fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// Whether any block is another than the image's.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        let counts = self.changes.as_ref().map(|changes| changes.map.counts());
+        counts.is_some_and(|counts| counts.present > 0 || counts.zero > 0)
+    }
+
+    /// Whether all of these blocks are the image's.
+    #[must_use]
+    pub fn is_as_image(&self, blocks: &RangeSet<u64>) -> bool {
+        let Some(changes) = &self.changes else {
+            return true;
+        };
+        blocks.iter().all(|range| {
+            let range = BlockRange::between(BlockIndex(range.start), BlockIndex(range.end));
+            let mut runs = changes.map.runs(range);
+            runs.all(|(_, state)| state == BlockState::Absent)
+        })
     }
 
     /// Bytes of the disk.
@@ -69,7 +98,7 @@ impl Snapshot {
 mod tests {
     use super::*;
     use crate::export::overlay_over;
-    use crate::overlay::store::BaseBlocks;
+    use crate::overlay::store::{BaseBlocks, Overlay};
 
     #[test]
     fn each_byte_is_the_client_s_or_the_image_s() {
@@ -90,5 +119,36 @@ mod tests {
         expected[8192..12_288].fill(0);
         assert_eq!(seen, expected[1..]);
         assert!(disk.read_at(&mut [0; 2], 19_999).is_err());
+    }
+
+    #[test]
+    fn blocks_that_the_client_has_changed_or_zeroed_are_not_the_image_s() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("disk.img");
+        std::fs::write(&path, vec![1; 20_000]).unwrap();
+        let image = Arc::new(Image::open(&path).unwrap());
+        let mut overlay = overlay_over(&image, home.path());
+        let mut whole = RangeSet::new();
+        whole.insert(0..5);
+        let disk =
+            |overlay: &Overlay<RealDisk>| Snapshot::new(Arc::clone(&image), Some(overlay.view()));
+        assert!(!disk(&overlay).is_changed() && disk(&overlay).is_as_image(&whole));
+        let block = ByteRange::between(4096, 8192);
+        let base = BaseBlocks::default();
+        overlay.write(block, &[2; 4096], &base).unwrap();
+        overlay.trim(ByteRange::between(12_288, 16_384)).unwrap();
+        let disk = disk(&overlay);
+        assert!(disk.is_changed());
+        for (blocks, is_same) in [
+            (vec![0..1, 2..3, 4..5], true),
+            (vec![1..2, 4..5], false),
+            (vec![0..1, 2..4], false),
+            (vec![], true),
+        ] {
+            let set = RangeSet::from_iter(blocks.clone());
+            assert_eq!(disk.is_as_image(&set), is_same, "{blocks:?}");
+        }
+        let bare = Snapshot::new(Arc::clone(&image), None);
+        assert!(!bare.is_changed() && bare.is_as_image(&whole));
     }
 }

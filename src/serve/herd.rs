@@ -52,6 +52,13 @@ pub(super) struct Look {
     _held: Option<Held>,
 }
 
+#[cfg(test)]
+impl From<Snapshot> for Look {
+    fn from(disk: Snapshot) -> Self {
+        Self { disk, _held: None }
+    }
+}
+
 /// What an overlay holds that nobody has open; `None` where it would be made anew.
 fn changes_in(dir: &Path, spec: &Spec) -> Result<Option<View<RealDisk>>, String> {
     let view = inspect::look(&RealDisk, dir).map_err(|error| error.to_string())?;

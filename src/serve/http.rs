@@ -218,7 +218,7 @@ impl Guest {
         let ends = Ends {
             own: *self.own.ip(),
             client: *client.ip(),
-            via: Transport::Http,
+            via: via(self.own),
         };
         let content = match self.tree.open(ends, &path).await {
             Ok(Some(content)) => content,
@@ -240,6 +240,14 @@ impl Guest {
         let report = Report::new(client, path, method == Method::HEAD, begun);
         let body = Body::new(content, answer.bytes.clone(), report);
         Ok(response(answer, body))
+    }
+}
+
+/// How GRUB is to go on that came this way: before 2.12 it knows the usual port only.
+const fn via(own: SocketAddrV4) -> Transport {
+    match own.port() {
+        HttpConfig::PORT => Transport::Http,
+        _ => Transport::Tftp,
     }
 }
 

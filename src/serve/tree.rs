@@ -5,27 +5,35 @@
 //! - A machine reads of a disk what the config names, and only of one that it may open.
 //! - What is read is the machine's own disk, its changes included.
 
+mod disks;
 mod menus;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::herd::{Herd, Look};
+use tokio::sync::Semaphore;
+
+use super::catalog::Refused;
+use super::herd::Herd;
 use super::loaders::Loaders;
 use super::offer::Offer;
 use crate::access::{Caller, Peer};
 use crate::boot::files::Content;
-use crate::boot::inside::{self, Blocks, InsideError, Whereabouts};
+use crate::boot::inside::Whereabouts;
 use crate::boot::menu::Transport;
+use crate::config::BootFile;
 use crate::export::name::ExportName;
-use crate::export::snapshot::Snapshot;
+use crate::limits::BOOT_WAITS_MAX;
 use crate::name::Name;
+use disks::{Disks, Wanted};
 
 /// The files of all machines.
 #[derive(Debug)]
 pub(super) struct Tree {
     loaders: Loaders,
+    disks: Arc<Disks>,
     herd: Arc<Herd>,
     /// Where NBD is served.
     port: u16,
@@ -41,20 +49,11 @@ pub(super) struct Ends {
     pub(super) via: Transport,
 }
 
-impl Blocks for Look {
-    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
-        Snapshot::read_at(&self.disk, into, offset)
-    }
-
-    fn size(&self) -> u64 {
-        self.disk.size()
-    }
-}
-
 impl Tree {
     pub(super) fn new(herd: Arc<Herd>, port: u16) -> Self {
         Self {
             loaders: Loaders::of_host(),
+            disks: Arc::default(),
             herd,
             port,
         }
@@ -84,57 +83,70 @@ impl Tree {
             .strip_prefix("disk/")
             .and_then(|path| path.split_once('/'))
         {
-            Some((export, file)) => self.read_inside(ends, export, file).await,
+            Some((export, file)) => self.open_named(ends, export, file).await,
             None => Ok(None),
         }
     }
 
-    /// Reads a file that the config names out of the machine's disk.
-    async fn read_inside(
+    /// Opens a file that the config names: of the machine's disk, or of the host.
+    async fn open_named(
         &self,
         ends: Ends,
         export: &str,
         file: &str,
     ) -> io::Result<Option<Content>> {
         let offer = self.herd.offer();
-        let Some((path, place)) = named(&offer, export, file) else {
+        let Some((file, place)) = named(&offer, export, file) else {
             return Ok(None);
         };
-        let look = self.herd.look(&offer, export, &caller(ends)).await;
-        let look = look.map_err(|refused| io::Error::other(refused.reason))?;
-        let read = blocking(move || {
-            let disk: Arc<dyn Blocks> = Arc::new(look);
-            Ok(inside::read_file(&disk, &place, &path).map_err(|error| (path, error)))
-        });
-        match read.await? {
-            Ok(bytes) => Ok(Some(bytes.into())),
-            Err((path, InsideError::NotFound)) => {
-                tracing::warn!(
-                    "{export} has no file {path}: see `kernel` and `initrd` of its image"
-                );
-                Ok(None)
+        let caller = caller(ends);
+        let refused = |refused: Refused| io::Error::other(refused.reason);
+        match file {
+            BootFile::Inside(path) => {
+                let look = self.herd.look(&offer, export, &caller).await;
+                let wanted = Wanted {
+                    export: export.to_owned(),
+                    place,
+                    path,
+                };
+                let file = self.disks.read(look.map_err(refused)?, wanted).await?;
+                Ok(file.map(Content::from))
             }
-            Err((path, error)) => Err(io::Error::other(format!("{export}: {path}: {error}"))),
+            BootFile::OfHost(path) => {
+                self.herd
+                    .describe(&offer, export, &caller)
+                    .map_err(refused)?;
+                open_of_host(export, path).await
+            }
         }
     }
 }
 
-/// The path in the image that `kernel` or `initrdN` stands for.
-fn named(offer: &Offer, export: &str, file: &str) -> Option<(String, Whereabouts)> {
-    let export: ExportName = export.parse().ok()?;
-    let image: &Name = export.image.as_ref()?;
-    let boot = offer.boots.get(image)?;
-    let path = file_of(&boot.kernel, &boot.initrds, file)?;
-    Some((path.to_owned(), boot.place.clone()))
+async fn open_of_host(export: &str, path: PathBuf) -> io::Result<Option<Content>> {
+    let shown = path.display().to_string();
+    let content = blocking(move || Content::open(&path)).await;
+    let content = content.map_err(|error| io::Error::other(format!("{shown}: {error}")))?;
+    if content.is_none() {
+        tracing::warn!(
+            "{export}: there is no file {shown}: see `kernel` and `initrd` of its image"
+        );
+    }
+    Ok(content)
 }
 
 /// What `kernel` or `initrdN` stands for.
-pub(super) fn file_of<'a>(kernel: &'a str, initrds: &'a [String], file: &str) -> Option<&'a str> {
+fn named(offer: &Offer, export: &str, file: &str) -> Option<(BootFile, Whereabouts)> {
+    let export: ExportName = export.parse().ok()?;
+    let image: &Name = export.image.as_ref()?;
+    let boot = offer.boots.get(image)?;
+    let meant = file_of(&boot.kernel, &boot.initrds, file)?;
+    Some((meant.clone(), boot.place.clone()))
+}
+
+/// What `kernel` or `initrdN` stands for.
+pub(super) fn file_of<'a, T>(kernel: &'a T, initrds: &'a [T], file: &str) -> Option<&'a T> {
     match file.strip_prefix("initrd") {
-        Some(number) => {
-            let number: usize = number.parse().ok()?;
-            initrds.get(number).map(String::as_str)
-        }
+        Some(number) => initrds.get(number.parse::<usize>().ok()?),
         None => (file == "kernel").then_some(kernel),
     }
 }
@@ -143,11 +155,17 @@ fn caller(ends: Ends) -> Caller {
     Caller::plain(Peer::Ip(IpAddr::V4(ends.client)))
 }
 
+/// Turns of those who wait for disks: a disk that does not answer must not take every thread.
+static WAITS: Semaphore = Semaphore::const_new(BOOT_WAITS_MAX);
+
 /// Does `work` on a thread that may block.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
+    let turn = WAITS.acquire().await.map_err(io::Error::other)?;
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    done.await.map_err(io::Error::other)?
 }

@@ -14,11 +14,13 @@ use crate::boot::loader::{KINDS, Kind, Modules};
 use crate::boot::lookup::{Key, paths};
 use crate::boot::menu::Format;
 use crate::boot::{grub, ipxe, signed};
+use crate::config::BootFile;
 use crate::export::snapshot::Snapshot;
 use crate::image::Image;
 use crate::mac::MacAddress;
 use crate::name::Name;
 use crate::serve::menus::{Made, Site};
+use crate::serve::tree::file_of;
 
 /// A tree that is to be written.
 #[derive(Debug)]
@@ -179,15 +181,11 @@ impl Herd {
     fn source_of(&self, path: &str) -> Option<Source> {
         let (kind, rest) = path.split_once('/')?;
         let (whose, file) = rest.split_once('/')?;
-        let named = |kernel: &String, initrds: &[String]| {
-            let file = super::super::tree::file_of(kernel, initrds, file)?;
-            Some(file.to_owned())
-        };
         if kind == "nfs" {
             let root = self.nfs.iter().find(|root| root.name.as_str() == whose)?;
             return Some(Source::Host {
                 below: root.files.clone(),
-                file: named(&root.kernel, &root.initrds)?,
+                file: file_of(&root.kernel, &root.initrds, file)?.clone(),
             });
         }
         let (name, number) = whose.split_once('+')?;
@@ -196,11 +194,15 @@ impl Herd {
             .iter()
             .find(|image| image.name.as_str() == name)?;
         let boot = self.boots.get(&image.name)?;
+        let file = match file_of(&boot.kernel, &boot.initrds, file)? {
+            BootFile::Inside(path) => path.clone(),
+            BootFile::OfHost(path) => return Source::of_host(path),
+        };
         Some(Source::Inside {
             image: image.files.get(&number.parse().ok()?)?.clone(),
             name: image.name.clone(),
             place: boot.place.clone(),
-            file: named(&boot.kernel, &boot.initrds)?,
+            file,
         })
     }
 }
@@ -230,6 +232,13 @@ impl Blocks for Snapshot {
 }
 
 impl Source {
+    fn of_host(path: &Path) -> Option<Self> {
+        Some(Self::Host {
+            below: path.parent()?.to_owned(),
+            file: path.file_name()?.to_str()?.to_owned(),
+        })
+    }
+
     /// The bytes. This may take long.
     pub(super) fn read(self, path: &str) -> Result<Vec<u8>, Failure> {
         let failed = |why: &dyn std::fmt::Display| Failure::failed(format!("{path}: {why}"));

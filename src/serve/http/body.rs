@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::boot::files::Content;
 use crate::limits::HTTP_PIECE;
+use crate::serve::tree::blocking;
 
 /// A part of a file, on its way.
 #[derive(Debug)]
@@ -125,12 +126,12 @@ fn piece_of(rest: &Range<u64>) -> Range<u64> {
 
 /// Reads a piece on a thread that may block.
 fn read(content: Content, range: Range<u64>) -> JoinHandle<io::Result<Bytes>> {
-    tokio::task::spawn_blocking(move || {
+    tokio::spawn(blocking(move || {
         let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
         let mut piece = vec![0; length];
         content.read_at(&mut piece, range.start)?;
         Ok(piece.into())
-    })
+    }))
 }
 
 impl hyper::body::Body for Body {

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::boot::files::Content;
 use crate::limits::{TFTP_READ_AHEAD, TFTP_TEXT_MAX};
+use crate::serve::tree::blocking;
 use crate::tftp::netascii;
 use crate::tftp::wire::Mode;
 
@@ -77,9 +78,7 @@ impl Source {
         // What is in memory is here sooner than another thread.
         if !content.read_now(&mut piece, start) {
             let read = move || content.read_at(&mut piece, start).map(|()| piece);
-            piece = tokio::task::spawn_blocking(read)
-                .await
-                .map_err(io::Error::other)??;
+            piece = blocking(read).await?;
         }
         self.piece = piece;
         self.start = start;

@@ -110,7 +110,15 @@ impl Handshake {
 
     /// Greets with the client flags given.
     pub(crate) fn start_with(address: &Address, flags: u32) -> io::Result<Self> {
-        let mut wire = Wire::connect(address)?;
+        Self::greet(Wire::connect(address)?, flags)
+    }
+
+    /// As [`Self::start`], from another address of this machine.
+    pub(crate) fn start_from(from: [u8; 4], address: &Address) -> io::Result<Self> {
+        Self::greet(Wire::connect_from(from, address)?, 3)
+    }
+
+    fn greet(mut wire: Wire, flags: u32) -> io::Result<Self> {
         assert_eq!(wire.receive_u64()?, NBDMAGIC);
         assert_eq!(wire.receive_u64()?, IHAVEOPT);
         let offered = wire.receive_u16()?;
