@@ -8,6 +8,7 @@
 //! - [`tls`] turns bytes of the network into bytes of the protocol, where both sides want it so.
 //! - [`nbd`] turns bytes into commands and results into bytes. It does no I/O and knows no storage.
 //! - [`dhcp`] tells machines their addresses and what to boot. It does no I/O.
+//! - [`status`] knows how far each machine has come with its boot. It does no I/O.
 //! - [`tftp`] sends files to boot loaders. It does no I/O.
 //! - [`attach`] is the client of the second program, `cowherd-attach`.
 //! - [`load`] is a client of its own, which measures servers.
@@ -36,6 +37,7 @@ pub mod name;
 pub mod nbd;
 pub mod overlay;
 pub mod serve;
+pub mod status;
 pub mod tftp;
 pub mod tls;
 pub mod units;

@@ -354,3 +354,25 @@ pub const CAPTURED_PACKET_MAX: usize = 1 << 18;
 
 /// Packets of DHCP in one capture that are explained.
 pub const EXPLAINED_PACKETS_MAX: u64 = 1_000_000;
+
+/// Machines whose boots are remembered; of more, those that were seen longest ago are forgotten.
+pub const STATUS_CLIENTS_MAX: usize = 2048;
+
+/// Boots of one machine that are remembered.
+pub const STATUS_BOOTS_MAX: usize = 6;
+
+/// Bytes of one text that a machine sent.
+pub const STATUS_TEXT_MAX: usize = 160;
+
+/// How long each stage took in the last boots of all: so many are remembered of each.
+pub const STATUS_SAMPLES_MAX: usize = 128;
+
+/// Sessions of a shard that have ended and that nobody was told of yet.
+pub const STATUS_ENDED_MAX: usize = 4096;
+
+/// Clients of a shard whose latencies are kept when they have no session any more; for each that is
+/// some ten kilobytes for each kind of request.
+pub const STATUS_LATENCIES_MAX: usize = 256;
+
+/// Largest file of boots that is read.
+pub const STATUS_FILE_MAX: u64 = 64 * 1024 * 1024;

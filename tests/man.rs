@@ -247,6 +247,16 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         "DISK_SIZE_MAX",
         Bytes(limits::DISK_SIZE_MAX),
     ),
+    (
+        "Machines whose boots are remembered",
+        "STATUS_CLIENTS_MAX",
+        Count(limits::STATUS_CLIENTS_MAX),
+    ),
+    (
+        "Boots of one machine that are remembered",
+        "STATUS_BOOTS_MAX",
+        Count(limits::STATUS_BOOTS_MAX),
+    ),
     ("Shards", "SHARDS_MAX", Count(limits::SHARDS_MAX)),
     (
         "Longest name of an image or a client, in bytes",
@@ -407,6 +417,11 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
+    "STATUS_TEXT_MAX",
+    "STATUS_SAMPLES_MAX",
+    "STATUS_ENDED_MAX",
+    "STATUS_LATENCIES_MAX",
+    "STATUS_FILE_MAX",
     "NBD_PORT",
     "BOOTS_UNSETTLED_MAX",
     "BOOT_FILE_MAX",

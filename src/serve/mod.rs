@@ -28,6 +28,7 @@ pub mod listen;
 mod loaders;
 mod memory;
 mod menus;
+mod meter;
 mod offer;
 mod options;
 mod outbox;
@@ -47,6 +48,7 @@ mod tree;
 mod upgrade;
 mod user;
 mod volumes;
+mod watch;
 pub mod who;
 
 use std::io::Write;
@@ -72,6 +74,7 @@ use placement::Placement;
 use reload::{Configured, Running};
 use shard::ShardHandle;
 use state_dir::StateDir;
+use watch::Watch;
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -95,6 +98,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         dhcp.read_leases(state.as_deref().map(StateDir::path))?;
     }
     let named = named_images(&options, state.as_deref())?;
+    let watch = Watch::new(state.as_deref());
     // The demo keeps its image there, and a read-only one nothing else.
     let overlays = state.filter(|_| !options.read_only);
     let changer = dhcp.as_ref().map(Dhcp::changer);
@@ -105,6 +109,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         Arc::clone(running.offers()),
         Arc::clone(&shards.placement),
         shards.handles.clone(),
+        watch,
     ));
     let doors = Doors {
         bound,
@@ -243,6 +248,8 @@ fn serve(
         let mut stop = StopSignals::new().map_err(failed)?;
         announce(options, &doors).map_err(unsaid)?;
         let control = start_control(doors.control, &herd).map_err(failed)?;
+        let watch = Arc::clone(herd.watch());
+        let watching = tokio::spawn(Arc::clone(&watch).run(Arc::clone(&herd)));
         let port = nbd_port(&doors.bound);
         let tftp = doors.tftp.map(|tftp| tftp.start(Arc::clone(&herd), port));
         let tftp = tftp.transpose().map_err(failed)?;
@@ -250,7 +257,8 @@ fn serve(
         let begun = Arc::clone(herd.boots());
         let accepting = accept::start(doors.bound, herd).map_err(failed)?;
         let leases = Arc::clone(running.leases());
-        let dhcp = doors.dhcp.map(|dhcp| dhcp.start(leases, begun));
+        let seen = (Arc::clone(&watch), begun);
+        let dhcp = doors.dhcp.map(|dhcp| dhcp.start(leases, seen));
         let dhcp = dhcp.transpose().map_err(failed)?;
         let reloader = running.wait_for_word().map_err(failed)?;
         ready().map_err(unsaid)?;
@@ -260,6 +268,8 @@ fn serve(
         drop(control);
         drop(dhcp);
         drop(tftp);
+        watching.abort();
+        watch.save();
         boots.abort();
         drain(&shards, &mut stop).await
     })

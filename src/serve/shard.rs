@@ -4,8 +4,8 @@
 //! new, and ends when its sessions have ended and its volumes are closed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::net::Shutdown;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use super::absence;
 use super::catalog::{Target, VolumeKey};
 use super::link::Link;
 use super::memory::ShardMemory;
+use super::meter::Meter;
 use super::placement::Placement;
 use super::seats::Seat;
 use super::session::{End, Session};
@@ -30,7 +31,11 @@ use crate::nbd::ExportInfo;
 use crate::nbd::agreed::Agreed;
 use crate::overlay::OpenError;
 use crate::overlay::inspect::View;
+use crate::status::traffic::Latencies;
 use crate::tls::Channel;
+use measure::{AllLatencies, Measured};
+
+pub(super) mod measure;
 
 /// A connection whose handshake has ended.
 #[derive(Debug)]
@@ -46,6 +51,8 @@ pub(super) struct Accepted {
     pub(super) agreed: Agreed,
     /// For the log.
     pub(super) peer: String,
+    /// Where it is; `None` where it came by a socket of this host.
+    pub(super) address: Option<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -63,6 +70,8 @@ enum Order {
         lease: Lease,
         answer: oneshot::Sender<Held>,
     },
+    Measure(oneshot::Sender<Vec<Measured>>),
+    Latencies(oneshot::Sender<AllLatencies>),
     Vacate {
         lease: Lease,
         answer: oneshot::Sender<Held>,
@@ -231,6 +240,9 @@ pub(super) fn start(
 struct Entry {
     key: VolumeKey,
     peer: String,
+    address: Option<IpAddr>,
+    is_read_only: bool,
+    meter: Rc<Meter>,
     elder: Elder,
 }
 
@@ -241,6 +253,10 @@ struct Shard {
     pool: Pool,
     memory: Rc<ShardMemory>,
     sessions: RefCell<BTreeMap<u64, Entry>>,
+    /// Sessions that have ended and that nobody was told of yet.
+    ended: RefCell<Vec<Measured>>,
+    /// How long answers of sessions took that have ended.
+    past: RefCell<HashMap<VolumeKey, Latencies>>,
     next: Cell<u64>,
     draining: Cell<bool>,
     /// A volume has been given up.
@@ -257,6 +273,8 @@ impl Shard {
             pool: Pool::new(),
             memory: Rc::new(ShardMemory::new()),
             sessions: RefCell::default(),
+            ended: RefCell::default(),
+            past: RefCell::default(),
             next: Cell::new(0),
             draining: Cell::new(false),
             released: Notify::new(),
@@ -292,6 +310,11 @@ impl Shard {
             Order::Hold { lease, answer } => drop(io::spawn(async move {
                 // Who asked may be gone; what comes back then is dropped, and released.
                 let _ = answer.send(shard.hold(lease).await);
+            })),
+            // Who asked may be gone.
+            Order::Measure(answer) => drop(answer.send(shard.measure())),
+            Order::Latencies(answer) => drop(io::spawn(async move {
+                let _ = answer.send(shard.latencies().await);
             })),
             Order::Vacate { lease, answer } => drop(io::spawn(async move {
                 shard.vacate(&lease.key).await;
@@ -374,6 +397,7 @@ impl Shard {
             info,
             agreed,
             peer,
+            address,
         } = accepted;
         let socket = match prepare(socket, self.keepalive) {
             Ok(socket) if !self.draining.get() => socket,
@@ -390,13 +414,18 @@ impl Shard {
             socket: socket.clone(),
             progress: Rc::clone(&progress),
         };
+        let meter = Meter::new();
         let id = self.register(Entry {
             key: lease.key.clone(),
             peer: peer.clone(),
+            address,
+            is_read_only: info.read_only,
+            meter: Rc::clone(&meter),
             elder,
         });
         let link = Link::new(socket, channel, Rc::clone(&progress));
-        let session = Session::new(link, volume, self.pool.clone(), &self.memory, progress);
+        let pool = self.pool.clone();
+        let session = Session::new(link, volume, pool, &self.memory, progress, meter);
         let shard = Rc::clone(self);
         drop(io::spawn(async move {
             tracing::info!("{peer} uses {}", lease.key);
@@ -416,7 +445,7 @@ impl Shard {
             }
             let end = session.run(info, agreed, &leftover).await;
             log_end(&peer, &lease.key, &end);
-            shard.sessions.borrow_mut().remove(&id);
+            shard.retire(id, &end);
             drop((lease, seat));
         }));
     }

@@ -23,6 +23,7 @@ use crate::boot::menu::Transport;
 use crate::config::TftpConfig;
 use crate::io::{Batch, DatagramSocket, Datagrams, Envelope};
 use crate::limits::{TFTP_BLOCK_MAX, TFTP_TRANSFERS_MAX, TFTP_TRANSFERS_PER_ADDRESS_MAX};
+use crate::status::FileStep;
 use crate::tftp::name::path_of;
 use crate::tftp::wire::{self, ErrorCode, Mode, Packet, Request};
 use sender::{Line, Sender};
@@ -194,7 +195,11 @@ impl Door {
             let opened = open(&tree, ends, &path, mode).await;
             let line = Line::between(envelope.to, client).await;
             match line {
-                Ok(line) => serve(line, &path, opened, &owned).await,
+                Ok(line) => {
+                    let sent = serve(line, &path, opened, &owned).await;
+                    sent.into_iter()
+                        .for_each(|step| tree.note(ends, &path, step));
+                }
                 Err(error) => tracing::warn!("tftp: {client}: no socket: {error}"),
             }
         });
@@ -253,16 +258,20 @@ async fn open(tree: &Arc<Tree>, ends: Ends, path: &str, mode: Mode) -> io::Resul
 }
 
 /// Serves one request on its own line.
-async fn serve(line: Line, path: &str, opened: io::Result<Option<Source>>, request: &[u8]) {
+async fn serve(
+    line: Line,
+    path: &str,
+    opened: io::Result<Option<Source>>,
+    request: &[u8],
+) -> Option<FileStep> {
     let client = line.client();
     let refusal = match opened {
         Ok(Some(source)) => {
             if let Ok(Packet::Read(request)) = Packet::read(request) {
-                Sender::new(line, source, &request, TFTP_BLOCK_MAX)
-                    .run(path)
-                    .await;
+                let sender = Sender::new(line, source, &request, TFTP_BLOCK_MAX);
+                return Some(sender.run(path).await);
             }
-            return;
+            return None;
         }
         Ok(None) => {
             tracing::info!("tftp: {client}: {path}: there is no such file");
@@ -275,4 +284,5 @@ async fn serve(line: Line, path: &str, opened: io::Result<Option<Source>>, reque
     };
     let Refusal(code, why) = refusal;
     line.send(&wire::error(code, why)).await;
+    None
 }

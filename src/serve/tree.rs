@@ -21,6 +21,7 @@ use crate::boot::menu::Transport;
 use crate::export::name::ExportName;
 use crate::export::snapshot::Snapshot;
 use crate::name::Name;
+use crate::status::FileStep;
 
 /// The files of all machines.
 #[derive(Debug)]
@@ -68,6 +69,28 @@ impl Tree {
         ends: Ends,
         path: &str,
     ) -> io::Result<Option<Content>> {
+        let opened = self.find(ends, path).await;
+        self.note(
+            ends,
+            path,
+            match &opened {
+                Ok(Some(content)) => FileStep::Begun(content.size()),
+                Ok(None) => FileStep::Missing,
+                Err(error) => FileStep::Failed {
+                    sent: 0,
+                    why: error.to_string(),
+                },
+            },
+        );
+        opened
+    }
+
+    /// How far a file has got that a machine asked for: for its timeline.
+    pub(super) fn note(&self, ends: Ends, path: &str, step: FileStep) {
+        self.herd.watch().file(ends.client, path, step);
+    }
+
+    async fn find(self: &Arc<Self>, ends: Ends, path: &str) -> io::Result<Option<Content>> {
         let (tree, owned) = (Arc::clone(self), path.to_owned());
         let there = blocking(move || match &tree.files {
             Some(files) => files.open(&owned),

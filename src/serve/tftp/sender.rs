@@ -9,6 +9,7 @@ use tokio::net::UdpSocket;
 use tokio::time::timeout_at;
 
 use super::source::Source;
+use crate::status::FileStep;
 use crate::tftp::terms::agree;
 use crate::tftp::transfer::{Outcome, Transfer, Transmit};
 use crate::tftp::wire::{DATA_HEADER, ErrorCode, Packet, Request, data_header, error, oack};
@@ -66,15 +67,35 @@ impl Sender {
     }
 
     /// Sends the file at `path` to its end, and logs how that was.
-    pub(super) async fn run(mut self, path: &str) {
+    pub(super) async fn run(mut self, path: &str) -> FileStep {
         let client = self.line.client;
         match self.send_all().await {
-            Ok(outcome) => self.report(path, outcome),
+            Ok(outcome) => {
+                self.report(path, outcome);
+                self.step(outcome)
+            }
             Err(error) => {
                 tracing::warn!("tftp: {client}: {path}: {error}");
                 let lost = wire_error("the file can't be read any more");
                 self.line.send(&lost).await;
+                self.failed(error.to_string())
             }
+        }
+    }
+
+    /// What it means for the boot that it is a part of.
+    fn step(&self, outcome: Outcome) -> FileStep {
+        match outcome {
+            Outcome::Complete | Outcome::Unconfirmed => FileStep::Sent(self.source.size()),
+            Outcome::Probed | Outcome::Refused(_) => FileStep::Probed,
+            Outcome::GaveUp => self.failed("the machine did not answer any more".to_owned()),
+        }
+    }
+
+    fn failed(&self, why: String) -> FileStep {
+        FileStep::Failed {
+            sent: self.transfer.delivered(),
+            why,
         }
     }
 
