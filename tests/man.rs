@@ -257,6 +257,16 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         "STATUS_BOOTS_MAX",
         Count(limits::STATUS_BOOTS_MAX),
     ),
+    (
+        "Machines that metrics have series for",
+        "STATUS_SERIES_CLIENTS_MAX",
+        Count(limits::STATUS_SERIES_CLIENTS_MAX),
+    ),
+    (
+        "Connections to the admin's listener",
+        "ADMIN_CONNECTIONS_MAX",
+        Count(limits::ADMIN_CONNECTIONS_MAX),
+    ),
     ("Shards", "SHARDS_MAX", Count(limits::SHARDS_MAX)),
     (
         "Longest name of an image or a client, in bytes",
@@ -418,6 +428,10 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
     "STATUS_TEXT_MAX",
+    "ADMIN_HEADER_BYTES",
+    "ADMIN_HEADER_TIME",
+    "ADMIN_TOKEN_MIN",
+    "ADMIN_TOKEN_MAX",
     "STATUS_SAMPLES_MAX",
     "STATUS_ENDED_MAX",
     "STATUS_LATENCIES_MAX",

@@ -2,7 +2,7 @@
 //! checked value is.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -42,6 +42,7 @@ pub(super) struct File {
     pub(super) group: Tables<Group>,
     pub(super) tftp: Option<Tftp>,
     pub(super) http: Option<Unserved>,
+    pub(super) admin: Option<Admin>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -61,6 +62,14 @@ pub(super) struct Tftp {
     pub(super) root: Option<PathBuf>,
     #[serde(default)]
     pub(super) listen: Several<SocketAddrV4>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Admin {
+    #[serde(default)]
+    pub(super) listen: Several<SocketAddr>,
+    pub(super) token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -10,6 +10,7 @@
 
 mod absence;
 mod accept;
+mod admin;
 mod boots;
 mod budget;
 mod catalog;
@@ -89,6 +90,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     // What takes privileges comes first; then they are given up, before there is any other thread.
     let mut dhcp = configured.open_dhcp()?;
     let tftp = configured.open_tftp()?;
+    let admin = configured.open_admin()?;
     let bound = bind(&options.listen, inherited)?;
     configured.give_up_privileges()?;
     let state = open_state(&options)?;
@@ -116,6 +118,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         control,
         dhcp,
         tftp,
+        admin,
     };
     serve(&options, doors, running, herd, shards)
 }
@@ -218,6 +221,7 @@ struct Doors {
     control: Option<ControlSocket>,
     dhcp: Option<Dhcp>,
     tftp: Option<tftp::Opened>,
+    admin: Option<admin::Opened>,
 }
 
 /// Starts to answer commands and, beside, to remove overlays of earlier boots.
@@ -250,6 +254,8 @@ fn serve(
         let control = start_control(doors.control, &herd).map_err(failed)?;
         let watch = Arc::clone(herd.watch());
         let watching = tokio::spawn(Arc::clone(&watch).run(Arc::clone(&herd)));
+        let admin = doors.admin.map(|admin| admin.start(&herd));
+        let admin = admin.transpose().map_err(failed)?;
         let port = nbd_port(&doors.bound);
         let tftp = doors.tftp.map(|tftp| tftp.start(Arc::clone(&herd), port));
         let tftp = tftp.transpose().map_err(failed)?;
@@ -268,6 +274,7 @@ fn serve(
         drop(control);
         drop(dhcp);
         drop(tftp);
+        drop(admin);
         watching.abort();
         watch.save();
         boots.abort();
@@ -295,6 +302,9 @@ fn announce(options: &Options, doors: &Doors) -> std::io::Result<()> {
     }
     if let Some(dhcp) = &doors.dhcp {
         dhcp.announce(&mut out)?;
+    }
+    if let Some(admin) = &doors.admin {
+        admin.announce(&mut out)?;
     }
     match doors.bound.first() {
         Some(first) if options.demo && !options.read_only => {

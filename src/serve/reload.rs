@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use super::admin;
 use super::dhcp::{Change, Changer, Dhcp};
 use super::holders::Holders;
 use super::images::Images;
@@ -77,6 +78,12 @@ impl Configured {
     pub(super) fn open_tftp(&self) -> Result<Option<tftp::Opened>, Failure> {
         let tftp = self.config.tftp.as_ref();
         tftp.map(tftp::Opened::open).transpose()
+    }
+
+    /// Opens what admins are served on, where they are.
+    pub(super) fn open_admin(&self) -> Result<Option<admin::Opened>, Failure> {
+        let admin = self.config.admin.as_ref();
+        admin.map(admin::Opened::open).transpose()
     }
 
     /// Opens the images: those of the command line, `named`, and those of the file.

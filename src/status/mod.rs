@@ -13,6 +13,7 @@
 
 pub mod boot;
 pub mod event;
+pub mod metrics;
 pub mod report;
 pub mod stage;
 pub mod text;

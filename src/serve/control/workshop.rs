@@ -47,7 +47,11 @@ impl Workshop {
     }
 
     /// Does what `command` says.
-    pub(super) async fn run(&self, command: Command, report: Reporter) -> Result<Answer, Failure> {
+    pub(in crate::serve) async fn run(
+        &self,
+        command: Command,
+        report: Reporter,
+    ) -> Result<Answer, Failure> {
         match command {
             Command::List => self.list().await.map(Answer::List),
             Command::Show { overlay } => self.show(&overlay).await.map(Answer::Show),

@@ -140,6 +140,12 @@ impl Watch {
         Some(client)
     }
 
+    /// Nothing is known of a machine any more; whether there was one.
+    pub(super) fn forget(&self, who: &str) -> bool {
+        self.unsaved.store(true, Ordering::Relaxed);
+        self.timelines().forget(who)
+    }
+
     /// The moment that reports are of.
     pub(super) fn now(&self) -> At {
         self.clock.now()
