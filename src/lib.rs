@@ -28,6 +28,7 @@ pub mod config;
 pub mod dhcp;
 pub mod disk;
 pub mod export;
+pub mod http;
 pub mod image;
 pub mod io;
 pub mod limits;

@@ -46,8 +46,22 @@ pub const BENCH_TRACE_MAX: usize = 10_000_000;
 /// Largest boot image of GRUB that is served; those of today have less than a megabyte.
 pub const GRUB_IMAGE_MAX: u64 = 32 * 1024 * 1024;
 
+/// Bytes that the reader of a file system may read for one file: the file, and what leads to it.
+pub const BOOT_FILE_READ_MAX: u64 = 4 * BOOT_FILE_MAX as u64;
+
+/// How often it may read for that. FAT takes the most: two reads for each cluster, which are
+/// rarely smaller than 4 KiB.
+pub const BOOT_FILE_READS_MAX: u64 = BOOT_FILE_MAX as u64 / 512;
+
 /// Links that are followed on the way to one file, as many as the kernel follows.
 pub const LINKS_MAX: usize = 40;
+
+/// Groups of blocks of an ext4, each of which takes memory while a file is read: with the usual
+/// ones of 128 MiB, these are 32 TiB.
+pub const EXT4_GROUPS_MAX: u64 = 1 << 18;
+
+/// Bytes of a link, as many as a path may have (`PATH_MAX`).
+pub const LINK_BYTES_MAX: u64 = 4096;
 
 /// Partitions of a disk that are looked at.
 pub const PARTITIONS_MAX: u32 = 128;
@@ -60,6 +74,21 @@ pub const MENU_ENTRIES_MAX: usize = 64;
 
 /// Longest title of an entry.
 pub const MENU_TITLE_MAX: usize = 200;
+
+/// Longest template of a menu.
+pub const TEMPLATE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Steps that a template may take.
+pub const TEMPLATE_FUEL: usize = 1_000_000;
+
+/// Macros within macros of a template.
+pub const TEMPLATE_RECURSION_MAX: usize = 64;
+
+/// Longest menu that a template makes.
+pub const MENU_BYTES_MAX: usize = 1024 * 1024;
+
+/// Longest list of the files of a tree that `cowherd grub` wrote.
+pub const TREE_LIST_MAX: u64 = 64 * 1024 * 1024;
 
 /// Longest that a menu waits for a choice: that of PXELINUX, which counts tenths in 16 bits.
 pub const MENU_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
@@ -122,7 +151,7 @@ pub const TFTP_TRANSFERS_MAX: usize = 2048;
 pub const TFTP_TRANSFERS_PER_ADDRESS_MAX: usize = 64;
 
 /// Bytes of a file that a TFTP transfer reads at once.
-pub const TFTP_READ_AHEAD: usize = 128 * 1024;
+pub const TFTP_READ_AHEAD: usize = 64 * 1024;
 
 /// Largest file that TFTP sends as text, which takes its whole size in memory.
 pub const TFTP_TEXT_MAX: usize = 4 * 1024 * 1024;
@@ -131,16 +160,44 @@ pub const TFTP_TEXT_MAX: usize = 4 * 1024 * 1024;
 pub const TFTP_WINDOW_MAX: u16 = 64;
 
 /// How often the same is sent to a TFTP client that does not answer.
-pub const TFTP_TRIES_MAX: u32 = 8;
+pub const TFTP_TRIES_MAX: u32 = 10;
 
 /// How long an answer of a TFTP client is waited for, as long as it is not known how long it takes.
 pub const TFTP_PATIENCE_START: Duration = Duration::from_secs(1);
 
 /// The least of that.
-pub const TFTP_PATIENCE_MIN: Duration = Duration::from_millis(200);
+pub const TFTP_PATIENCE_MIN: Duration = Duration::from_millis(50);
 
 /// The most of that, after several tries.
 pub const TFTP_PATIENCE_MAX: Duration = Duration::from_secs(8);
+
+/// How long a client is waited for that says itself how often it is to be asked; but it is asked
+/// twice at least.
+pub const TFTP_SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Connections by HTTP at a time.
+pub const HTTP_CONNECTIONS_MAX: usize = 4096;
+
+/// Of these, from one address.
+pub const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+
+/// Bytes of a request by HTTP, without the body that none has.
+pub const HTTP_HEAD_MAX: usize = 16 * 1024;
+
+/// Headers of a request by HTTP.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// How long a client by HTTP may take for a request, from the end of the one before.
+pub const HTTP_REQUEST_TIME: Duration = Duration::from_secs(20);
+
+/// How long a client by HTTP may take none of what is sent to it.
+pub const HTTP_STALL_TIME: Duration = Duration::from_secs(20);
+
+/// Bytes of a file that are read and sent at once by HTTP.
+pub const HTTP_PIECE: usize = 256 * 1024;
+
+const _: () = assert!(HTTP_CONNECTIONS_PER_ADDRESS_MAX < HTTP_CONNECTIONS_MAX);
+const _: () = assert!(HTTP_HEAD_MAX >= 8192, "hyper takes no less");
 
 /// A larger WRITE is received and applied in pieces of this size: neighbours get their turn.
 pub const WRITE_PIECE: usize = 1024 * 1024;
@@ -354,6 +411,18 @@ pub const CAPTURED_PACKET_MAX: usize = 1 << 18;
 
 /// Packets of DHCP in one capture that are explained.
 pub const EXPLAINED_PACKETS_MAX: u64 = 1_000_000;
+
+/// Connections of one device that `cowherd-attach` keeps.
+pub const ATTACH_CONNECTIONS_MAX: u16 = 16;
+
+/// Addresses of servers that it tries.
+pub const ATTACH_ADDRESSES_MAX: usize = 64;
+
+/// How long it waits for a server to answer a connection at all.
+pub const ATTACH_CONNECT_TIME: Duration = Duration::from_secs(3);
+
+/// How long it waits for the end of a handshake: a server may have an overlay to recover first.
+pub const ATTACH_HANDSHAKE_TIME: Duration = Duration::from_secs(30);
 
 /// Machines whose boots are remembered; of more, those that were seen longest ago are forgotten.
 pub const STATUS_CLIENTS_MAX: usize = 2048;

@@ -8,5 +8,6 @@ fn main() -> std::process::ExitCode {
         serve: serve::run,
         overlay: serve::control::run,
         explain: serve::explain::run,
+        grub: serve::grub::run,
     })
 }

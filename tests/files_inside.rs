@@ -117,6 +117,9 @@ fn fill(boot: &Path) {
     symlink("deep/er/../../link", boot.join("far")).expect("a link");
     symlink("/boot/vmlinuz", boot.join("absolute")).expect("a link");
     symlink("../../../../../boot/one", boot.join("upwards")).expect("a link");
+    symlink("../..", boot.join("deep/er/base")).expect("a link");
+    symlink("deep/er/base/small", boot.join("through")).expect("a link");
+    symlink("/etc/hostname", boot.join("elsewhere")).expect("a link");
     symlink("round", boot.join("round")).expect("a link");
 }
 
@@ -153,7 +156,68 @@ fn links_stay_inside_of_the_disk() {
         };
         assert_same(&root.read("boot/absolute").expect("it"), &kernel(), tool[0]);
         assert_eq!(root.read("boot/upwards").expect("it"), [1]);
+        assert_same(
+            &root.read("boot/through").expect("it"),
+            &pseudo_random(3, 1500),
+            tool[0],
+        );
+        // The host has this file, and the disk has not.
+        let elsewhere = root.read("boot/elsewhere");
+        assert!(
+            matches!(elsewhere, Err(InsideError::NotFound)),
+            "{elsewhere:?}"
+        );
         assert!(root.read("boot/round").is_err());
+    }
+}
+
+/// What an EFI system partition holds.
+const ESP: [(&str, usize); 4] = [
+    ("EFI/debian/shimx64.efi", 934_240),
+    ("EFI/BOOT/BOOTX64.EFI", 1),
+    ("EFI/a name that is longer than eight and three.cfg", 4097),
+    ("EMPTY", 0),
+];
+
+/// mtools, another reader and writer of FAT: not every kernel can mount it.
+fn mtools(tool: &str, image: &Path, arguments: &[&str]) {
+    Tool::new(tool).arg("-i").arg(image).args(arguments).ok();
+}
+
+#[test]
+fn fat_is_read_as_mtools_reads_it() {
+    if !require(&["mkfs.vfat", "mcopy"]) {
+        return;
+    }
+    // 12, 16 and 32 bits of a cluster's number, as the size has it.
+    for (bits, mebibytes) in [("12", 4), ("16", 64), ("32", 300)] {
+        let home = tempfile::tempdir().expect("a folder");
+        let (image, copy) = (home.path().join("esp.img"), home.path().join("copy"));
+        let copy_name = copy.to_str().expect("a plain path");
+        make_file_system(&["mkfs.vfat", "-F", bits], &image, mebibytes);
+        mtools("mmd", &image, &["::EFI", "::EFI/debian", "::EFI/BOOT"]);
+        for (name, size) in ESP {
+            fs::write(&copy, pseudo_random(size as u64, size)).expect("room");
+            mtools("mcopy", &image, &[copy_name, &format!("::{name}")]);
+        }
+        let disk = Image::open(&image);
+        let read = |path: &str| read_file(&disk, &Whereabouts::default(), path);
+        for (name, size) in ESP {
+            fs::remove_file(&copy).expect("it is there");
+            mtools("mcopy", &image, &[&format!("::{name}"), copy_name]);
+            let shown = fs::read(&copy).expect("a file");
+            assert_eq!(shown.len(), size);
+            assert_same(&read(name).expect("it can be read"), &shown, name);
+        }
+        let other_case = read("efi/DEBIAN/ShimX64.efi").expect("it can be read");
+        assert_eq!(other_case.len(), 934_240, "{bits}");
+        for missing in ["EFI/none", "none/none", "EMPTY/none"] {
+            assert!(
+                matches!(read(missing), Err(InsideError::NotFound)),
+                "{missing}"
+            );
+        }
+        assert!(read("EFI").is_err());
     }
 }
 

@@ -65,6 +65,13 @@ fn with_ipxe() -> BootConfig {
     BootConfig {
         ipxe: Some("tftp://10.77.0.1/boot.ipxe".to_owned()),
         files: vec![(Platform::X64, "snponly.efi".to_owned())],
+        ..usual()
+    }
+}
+
+fn usual() -> BootConfig {
+    BootConfig {
+        http: vec!["0.0.0.0:80".parse().expect("an address")],
         ..BootConfig::default()
     }
 }
@@ -233,7 +240,6 @@ fn timeless(message: &Message) -> Message {
 
 /// Every recording, with how its server was set up.
 fn all() -> Vec<(&'static str, Replay)> {
-    let usual = BootConfig::default;
     let all = [
         ("bios", Mode::Server, usual()),
         ("uefi", Mode::Server, usual()),

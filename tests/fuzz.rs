@@ -170,6 +170,21 @@ fn no_lease_file_is_read_as_what_it_never_was() {
 }
 
 #[test]
+fn no_packets_break_a_promise_of_a_tftp_transfer() {
+    check("tftp");
+}
+
+#[test]
+fn no_name_and_no_link_lead_out_of_a_directory() {
+    check("names");
+}
+
+#[test]
+fn no_damage_to_a_file_system_breaks_its_reader() {
+    check("inside");
+}
+
+#[test]
 fn no_words_of_kernel_or_server_break_a_promise_of_the_client() {
     check("attach");
 }

@@ -29,8 +29,11 @@ fn pages() -> Vec<Page> {
     let mut program = cowherd::cli::command();
     program.build();
     let commands: Vec<_> = program.get_subcommands().cloned().collect();
+    let mut client = cowherd::cli::attach_command();
+    client.build();
     std::iter::once(program)
         .chain(commands)
+        .chain([client])
         .filter(|command| command.get_name() != "help")
         .map(|command| Page {
             name: command
@@ -379,6 +382,21 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         Count(limits::MENU_ENTRIES_MAX),
     ),
     (
+        "Template of a menu",
+        "TEMPLATE_BYTES_MAX",
+        Bytes(limits::TEMPLATE_BYTES_MAX),
+    ),
+    (
+        "Steps of a template",
+        "TEMPLATE_FUEL",
+        Count(limits::TEMPLATE_FUEL),
+    ),
+    (
+        "Menu made of a template",
+        "MENU_BYTES_MAX",
+        Bytes(limits::MENU_BYTES_MAX as u64),
+    ),
+    (
         "Title of an entry, in bytes",
         "MENU_TITLE_MAX",
         Count(limits::MENU_TITLE_MAX),
@@ -409,6 +427,36 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         Bytes(limits::TFTP_TEXT_MAX as u64),
     ),
     (
+        "Connections by HTTP",
+        "HTTP_CONNECTIONS_MAX",
+        Count(limits::HTTP_CONNECTIONS_MAX),
+    ),
+    (
+        "Connections by HTTP from one address",
+        "HTTP_CONNECTIONS_PER_ADDRESS_MAX",
+        Count(limits::HTTP_CONNECTIONS_PER_ADDRESS_MAX),
+    ),
+    (
+        "Request by HTTP",
+        "HTTP_HEAD_MAX",
+        Bytes(limits::HTTP_HEAD_MAX as u64),
+    ),
+    (
+        "Headers of a request by HTTP",
+        "HTTP_HEADERS_MAX",
+        Count(limits::HTTP_HEADERS_MAX),
+    ),
+    (
+        "Time from one request by HTTP to the next",
+        "HTTP_REQUEST_TIME",
+        Time(limits::HTTP_REQUEST_TIME),
+    ),
+    (
+        "Time without taking what HTTP sends",
+        "HTTP_STALL_TIME",
+        Time(limits::HTTP_STALL_TIME),
+    ),
+    (
         "Config file",
         "CONFIG_BYTES_MAX",
         Bytes(limits::CONFIG_BYTES_MAX),
@@ -437,21 +485,32 @@ const INNER: &[&str] = &[
     "STATUS_LATENCIES_MAX",
     "STATUS_FILE_MAX",
     "NBD_PORT",
+    "ATTACH_CONNECTIONS_MAX",
+    "ATTACH_ADDRESSES_MAX",
+    "ATTACH_CONNECT_TIME",
+    "ATTACH_HANDSHAKE_TIME",
     "BOOTS_UNSETTLED_MAX",
     "BOOT_FILE_MAX",
+    "BOOT_FILE_READS_MAX",
+    "BOOT_FILE_READ_MAX",
     "GRUB_IMAGE_MAX",
+    "TREE_LIST_MAX",
+    "TEMPLATE_RECURSION_MAX",
     "BENCH_CLIENTS_MAX",
     "BENCH_DEPTH_MAX",
     "BENCH_TRACE_MAX",
     "LINKS_MAX",
+    "LINK_BYTES_MAX",
     "PARTITIONS_MAX",
     "KERNEL_LINE_MAX",
+    "HTTP_PIECE",
     "TFTP_NAME_MAX",
     "TFTP_OPTIONS_MAX",
     "TFTP_BLOCK_MIN",
     "TFTP_TRIES_MAX",
     "TFTP_BLOCK_MAX",
     "TFTP_READ_AHEAD",
+    "TFTP_SILENCE_MAX",
     "TFTP_PATIENCE_START",
     "TFTP_PATIENCE_MIN",
     "TFTP_PATIENCE_MAX",
@@ -464,6 +523,7 @@ const INNER: &[&str] = &[
     "DIRECT_PAYLOAD_MIN",
     "WRITE_PIECE",
     "EXPLAINED_PACKETS_MAX",
+    "EXT4_GROUPS_MAX",
     "FREE_PIECE",
     "FREE_RUNS",
     "INLINE_READ_MAX",
@@ -486,6 +546,11 @@ const INNER: &[&str] = &[
     "CONTROL_ANSWER_MAX",
     "IMAGE_DATA_RANGES_MAX",
     "STATUS_STRETCHES_MAX",
+    "STATUS_CLIENTS_MAX",
+    "STATUS_BOOTS_MAX",
+    "STATUS_TEXT_MAX",
+    "STATUS_SAMPLES_MAX",
+    "STATUS_FILE_MAX",
     "CAPTURED_PACKET_MAX",
     "DATAGRAM_BATCH",
     "DHCP_CLIENT_IDENTIFIER_MAX",

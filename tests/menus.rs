@@ -6,7 +6,7 @@ mod support;
 use std::net::SocketAddr;
 
 use rustix::process::Signal;
-use support::{Server, Setup, Tool, require, write_file};
+use support::{Server, Setup, Tool, assert_same, read_file, require, skipped, write_file};
 
 /// What is in the file of every test.
 const CONFIG: &str = r#"
@@ -179,4 +179,111 @@ fn the_settings_of_menus_count_after_a_reload() {
     bench.server.wait_for_log(&["config reloaded"]);
     let menu = bench.fetch("127.0.0.1", "boot/grub/grub.cfg");
     assert!(has(menu, "console=ttyS1,9600"));
+}
+
+/// Puts a template beside the config; the line that names it.
+fn with_template(bench: &Bench, text: &str) -> String {
+    let path = bench.server.setup().file("menu.j2");
+    write_file(&path, text.as_bytes());
+    format!("grub = {path:?}\n")
+}
+
+fn reload(bench: &Bench, more: &str, word: &str) {
+    let config = bench.server.setup().file("cowherd.toml");
+    let mut text = std::fs::read_to_string(&config).expect("a config");
+    text.push_str(more);
+    write_file(&config, text.as_bytes());
+    bench.server.signal(Signal::HUP);
+    bench.server.wait_for_log(&[word]);
+}
+
+#[test]
+fn a_template_is_served_in_place_of_the_menu() {
+    if !require(&["curl"]) {
+        return;
+    }
+    let bench = Bench::new("[client.a.menu]\n");
+    let template = "# for {{ client.name }}\n{{ menu }}";
+    let key = with_template(&bench, template);
+    reload(&bench, &key, "config reloaded");
+    let menu = bench
+        .fetch("127.0.0.1", "boot/grub/grub.cfg")
+        .expect("a menu");
+    assert!(menu.starts_with("# for a\n# Made by cowherd"), "{menu}");
+    // The template is one client's, and one for GRUB.
+    for (from, path) in [
+        ("127.0.0.3", "boot/grub/grub.cfg"),
+        ("127.0.0.1", "pxelinux.cfg/default"),
+    ] {
+        let menu = bench.fetch(from, path).expect("a menu");
+        assert!(!menu.contains("# for"), "{path}: {menu}");
+    }
+}
+
+#[test]
+fn a_template_that_fails_for_one_machine_leaves_it_the_menu_that_is_made() {
+    if !require(&["curl"]) {
+        return;
+    }
+    let bench = Bench::new("[defaults.menu]\n");
+    let template = "own\n{% if client.mac == '52:54:00:77:00:99' %}{{ nothing }}{% endif %}\n";
+    let key = with_template(&bench, template);
+    reload(&bench, &key, "config reloaded");
+    let of = |card: &str| bench.fetch("127.0.0.9", &format!("grub/grub.cfg-01-{card}"));
+    assert!(has(of("52-54-00-77-00-98"), "own"));
+    assert!(has(of("52-54-00-77-00-99"), "menuentry 'Arch'"));
+    bench
+        .server
+        .wait_for_log(&["menu.j2:2:", "made without this template"]);
+}
+
+#[test]
+fn a_template_with_a_slip_changes_nothing() {
+    if !require(&["curl"]) {
+        return;
+    }
+    let bench = Bench::new("[defaults.menu]\n");
+    let key = with_template(&bench, "own\n\n{{ client.nothing }}\n");
+    reload(&bench, &key, "config not reloaded");
+    bench
+        .server
+        .wait_for_log(&["config not reloaded", "menu.j2:3:"]);
+    let menu = bench.fetch("127.0.0.1", "boot/grub/grub.cfg");
+    assert!(has(menu, "menuentry 'Arch'"));
+    // Nor does a server start with one.
+    let config = bench.server.setup().file("cowherd.toml");
+    let other = Setup::new().with_arg("--config").with_arg(config);
+    other.misused().says(&["menu.j2:3:"]);
+}
+
+#[test]
+fn what_secure_boot_takes_is_served_where_the_host_has_it() {
+    if !require(&["curl"]) {
+        return;
+    }
+    let bench = Bench::new("");
+    for (asked, file) in [
+        ("grub/shimx64.efi", "/usr/lib/shim/shimx64.efi.signed"),
+        (
+            "grub/grubx64.efi",
+            "/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed",
+        ),
+    ] {
+        let Ok(signed) = std::fs::read(file) else {
+            skipped(file);
+            continue;
+        };
+        let to = bench.server.setup().file("fetched");
+        let (host, port) = (bench.at.ip(), bench.at.port());
+        Tool::new("curl")
+            .args(["--silent", "--output"])
+            .arg(&to)
+            .arg(format!("tftp://{host}:{port}/{asked}"))
+            .ok();
+        assert_same(&read_file(&to), &signed, asked);
+        bench.put(asked, "own");
+        assert_eq!(bench.fetch("127.0.0.1", asked).as_deref(), Some("own"));
+    }
+    // shim asks for these too, and takes no answer but an error.
+    assert_eq!(bench.fetch("127.0.0.1", "grub/revocations.efi"), None);
 }

@@ -152,6 +152,44 @@ fn zeroes_with_fua_outlive_a_kill_without_any_flush() {
     assert_same(&seen, &disk, "after the kill");
 }
 
+/// Writes, zeroes and writes again what was zeroed, and never flushes; the disk as it must be.
+fn change_without_flush(client: &mut Client, mut disk: Vec<u8>, seed: usize) -> Vec<u8> {
+    for turn in 0..40 {
+        let at = (seed * 7919 + turn * 2741) % (disk.len() - 9000);
+        if turn % 3 == 1 {
+            let request = Request::plain(command::WRITE_ZEROES, at as u64, 9000);
+            client.call(&request).expect("zeroes");
+            disk[at..at + 9000].fill(0);
+        } else {
+            let piece = pseudo_random((seed + turn) as u64, 1 + turn * 200);
+            client.write(at as u64, &piece).expect("a write");
+            disk[at..at + piece.len()].copy_from_slice(&piece);
+        }
+    }
+    disk
+}
+
+#[test]
+fn all_that_was_acknowledged_outlives_any_number_of_kills_without_a_flush() {
+    // A persistent overlay and an ephemeral one.
+    for export in ["disk@a", "disk"] {
+        let mut disk = image_of(200_000);
+        let mut server = Setup::of_bytes(&disk).start();
+        for round in 0..4 {
+            disk = change_without_flush(&mut server.client(export), disk, round);
+            server = server.kill().start();
+            let seen = server.client(export).read_all().expect("a read of all");
+            assert_same(&seen, &disk, &format!("{export} after kill {round}"));
+        }
+        let mut client = server.client(export);
+        client.flush().expect("a flush");
+        disk = change_without_flush(&mut client, disk, 77);
+        server = server.kill().start();
+        let seen = server.client(export).read_all().expect("a read of all");
+        assert_same(&seen, &disk, &format!("{export} after a flush and more"));
+    }
+}
+
 #[test]
 fn replied_writes_outlive_a_clean_stop_without_any_flush() {
     let mut disk = image_of(100_000);

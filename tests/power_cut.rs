@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use support::{
     Mount, SECTOR, Seeded, Server, Setup, Stamps, Tool, checkpoint_generation, is_root,
-    make_file_system, nearly_fill_journal, require, skipped,
+    make_file_system, nearly_fill_journal, require, skipped, write_file,
 };
 
 const CUTS: u64 = 12;
@@ -62,8 +62,26 @@ impl Machine {
         let at = self.disk.take().expect("a mounted disk").at.clone();
         std::fs::rename(&snapshot, &self.backing).expect("the snapshot takes its place");
         self.disk = Mount::new(&self.backing, &at);
+        self.of_an_earlier_boot();
+    }
+
+    /// A host that has lost its power is booted anew: what was noted under the boot before is.
+    fn of_an_earlier_boot(&self) {
+        let overlay = self.setup.state().join("overlays/disk+1/a");
+        for name in ["recent.a", "recent.b"] {
+            let path = overlay.join(name);
+            let mut bytes = std::fs::read(&path).unwrap_or_default();
+            // Maybe its head had not come to the disk by then.
+            if let Some(boot) = bytes.get_mut(BOOT_ID) {
+                boot.fill(0xb0);
+                write_file(&path, &bytes);
+            }
+        }
     }
 }
+
+/// Where a file of notes has the boot that it is of: cowherd-overlay(5).
+const BOOT_ID: std::ops::Range<usize> = 48..64;
 
 fn cut_the_power(file_system: &[&str], seed: u64) {
     let Some(mut machine) = Machine::new(file_system) else {

@@ -7,72 +7,16 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use support::{
-    Mount, PATIENCE, Server, Setup, Tool, assert_same, is_root, make_file_system, pseudo_random,
-    read_file, require, skipped, write_file,
+    Mount, PATIENCE, Server, Setup, TftpServer, Tool, assert_same, is_root, make_file_system,
+    pseudo_random, read_file, require, skipped, write_file,
 };
 
 /// Sizes at which blocks of every client end, or nearly do.
 const SIZES: [usize; 6] = [0, 1, 511, 512, 513, 32 << 20];
 
-/// A server whose tree has a file for each size, named after it.
-struct Bench {
-    server: Server,
-    at: SocketAddr,
-}
-
-impl Bench {
-    fn new(sizes: &[usize]) -> Self {
-        let setup = Setup::new();
-        let root = setup.file("tree");
-        std::fs::create_dir(&root).expect("a new folder");
-        let disk = setup.file("disk.img");
-        write_file(&disk, &[7; 4096]);
-        for size in sizes {
-            write_file(&root.join(size.to_string()), &content(*size));
-        }
-        let config = setup.file("cowherd.toml");
-        let text = format!(
-            "[image.disk]\nfile = {disk:?}\n[tftp]\nroot = {root:?}\nlisten = \"127.0.0.1:0\"\n"
-        );
-        write_file(&config, text.as_bytes());
-        let server = setup.with_arg("--config").with_arg(config).start();
-        let line = server.said("tftp on ");
-        let at = line.trim_start_matches("tftp on ").parse();
-        let at = at.expect("an address and a port");
-        Self { server, at }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.server.setup().file(name)
-    }
-
-    /// Fetches every file with `fetch`, which is told its name and where to put it.
-    fn fetches(&self, sizes: &[usize], fetch: impl Fn(&str, &str) -> Tool) {
-        for size in sizes {
-            let name = size.to_string();
-            let target = self.file("fetched");
-            let _ = std::fs::remove_file(&target);
-            fetch(&name, target.to_str().expect("a plain path")).ok();
-            assert_same(&read_file(&target), &content(*size), &name);
-        }
-    }
-
-    fn host(&self) -> String {
-        self.at.ip().to_string()
-    }
-
-    fn port(&self) -> String {
-        self.at.port().to_string()
-    }
-
-    /// A client with a port of its own.
-    fn client(&self) -> Client {
-        Client::at("127.0.0.1", self.at)
-    }
-}
-
-fn content(size: usize) -> Vec<u8> {
-    pseudo_random(size as u64, size)
+/// A client with a port of its own.
+fn client(bench: &TftpServer) -> Client {
+    Client::at("127.0.0.1", bench.at)
 }
 
 /// Plain datagrams.
@@ -130,13 +74,14 @@ impl Client {
 
 const NOT_FOUND: &[u8] = b"\0\x05\0\x01";
 const FORBIDDEN: &[u8] = b"\0\x05\0\x02";
+const ILLEGAL: &[u8] = b"\0\x05\0\x04";
 
 #[test]
 fn tftp_hpa_gets_files_whole() {
     if !require(&["tftp"]) {
         return;
     }
-    let bench = Bench::new(&SIZES);
+    let bench = TftpServer::new(&SIZES);
     bench.fetches(&SIZES, |name, target| {
         let (host, port) = (bench.host(), bench.port());
         let command = ["get", name, target];
@@ -151,7 +96,7 @@ fn atftp_gets_files_whole_with_every_option() {
     if !require(&["atftp"]) {
         return;
     }
-    let bench = Bench::new(&SIZES);
+    let bench = TftpServer::new(&SIZES);
     for options in [
         &["blksize 1428"][..],
         &["tsize 0", "timeout 5"],
@@ -178,7 +123,7 @@ fn curl_gets_files_whole() {
     }
     // It takes no empty file: "TFTP: no data".
     let sizes = &SIZES[1..];
-    let bench = Bench::new(sizes);
+    let bench = TftpServer::new(sizes);
     for options in [&["--tftp-blksize", "1428"][..], &["--tftp-no-options"]] {
         bench.fetches(sizes, |name, target| {
             let uri = format!("tftp://{}/{name}", bench.at);
@@ -197,7 +142,7 @@ fn busybox_gets_files_whole_past_65535_blocks() {
     }
     // GRUB's size of blocks makes more than 65535 of them.
     let sizes = [513, 80 << 20];
-    let bench = Bench::new(&sizes);
+    let bench = TftpServer::new(&sizes);
     bench.fetches(&sizes, |name, target| {
         let ends = ["-r", name, "-l", target];
         Tool::new("busybox")
@@ -212,7 +157,7 @@ fn text_comes_as_text() {
     if !require(&["tftp"]) {
         return;
     }
-    let bench = Bench::new(&[]);
+    let bench = TftpServer::new(&[]);
     let root = bench.file("tree");
     write_file(&root.join("text"), b"one\ntwo\rthree\n");
     let target = bench.file("fetched");
@@ -233,8 +178,8 @@ fn text_comes_as_text() {
 
 #[test]
 fn a_missing_file_is_told_at_once_and_so_is_one_outside() {
-    let bench = Bench::new(&[1]);
-    let client = bench.client();
+    let bench = TftpServer::new(&[1]);
+    let client = client(&bench);
     let (answer, _) = client.request(b"\0\x01nothing\0octet\0");
     assert!(answer.starts_with(NOT_FOUND), "{answer:?}");
     let (answer, _) = client.request(b"\0\x01../cowherd.toml\0octet\0");
@@ -243,25 +188,25 @@ fn a_missing_file_is_told_at_once_and_so_is_one_outside() {
 
 #[test]
 fn nothing_is_written() {
-    let bench = Bench::new(&[]);
-    let (answer, _) = bench.client().request(b"\0\x02new\0octet\0");
+    let bench = TftpServer::new(&[]);
+    let (answer, _) = client(&bench).request(b"\0\x02new\0octet\0");
     assert!(answer.starts_with(FORBIDDEN), "{answer:?}");
 }
 
 #[test]
 fn odd_names_of_boot_loaders_are_understood() {
-    let bench = Bench::new(&[1]);
+    let bench = TftpServer::new(&[1]);
     for name in ["/1", "//1", "\\1", "1\u{1}"] {
         let request = [b"\0\x01", name.as_bytes(), b"\0octet\0"].concat();
-        let (answer, _) = bench.client().request(&request);
+        let (answer, _) = client(&bench).request(&request);
         assert_eq!(answer[..4], *b"\0\x03\0\x01", "{name:?}");
     }
 }
 
 #[test]
 fn a_client_that_asks_for_the_size_first_gets_the_file_then_from_the_same_port() {
-    let bench = Bench::new(&[513]);
-    let client = bench.client();
+    let bench = TftpServer::new(&[513]);
+    let client = client(&bench);
     // As EDK2 does.
     let (answer, line) = client.request(b"\0\x01513\0octet\0tsize\x000\0blksize\x001468\0");
     assert_eq!(answer, b"\0\x06tsize\x00513\0blksize\x001468\0");
@@ -272,13 +217,26 @@ fn a_client_that_asks_for_the_size_first_gets_the_file_then_from_the_same_port()
 }
 
 #[test]
+fn a_client_that_ends_a_transfer_can_ask_for_the_same_at_once() {
+    let bench = TftpServer::new(&[513]);
+    let client = client(&bench);
+    // Some servers take the second request for a copy of the first.
+    let request = b"\0\x01513\0octet\0blksize\x001468\0";
+    for _ in 0..100 {
+        let (answer, line) = client.request(request);
+        assert_eq!(answer, b"\0\x06blksize\x001468\0");
+        client.send(b"\0\x05\0\x08User aborted the transfer\0", line);
+    }
+}
+
+#[test]
 fn a_transfer_has_a_port_of_its_own_and_hears_its_client_only() {
-    let bench = Bench::new(&[2000]);
-    let client = bench.client();
+    let bench = TftpServer::new(&[2000]);
+    let client = client(&bench);
     let (first, line) = client.request(b"\0\x012000\0octet\0");
     assert_ne!(line, bench.at);
     assert_eq!(first[..4], *b"\0\x03\0\x01");
-    let stranger = bench.client();
+    let stranger = Client::at("127.0.0.1", bench.at);
     stranger.send(b"\0\x05\0\0stop\0", line);
     stranger.send(b"\0\x04\0\x01", line);
     client.send(b"\0\x04\0\x01", line);
@@ -288,8 +246,8 @@ fn a_transfer_has_a_port_of_its_own_and_hears_its_client_only() {
 
 #[test]
 fn a_copy_of_a_request_starts_no_second_transfer() {
-    let bench = Bench::new(&[2000]);
-    let client = bench.client();
+    let bench = TftpServer::new(&[2000]);
+    let client = client(&bench);
     let request = b"\0\x012000\0octet\0";
     client.send(request, bench.at);
     let (_, line) = client.request(request);
@@ -306,17 +264,14 @@ fn a_copy_of_a_request_starts_no_second_transfer() {
 
 #[test]
 fn garbage_is_dropped_and_the_next_client_is_served() {
-    let bench = Bench::new(&[1]);
-    let client = bench.client();
-    for garbage in [
-        &b""[..],
-        b"\0",
-        b"\0\x09",
-        b"\0\x01",
-        b"\0\x011\0mail\0",
-        &[0xff; 1500],
-    ] {
+    let bench = TftpServer::new(&[1]);
+    let client = client(&bench);
+    for garbage in [&b""[..], b"\0", b"\0\x09", &[0xff; 1500]] {
         client.send(garbage, bench.at);
+    }
+    for bad_request in [&b"\0\x01"[..], b"\0\x011\0mail\0"] {
+        let (answer, _) = client.request(bad_request);
+        assert!(answer.starts_with(ILLEGAL), "{answer:?}");
     }
     let (answer, _) = client.request(b"\0\x011\0octet\0");
     assert_eq!(answer[..4], *b"\0\x03\0\x01");

@@ -43,6 +43,33 @@ pub struct Root {
     pub is_writable: bool,
 }
 
+/// What mounts a root on an NFS server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NfsInitramfs {
+    /// Debian's and Ubuntu's.
+    InitramfsTools,
+    /// Arch's, with the hook `net`.
+    Mkinitcpio,
+    /// Fedora's, SUSE's and others', with the module `nfs`.
+    Dracut,
+    /// The kernel itself, with CONFIG_ROOT_NFS and CONFIG_IP_PNP.
+    None,
+}
+
+/// A root on an NFS server, and how it is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NfsMount<'a> {
+    /// The server.
+    pub server: Ipv4Addr,
+    /// The directory there.
+    pub path: &'a str,
+    /// Options of the mount.
+    pub options: Option<&'a str>,
+    /// Whether it can be written.
+    pub is_writable: bool,
+}
+
 /// The machine that boots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
@@ -106,6 +133,8 @@ pub enum BadLine {
     Long(usize),
     #[error("this kind of initramfs takes NBD on port 10809 only, not on {0}")]
     Port(u16),
+    #[error("dracut takes {0:?} apart at its colon")]
+    Colon(String),
 }
 
 /// The words of a command line, those of `more` last, so that they go before ours.
@@ -124,6 +153,41 @@ pub fn command_line(
         Initramfs::Dracut => dracut(root)?,
         Initramfs::Archiso => archiso(root)?,
     };
+    words.extend(identity(machine));
+    words.extend_from_slice(more);
+    check_words(words)
+}
+
+/// The words of a command line for a root on an NFS server, as [`command_line`] has them.
+///
+/// # Errors
+/// [`BadLine`].
+pub fn nfs_command_line(
+    kind: NfsInitramfs,
+    root: &NfsMount<'_>,
+    machine: &Machine,
+    more: &[String],
+) -> Result<Vec<String>, BadLine> {
+    let NfsMount { server, path, .. } = root;
+    let writing = if root.is_writable { "rw" } else { "ro" };
+    let with = |mark: char| match root.options {
+        Some(options) => format!("{mark}{options}"),
+        None => String::new(),
+    };
+    let mut words = match kind {
+        // dracut.cmdline(7): "root=nfs:[<server-ip>:]<root-dir>[:<nfs-options>]".
+        NfsInitramfs::Dracut => vec![
+            format!("root=nfs:{server}:{path}{}", with(':')),
+            "rd.neednet=1".to_owned(),
+        ],
+        // Linux, nfsroot.rst: "nfsroot=[<server-ip>:]<root-dir>[,<nfs-options>]". The scripts of
+        // the others take it in this form too.
+        _ => vec![
+            "root=/dev/nfs".to_owned(),
+            format!("nfsroot={server}:{path}{}", with(',')),
+        ],
+    };
+    words.extend(["ip=dhcp".to_owned(), writing.to_owned()]);
     words.extend(identity(machine));
     words.extend_from_slice(more);
     check_words(words)
@@ -206,6 +270,7 @@ fn dracut(root: &Root) -> Result<Vec<String>, BadLine> {
     match (&root.filesystem, &root.flags) {
         (None, None) => {}
         (Some(kind), None) => nbd.push_str(&format!(":{kind}")),
+        (_, Some(flags)) if flags.contains(':') => return Err(BadLine::Colon(flags.clone())),
         (kind, Some(flags)) => {
             nbd.push_str(&format!(":{}:{flags}", kind.as_deref().unwrap_or("auto")));
         }
@@ -285,6 +350,41 @@ mod tests {
         ] {
             assert_eq!(line(kind, &root()), words);
         }
+    }
+
+    #[test]
+    fn a_root_on_nfs_is_said_to_a_kernel_and_to_dracut() {
+        let mut root = NfsMount {
+            server: [10, 77, 0, 2].into(),
+            path: "/srv/nfs/debian",
+            options: None,
+            is_writable: false,
+        };
+        let line = |kind, root: &NfsMount<'_>| {
+            let more = ["quiet".to_owned()];
+            let words = nfs_command_line(kind, root, &Machine::default(), &more);
+            words.unwrap().join(" ")
+        };
+        for kind in [
+            NfsInitramfs::InitramfsTools,
+            NfsInitramfs::Mkinitcpio,
+            NfsInitramfs::None,
+        ] {
+            assert_eq!(
+                line(kind, &root),
+                "root=/dev/nfs nfsroot=10.77.0.2:/srv/nfs/debian ip=dhcp ro quiet"
+            );
+        }
+        root.options = Some("vers=3,tcp");
+        root.is_writable = true;
+        assert_eq!(
+            line(NfsInitramfs::None, &root),
+            "root=/dev/nfs nfsroot=10.77.0.2:/srv/nfs/debian,vers=3,tcp ip=dhcp rw quiet"
+        );
+        assert_eq!(
+            line(NfsInitramfs::Dracut, &root),
+            "root=nfs:10.77.0.2:/srv/nfs/debian:vers=3,tcp rd.neednet=1 ip=dhcp rw quiet"
+        );
     }
 
     #[test]

@@ -1,19 +1,23 @@
-//! The tree of files that boot loaders ask for, as TFTP serves it.
+//! The tree of files that boot loaders ask for, as TFTP and HTTP serve it.
 //!
 //! Invariants:
 //! - Nothing outside of the root can be reached, whatever a name or a link in the tree says: the
 //!   kernel resolves names with the root as `/`.
 //! - Only regular files are opened, and none in a way that could wait for a writer.
 
-use std::fs::File;
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
+
+use crate::limits::BOOT_FILE_MAX;
 
 /// Where files are looked for.
 #[derive(Debug)]
@@ -24,23 +28,33 @@ pub struct Files {
 /// A file that was found, or made.
 #[derive(Clone, Debug)]
 pub struct Content {
-    bytes: Bytes,
+    place: Place,
     size: u64,
 }
 
 /// Where the bytes of a file are.
 #[derive(Clone, Debug)]
-enum Bytes {
-    OnDisk(Arc<File>),
-    InMemory(Arc<[u8]>),
+enum Place {
+    OnDisk {
+        file: Arc<File>,
+        /// What changes whenever it is written or replaced.
+        tag: Arc<str>,
+    },
+    InMemory(Bytes),
+}
+
+impl From<Bytes> for Content {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            size: bytes.len() as u64,
+            place: Place::InMemory(bytes),
+        }
+    }
 }
 
 impl From<Vec<u8>> for Content {
     fn from(bytes: Vec<u8>) -> Self {
-        Self {
-            size: bytes.len() as u64,
-            bytes: Bytes::InMemory(bytes.into()),
-        }
+        Bytes::from(bytes).into()
     }
 }
 
@@ -56,12 +70,12 @@ impl Files {
     }
 
     /// Opens the file at `path`, a path as [`crate::tftp::name`] makes it. `None` where there is
-    /// none.
+    /// none, or a directory.
     ///
     /// This asks a disk, and may wait for it.
     ///
     /// # Errors
-    /// It is there and can't be read, or is no file.
+    /// It is there and can't be read, or is something else.
     pub fn open(&self, path: &str) -> io::Result<Option<Content>> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -73,7 +87,7 @@ impl Files {
             }
         };
         match opened {
-            Ok(file) => Content::of(file.into()).map(Some),
+            Ok(file) => Content::of(file.into()),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -81,15 +95,33 @@ impl Files {
 }
 
 impl Content {
-    fn of(file: File) -> io::Result<Self> {
+    fn of(file: File) -> io::Result<Option<Self>> {
         let found = file.metadata()?;
+        if found.is_dir() {
+            return Ok(None);
+        }
         if !found.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
         }
-        Ok(Self {
+        Ok(Some(Self {
             size: found.len(),
-            bytes: Bytes::OnDisk(Arc::new(file)),
-        })
+            place: Place::OnDisk {
+                file: Arc::new(file),
+                tag: tag_of(&found).into(),
+            },
+        }))
+    }
+
+    /// All its bytes. This may wait for a disk.
+    ///
+    /// # Errors
+    /// It is larger than [`BOOT_FILE_MAX`]; else as [`Self::read_at`].
+    pub fn whole(&self) -> io::Result<Vec<u8>> {
+        let size = usize::try_from(self.size).ok();
+        let size = size.filter(|size| *size <= BOOT_FILE_MAX);
+        let mut bytes = vec![0; size.ok_or(io::ErrorKind::FileTooLarge)?];
+        self.read_at(&mut bytes, 0)?;
+        Ok(bytes)
     }
 
     /// Its size in bytes, as it was when it was opened.
@@ -98,24 +130,63 @@ impl Content {
         self.size
     }
 
+    /// Reads `into.len()` bytes at `offset` if that can be done without waiting for a disk; whether
+    /// it was.
+    #[must_use]
+    pub fn read_now(&self, into: &mut [u8], offset: u64) -> bool {
+        let Place::OnDisk { file, .. } = &self.place else {
+            return self.read_at(into, offset).is_ok();
+        };
+        let length = into.len();
+        let into = &mut [IoSliceMut::new(into)];
+        let read = rustix::io::preadv2(file, into, offset, ReadWriteFlags::NOWAIT);
+        read.is_ok_and(|read| read == length)
+    }
+
+    /// What changes whenever the file does; `None` where nothing does so for certain.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        match &self.place {
+            Place::OnDisk { tag, .. } => Some(tag),
+            Place::InMemory(_) => None,
+        }
+    }
+
+    /// The bytes of `range`, where no disk has to be asked for them.
+    #[must_use]
+    pub fn at_hand(&self, range: &Range<u64>) -> Option<Bytes> {
+        let Place::InMemory(bytes) = &self.place else {
+            return None;
+        };
+        let start = usize::try_from(range.start).ok()?;
+        let end = usize::try_from(range.end).ok()?;
+        (start <= end && end <= bytes.len()).then(|| bytes.slice(start..end))
+    }
+
     /// Reads `into.len()` bytes at `offset`. This may wait for a disk.
     ///
     /// # Errors
     /// `UnexpectedEof` where it has become shorter; else what the disk says.
     pub fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
-        match &self.bytes {
-            Bytes::OnDisk(file) => file.read_exact_at(into, offset),
-            Bytes::InMemory(bytes) => {
-                let start = usize::try_from(offset).ok();
-                let end = start.and_then(|start| start.checked_add(into.len()));
-                let part = start
-                    .zip(end)
-                    .and_then(|(start, end)| bytes.get(start..end));
-                into.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
-                Ok(())
-            }
+        if let Place::OnDisk { file, .. } = &self.place {
+            return file.read_exact_at(into, offset);
         }
+        let end = offset.saturating_add(into.len() as u64);
+        let part = self.at_hand(&(offset..end));
+        into.copy_from_slice(&part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
     }
+}
+
+/// Which file it is, and which of its states: by number, size and times.
+fn tag_of(found: &Metadata) -> String {
+    let (inode, size) = (found.ino(), found.size());
+    let written = (found.mtime(), found.mtime_nsec());
+    let changed = (found.ctime(), found.ctime_nsec());
+    format!(
+        "{inode:x}-{size:x}-{:x}.{:x}-{:x}.{:x}",
+        written.0, written.1, changed.0, changed.1
+    )
 }
 
 #[cfg(test)]
@@ -186,6 +257,45 @@ mod tests {
         let fifo = home.path().join("root/fifo");
         rustix::fs::mknodat(CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
         assert!(files.open("fifo").is_err());
-        assert!(files.open("boot").is_err());
+    }
+
+    #[test]
+    fn a_directory_is_no_file() {
+        let (_home, files) = tree();
+        assert_eq!(read(&files, "boot").unwrap(), None);
+    }
+
+    #[test]
+    fn the_tag_of_a_file_changes_when_it_is_written_and_when_it_is_replaced() {
+        let (home, files) = tree();
+        let tag = || {
+            files
+                .open("boot/core.0")
+                .unwrap()
+                .unwrap()
+                .tag()
+                .unwrap()
+                .to_owned()
+        };
+        let path = home.path().join("root/boot/core.0");
+        let first = tag();
+        assert_eq!(tag(), first);
+        std::fs::write(&path, b"core with more").unwrap();
+        let second = tag();
+        assert_ne!(second, first);
+        std::fs::write(path.with_extension("new"), b"core with less").unwrap();
+        std::fs::rename(path.with_extension("new"), &path).unwrap();
+        assert_ne!(tag(), second);
+    }
+
+    #[test]
+    fn what_is_in_memory_is_at_hand_and_nothing_behind_it() {
+        let content = Content::from(b"menu".to_vec());
+        assert_eq!(content.at_hand(&(1..3)).unwrap(), &b"en"[..]);
+        assert_eq!(content.at_hand(&(4..4)).unwrap(), &b""[..]);
+        assert_eq!(content.at_hand(&(3..5)), None);
+        let (_home, files) = tree();
+        let content = files.open("boot/core.0").unwrap().unwrap();
+        assert_eq!(content.at_hand(&(0..1)), None);
     }
 }

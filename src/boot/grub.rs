@@ -7,6 +7,9 @@
 //!   which server it takes for its own: behind a proxy that is the wrong one.
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+use crate::mac::MacAddress;
 
 use super::menu::{Entry, Menu, Place, Serial, shown};
 
@@ -41,9 +44,9 @@ fn put_entry(out: &mut String, entry: &Entry, number: usize) {
         out,
         format_args!("menuentry {title} --id 'cowherd-{number}' {{"),
     );
-    let words = entry.words.iter().map(|word| format!(" {}", quoted(word)));
-    let (kernel, words) = (place(&entry.kernel), words.collect::<String>());
-    put(out, format_args!("    linux {kernel}{words}"));
+    let (kernel, words) = (place(&entry.kernel), words(&entry.words));
+    let space = if words.is_empty() { "" } else { " " };
+    put(out, format_args!("    linux {kernel}{space}{words}"));
     if !entry.initrds.is_empty() {
         let initrds = entry
             .initrds
@@ -55,6 +58,29 @@ fn put_entry(out: &mut String, entry: &Entry, number: usize) {
         );
     }
     put(out, format_args!("}}"));
+}
+
+/// A command line, each of its words as one word of GRUB's shell.
+pub(super) fn words(words: &[String]) -> String {
+    let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
+    words.join(" ")
+}
+
+/// What leads machines to menus of their own, by their network cards. GRUB goes on behind it where
+/// there is none.
+#[must_use]
+pub fn dispatch(server: Ipv4Addr, menus: &[(MacAddress, String)]) -> String {
+    let mut out = String::new();
+    for (mac, path) in menus {
+        let menu = quoted(&format!("(tftp,{server})/{path}"));
+        put(
+            &mut out,
+            format_args!("if [ \"$net_default_mac\" = '{mac}' ]; then"),
+        );
+        put(&mut out, format_args!("    configfile {menu}"));
+        put(&mut out, format_args!("fi"));
+    }
+    out
 }
 
 /// A file as one word, with its device.

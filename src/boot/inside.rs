@@ -4,18 +4,25 @@
 //! - Links are followed inside of the file system only: its root is `/`.
 //! - Whatever the disk holds, a file is read as its file system says or refused; how much memory
 //!   that takes is bounded by [`BOOT_FILE_MAX`].
-//! - The readers of file systems are crates, named here and below only.
+//! - The readers of file systems are crates, named here and below only. They are not trusted with
+//!   what a machine has written to its disk: a panic in one is an error here, and how often and how
+//!   much they may read for one file is bounded, so that no circle is gone round for ever.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::limits::BOOT_FILE_MAX;
+use bounded::Bounded;
 use partitions::Slice;
 
+mod bounded;
 mod btrfs;
 mod ext4;
+mod fat;
+mod links;
 mod partitions;
 
 /// A disk to read from.
@@ -47,7 +54,7 @@ pub enum InsideError {
     NotFound,
     #[error("there is no partition {0}")]
     NoPartition(u32),
-    #[error("there is no file system that can be read: it must be ext4 or btrfs")]
+    #[error("there is no file system that can be read: it must be ext4, btrfs or FAT")]
     NoFileSystem,
     #[error("a file of {0} bytes is too large")]
     TooLarge(u64),
@@ -60,6 +67,7 @@ pub enum InsideError {
 enum Kind {
     Ext4,
     Btrfs,
+    Fat,
 }
 
 /// Reads the whole file at `path`, a path as [`crate::tftp::name`] makes it.
@@ -73,6 +81,20 @@ pub fn read_file(
     place: &Whereabouts,
     path: &str,
 ) -> Result<Vec<u8>, InsideError> {
+    let disk: Arc<dyn Blocks> = Arc::new(Bounded::new(Arc::clone(disk)));
+    // Nothing that a panic could leave half-done outlives it.
+    let read = catch_unwind(AssertUnwindSafe(|| read_within(&disk, place, path)));
+    read.unwrap_or_else(|_| {
+        let broken = "the file system is damaged in a way that its reader did not expect";
+        Err(InsideError::Unreadable(broken.to_owned()))
+    })
+}
+
+fn read_within(
+    disk: &Arc<dyn Blocks>,
+    place: &Whereabouts,
+    path: &str,
+) -> Result<Vec<u8>, InsideError> {
     let mut outcome = Err(InsideError::NoFileSystem);
     for slice in slices(disk, place.partition)? {
         let Some(kind) = kind_of(&slice) else {
@@ -81,6 +103,7 @@ pub fn read_file(
         let read = match kind {
             Kind::Ext4 => ext4::read_file(slice, path),
             Kind::Btrfs => btrfs::read_file(slice, place.subvolume.as_deref(), path),
+            Kind::Fat => fat::read_file(slice, path),
         };
         match read {
             Err(InsideError::NotFound) => outcome = Err(InsideError::NotFound),
@@ -116,7 +139,10 @@ fn kind_of(slice: &Slice) -> Option<Kind> {
     if holds(0x438, &[0x53, 0xef]) {
         return Some(Kind::Ext4);
     }
-    holds(0x1_0040, b"_BHRfS_M").then_some(Kind::Btrfs)
+    if holds(0x1_0040, b"_BHRfS_M") {
+        return Some(Kind::Btrfs);
+    }
+    fat::is_one(slice).then_some(Kind::Fat)
 }
 
 fn unreadable(error: &impl std::fmt::Display) -> InsideError {

@@ -4,15 +4,19 @@
 //! a command, a comment or a variable is refused. Nothing is replaced in words and paths.
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 
 use super::menu::{Entry, Format, Menu, Place, Unquotable, shown};
+
+/// By this iPXE knows a script.
+const FIRST_LINE: &str = "#!ipxe\n";
 
 /// The menu as a script.
 ///
 /// # Errors
 /// Something in it has no form in a script.
 pub fn script(menu: &Menu) -> Result<String, Unquotable> {
-    let mut out = String::from("#!ipxe\n# Made by cowherd for this machine.\n");
+    let mut out = format!("{FIRST_LINE}# Made by cowherd for this machine.\n");
     let default = menu.default;
     if menu.is_shown() && !menu.entries.is_empty() {
         put(&mut out, format_args!("menu Boot"));
@@ -36,6 +40,14 @@ pub fn script(menu: &Menu) -> Result<String, Unquotable> {
     Ok(out)
 }
 
+/// A script that first looks for one of the machine's own, by its network card, and goes on where
+/// there is none.
+#[must_use]
+pub fn with_dispatch(server: Ipv4Addr, script: &str) -> String {
+    let rest = script.strip_prefix(FIRST_LINE).unwrap_or(script);
+    format!("{FIRST_LINE}chain tftp://{server}/ipxe/01-${{netX/mac:hexhyp}}.ipxe ||\n{rest}")
+}
+
 fn put_entry(out: &mut String, entry: &Entry, number: usize) -> Result<(), Unquotable> {
     put(out, format_args!(":entry{number}"));
     // What an entry has loaded that failed would be in the way of the next.
@@ -45,9 +57,9 @@ fn put_entry(out: &mut String, entry: &Entry, number: usize) -> Result<(), Unquo
     for nth in 0..entry.initrds.len() {
         line.push_str(&format!(" initrd=initrd{nth}"));
     }
-    for text in &entry.words {
+    if !entry.words.is_empty() {
         line.push(' ');
-        line.push_str(word(text)?);
+        line.push_str(&words(&entry.words)?);
     }
     put(out, format_args!("{line}"));
     for (nth, initrd) in entry.initrds.iter().enumerate() {
@@ -59,7 +71,7 @@ fn put_entry(out: &mut String, entry: &Entry, number: usize) -> Result<(), Unquo
 }
 
 /// A file as a URI, in which nothing stands for something else.
-fn place(place: &Place) -> Result<String, Unquotable> {
+pub(super) fn place(place: &Place) -> Result<String, Unquotable> {
     let scheme = place.transport.name();
     let strange = |c: char| !(c.is_ascii_alphanumeric() || "-._~+@/,=:".contains(c));
     match place.path.contains(strange) {
@@ -71,7 +83,7 @@ fn place(place: &Place) -> Result<String, Unquotable> {
     }
 }
 
-fn title(text: &str) -> Result<String, Unquotable> {
+pub(super) fn title(text: &str) -> Result<String, Unquotable> {
     let title = shown(text);
     for text in title.split(' ').filter(|word| !word.is_empty()) {
         word(text)?;
@@ -80,6 +92,15 @@ fn title(text: &str) -> Result<String, Unquotable> {
         true => Err(unquotable(text, "a title has letters")),
         false => Ok(title),
     }
+}
+
+/// A command line.
+pub(super) fn words(words: &[String]) -> Result<String, Unquotable> {
+    let words: Vec<_> = words
+        .iter()
+        .map(|text| word(text))
+        .collect::<Result<_, _>>()?;
+    Ok(words.join(" "))
 }
 
 /// One word of a line.

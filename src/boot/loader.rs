@@ -157,6 +157,22 @@ impl Modules {
         self.directory_of(kind).join("kernel.img").is_file()
     }
 
+    /// The paths of all modules and lists of this kind, as [`Self::open`] takes them.
+    ///
+    /// # Errors
+    /// Its directory can't be read.
+    pub fn names(&self, kind: &Kind) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(self.directory_of(kind))? {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(format!("{PREFIX}/{}/{name}", kind.directory));
+            }
+        }
+        names.retain(|path| within(path).is_some());
+        names.sort();
+        Ok(names)
+    }
+
     /// Opens the module or list at `path`, which an image asks for. `None` where there is none.
     ///
     /// This asks a disk, and may wait for it.

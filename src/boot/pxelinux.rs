@@ -51,16 +51,14 @@ fn put_entry(out: &mut String, entry: &Entry, number: usize) -> Result<(), Unquo
         put(out, format_args!("  INITRD {}", initrds.join(",")));
     }
     // "APPEND -" is how to say that there is nothing to append.
-    let words = entry.words.iter().map(|text| word(text));
-    let words = words.collect::<Result<Vec<_>, _>>()?;
-    if !words.is_empty() {
-        put(out, format_args!("  APPEND {}", words.join(" ")));
+    if !entry.words.is_empty() {
+        put(out, format_args!("  APPEND {}", words(&entry.words)?));
     }
     Ok(())
 }
 
 /// A file with its server. By HTTP it takes lpxelinux.0.
-fn place(place: &Place) -> Result<String, Unquotable> {
+pub(super) fn place(place: &Place) -> Result<String, Unquotable> {
     let path = &place.path;
     if path.contains(|c: char| c.is_whitespace() || c.is_control() || c == ',') {
         return Err(unquotable(path, "a path has no spaces and no commas"));
@@ -71,12 +69,21 @@ fn place(place: &Place) -> Result<String, Unquotable> {
     })
 }
 
-fn title(text: &str) -> Result<String, Unquotable> {
+pub(super) fn title(text: &str) -> Result<String, Unquotable> {
     match shown(text) {
         title if title.trim().is_empty() => Err(unquotable(text, "a title has letters")),
         title if title.contains('^') => Err(unquotable(text, "^ makes the next letter a key")),
         title => Ok(title.trim().to_owned()),
     }
+}
+
+/// A command line.
+pub(super) fn words(words: &[String]) -> Result<String, Unquotable> {
+    let words: Vec<_> = words
+        .iter()
+        .map(|text| word(text))
+        .collect::<Result<_, _>>()?;
+    Ok(words.join(" "))
 }
 
 fn word(text: &str) -> Result<&str, Unquotable> {

@@ -20,8 +20,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "MAC", required_unless_present = "pcap")]
     mac: Option<MacAddress>,
 
-    /// What kind of machine: bios, ia32, x64, arm32, arm64, riscv64, loongarch64, or the number of
-    /// option 93
+    /// What kind of machine: bios, ia32, x64, x64-9, arm32, arm64, ia32-http, x64-http,
+    /// arm32-http, arm64-http, riscv64, riscv64-http, loongarch64, loongarch64-http, or the number
+    /// of option 93
     #[arg(long, value_name = "ARCH", required_unless_present = "pcap")]
     arch: Option<String>,
 
@@ -150,12 +151,25 @@ fn print_message(out: &mut impl Write, message: &Shown, indent: &str) -> io::Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dhcp::boot::ARCHITECTURES;
     use clap::Parser;
 
     #[derive(Debug, Parser)]
     struct Explain {
         #[command(flatten)]
         arguments: Arguments,
+    }
+
+    #[test]
+    fn the_help_has_every_architecture_that_is_served() {
+        use clap::CommandFactory;
+        let names = ARCHITECTURES.iter().map(|of| of.name);
+        let names = names.collect::<Vec<_>>().join(", ");
+        let command = Explain::command();
+        let mut arguments = command.get_arguments();
+        let help = arguments.find_map(|of| of.get_help().filter(|_| of.get_id() == "arch"));
+        let help = help.unwrap().to_string();
+        assert!(help.contains(&names), "{help:?} has not {names:?}");
     }
 
     fn asked(words: &str) -> Result<Of, String> {

@@ -5,8 +5,10 @@
 //! Invariant: this module decides nothing about serving and overlays. What runs is handed in by
 //! `main.rs`.
 
+mod attach;
 mod bench;
 mod explain;
+mod grub;
 mod log;
 mod moment;
 mod overlay;
@@ -23,7 +25,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::serve::control::{Answer, Command as OverlayCommand, Reporter};
 use crate::serve::explain::{Question, Step};
+use crate::serve::grub::{
+    Answer as GrubAnswer, Progress as GrubProgress, Question as GrubQuestion,
+};
 use crate::serve::{Failure, Options};
+
+pub use attach::{attach_command, attach_with};
 
 /// Boots a herd of diskless machines from one disk image
 ///
@@ -45,20 +52,23 @@ enum Command {
     Overlay(overlay::Arguments),
     Status(status::Arguments),
     Explain(explain::Arguments),
+    Grub(grub::Arguments),
     Bench(bench::Arguments),
 }
 
 /// What the commands do, once their options are read.
-pub struct Work<S, O, E> {
+pub struct Work<S, O, E, G> {
     /// `cowherd serve`.
     pub serve: S,
     /// `cowherd overlay` and `cowherd status`, on the state directory that was named.
     pub overlay: O,
     /// `cowherd explain`: a question, and who takes the steps of its answer.
     pub explain: E,
+    /// `cowherd grub`: what is to be made, and who is told how far it has come.
+    pub grub: G,
 }
 
-impl<S, O, E> std::fmt::Debug for Work<S, O, E> {
+impl<S, O, E, G> std::fmt::Debug for Work<S, O, E, G> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Work").finish_non_exhaustive()
     }
@@ -71,11 +81,12 @@ pub fn command() -> clap::Command {
 }
 
 /// Reads the process arguments, starts the log and has `work` done.
-pub fn main_with<S, O, E>(work: Work<S, O, E>) -> ExitCode
+pub fn main_with<S, O, E, G>(work: Work<S, O, E, G>) -> ExitCode
 where
     S: FnOnce(Options) -> Result<(), Failure>,
     O: Fn(Option<PathBuf>, &OverlayCommand, &Reporter) -> Result<Answer, Failure>,
     E: FnOnce(&Question, &mut dyn FnMut(Step)) -> Result<(), Failure>,
+    G: FnOnce(&GrubQuestion, &mut dyn FnMut(GrubProgress)) -> Result<GrubAnswer, Failure>,
 {
     match run_from(std::env::args_os(), work) {
         Ok(()) => ExitCode::SUCCESS,
@@ -83,14 +94,15 @@ where
     }
 }
 
-fn run_from<S, O, E>(
+fn run_from<S, O, E, G>(
     arguments: impl IntoIterator<Item = OsString>,
-    work: Work<S, O, E>,
+    work: Work<S, O, E, G>,
 ) -> Result<(), u8>
 where
     S: FnOnce(Options) -> Result<(), Failure>,
     O: Fn(Option<PathBuf>, &OverlayCommand, &Reporter) -> Result<Answer, Failure>,
     E: FnOnce(&Question, &mut dyn FnMut(Step)) -> Result<(), Failure>,
+    G: FnOnce(&GrubQuestion, &mut dyn FnMut(GrubProgress)) -> Result<GrubAnswer, Failure>,
 {
     let cli = Cli::try_parse_from(arguments).map_err(|e| explain(&e))?;
     let done = match cli.command {
@@ -109,6 +121,10 @@ where
         Command::Explain(arguments) => {
             log::start_quietly();
             explain::run(arguments, work.explain)
+        }
+        Command::Grub(arguments) => {
+            log::start_quietly();
+            grub::run(arguments, work.grub)
         }
         Command::Bench(arguments) => {
             log::start_quietly();
@@ -148,10 +164,14 @@ mod tests {
         let explain = |_: &Question, _: &mut dyn FnMut(Step)| {
             Err(Failure::failed("nothing to explain in this test"))
         };
+        let grub = |_: &GrubQuestion, _: &mut dyn FnMut(GrubProgress)| {
+            Err(Failure::failed("no menu in this test"))
+        };
         let work = Work {
             serve,
             overlay,
             explain,
+            grub,
         };
         run_from(arguments, work)
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::hash::Hash;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -11,12 +12,13 @@ use toml::Spanned;
 use super::dhcp;
 use super::dhcp::form::{Client, Group};
 use super::error::Mistake;
-use super::file::{Admin, File, Image, Nbd, Tables, Tftp, Tls};
+use super::file::{Admin, File, Http, Image, Nbd, Tables, Tftp, Tls};
 use super::menu::{self, Menu};
-use super::value::{Located, Unserved};
+use super::nfs;
+use super::value::{Located, Several};
 use super::{
-    AdminConfig, Choice, ClientConfig, Config, FIRST_GENERATION, HerdConfig, ImageBoot,
-    ImageSource, MenuConfig, TftpConfig, TlsConfig, TlsNeed,
+    AdminConfig, Choice, ClientConfig, Config, FIRST_GENERATION, HerdConfig, HttpConfig, ImageBoot,
+    ImageSource, MenuConfig, NfsRoot, TftpConfig, TlsConfig, TlsNeed,
 };
 use crate::access::{ClientRule, Entry, ImageRule, List, Rules, is_of_a_peer};
 use crate::boot::inside::Whereabouts;
@@ -25,12 +27,16 @@ use crate::name::Name;
 use crate::tls::Files;
 
 pub(super) fn check(file: File) -> Result<Config, Mistake> {
-    refuse_unserved("[http]", file.http.as_ref())?;
     let tls = file.tls.and_then(check_tls);
     let access = check_access(&file.nbd, &file.image, &file.client)?;
     check_needs(tls.as_ref(), &file.image, &file.client)?;
-    let dhcp = dhcp::check(file.network, file.dhcp, &file.group, &file.client)?;
-    let bootable = Bootable::of(&file.image);
+    let network = file.network.checked();
+    let http = file.http.as_ref().map(check_http);
+    let by_http = http.as_ref().map(|http| &*http.listen).unwrap_or_default();
+    let dhcp = dhcp::check(file.network, file.dhcp, &file.group, &file.client, by_http)?;
+    let is_image = |name: &Name| file.image.keys().any(|image| image.value == *name);
+    let nfs = nfs::check(file.nfs, is_image)?;
+    let bootable = Bootable::of(&file.image, &nfs);
     for group in file.group.values() {
         bootable.menu(group.menu.as_ref())?;
     }
@@ -43,6 +49,7 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
         clients: check_clients(file.client, &file.group, &images, &bootable)?,
         access,
     };
+    let root = check_root(file.tftp.as_ref(), file.http.as_ref())?;
     let listen = file.nbd.listen.into_iter();
     Ok(Config {
         state: file.state,
@@ -52,7 +59,11 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
         tls,
         herd,
         dhcp,
-        tftp: file.tftp.map(check_tftp),
+        nfs,
+        network,
+        root,
+        tftp: file.tftp.as_ref().map(check_tftp),
+        http,
         admin: file.admin.map(check_admin).transpose()?,
     })
 }
@@ -76,20 +87,34 @@ fn check_admin(admin: Admin) -> Result<AdminConfig, Mistake> {
     Ok(AdminConfig { listen, token_file })
 }
 
-fn check_tftp(tftp: Tftp) -> TftpConfig {
-    let listen = match tftp.listen.values() {
-        said if said.is_empty() => vec![TftpConfig::EVERYWHERE],
-        said => said,
-    };
-    let root = tftp.root;
-    TftpConfig { root, listen }
+/// The one directory of files, which both tables may name.
+fn check_root(tftp: Option<&Tftp>, http: Option<&Http>) -> Result<Option<PathBuf>, Mistake> {
+    let of_tftp = tftp.and_then(|tftp| tftp.root.as_ref());
+    let of_http = http.and_then(|http| http.root.as_ref());
+    match (of_tftp, of_http) {
+        (Some(one), Some(other)) if one.get_ref() != other.get_ref() => Err(Mistake::new(
+            other.span().start,
+            "`root` in [tftp] is another: the same files are served by both, so name one directory",
+        )),
+        (one, other) => Ok(one.or(other).map(|root| root.get_ref().clone())),
+    }
 }
 
-fn refuse_unserved(what: &str, found: Option<&Unserved>) -> Result<(), Mistake> {
-    found.map_or(Ok(()), |found| {
-        let what = format!("{what} is not in this version of cowherd: take it out");
-        Err(Mistake::new(found.at, what))
-    })
+fn check_tftp(tftp: &Tftp) -> TftpConfig {
+    let listen = or_everywhere(&tftp.listen, TftpConfig::PORT);
+    TftpConfig { listen }
+}
+
+fn check_http(http: &Http) -> HttpConfig {
+    let listen = or_everywhere(&http.listen, HttpConfig::PORT);
+    HttpConfig { listen }
+}
+
+fn or_everywhere(said: &Several<SocketAddrV4>, port: u16) -> Vec<SocketAddrV4> {
+    match said.values() {
+        none if none.is_empty() => vec![SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)],
+        said => said,
+    }
 }
 
 fn check_access(
@@ -183,18 +208,19 @@ fn own_name(name: &Located<Name>) -> Result<Name, Mistake> {
     }
 }
 
-/// What menus can offer: the generations of images with a kernel.
+/// What menus can offer: the generations of images with a kernel; roots on NFS have none.
 struct Bootable(BTreeMap<Name, Vec<u32>>);
 
 impl Bootable {
-    fn of(images: &Tables<Image>) -> Self {
+    fn of(images: &Tables<Image>, nfs: &[NfsRoot]) -> Self {
         let generations = |image: &Image| {
             let older = image.older.keys().map(|number| number.value.get());
             older.chain([current_of(image)]).collect()
         };
         let images = images.iter().filter(|(_, image)| image.kernel.is_some());
         let images = images.map(|(name, image)| (name.value.clone(), generations(image)));
-        Self(images.collect())
+        let nfs = nfs.iter().map(|root| (root.name.clone(), Vec::new()));
+        Self(images.chain(nfs).collect())
     }
 
     /// How a menu is made, by a table.

@@ -11,7 +11,8 @@ use toml::Spanned;
 
 use super::dhcp::form::{Client, Dhcp, Group, Network};
 use super::menu::Menu;
-use super::value::{BootPath, Line, Located, Several, Title, Unserved};
+use super::nfs::Nfs;
+use super::value::{BootPath, Line, Located, Several, Title};
 use super::{Keep, TlsNeed};
 use crate::access::Entry;
 use crate::boot::cmdline::Initramfs;
@@ -40,9 +41,11 @@ pub(super) struct File {
     pub(super) dhcp: Option<Dhcp>,
     #[serde(default)]
     pub(super) group: Tables<Group>,
+    #[serde(default)]
+    pub(super) nfs: Tables<Nfs>,
     pub(super) tftp: Option<Tftp>,
-    pub(super) http: Option<Unserved>,
     pub(super) admin: Option<Admin>,
+    pub(super) http: Option<Http>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -59,7 +62,15 @@ pub(super) struct Nbd {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tftp {
-    pub(super) root: Option<PathBuf>,
+    pub(super) root: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    pub(super) listen: Several<SocketAddrV4>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Http {
+    pub(super) root: Option<Spanned<PathBuf>>,
     #[serde(default)]
     pub(super) listen: Several<SocketAddrV4>,
 }

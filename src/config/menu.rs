@@ -2,6 +2,7 @@
 //! are shown before they boot.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use toml::Spanned;
 
 use super::error::Mistake;
 use super::value::{Located, Several};
-use crate::boot::menu::Serial;
+use crate::boot::menu::{Format, Serial};
 use crate::export::name::{ExportName, ExportNameError};
 use crate::limits::{MENU_ENTRIES_MAX, MENU_TIMEOUT_MAX};
 use crate::name::Name;
@@ -28,6 +29,12 @@ pub struct MenuConfig {
     pub serial: Option<SerialConsole>,
     /// Whether generations before the current one are offered.
     pub older: Option<bool>,
+    /// What the menu for GRUB is made by instead of us.
+    pub grub: Option<PathBuf>,
+    /// The same for iPXE.
+    pub ipxe: Option<PathBuf>,
+    /// The same for PXELINUX.
+    pub pxelinux: Option<PathBuf>,
 }
 
 /// An image, perhaps of a certain generation.
@@ -59,7 +66,21 @@ impl MenuConfig {
             timeout: narrow.timeout.or(wide.timeout),
             serial: narrow.serial.or(wide.serial),
             older: narrow.older.or(wide.older),
+            grub: narrow.grub.or_else(|| wide.grub.clone()),
+            ipxe: narrow.ipxe.or_else(|| wide.ipxe.clone()),
+            pxelinux: narrow.pxelinux.or_else(|| wide.pxelinux.clone()),
         }
+    }
+
+    /// The template of menus for this loader.
+    #[must_use]
+    pub fn template(&self, format: Format) -> Option<&Path> {
+        let path = match format {
+            Format::Grub => &self.grub,
+            Format::Ipxe => &self.ipxe,
+            Format::Pxelinux => &self.pxelinux,
+        };
+        path.as_deref()
     }
 }
 
@@ -72,6 +93,9 @@ pub(super) struct Menu {
     timeout: Option<Spanned<u64>>,
     serial: Option<Located<SerialConsole>>,
     older: Option<bool>,
+    grub: Option<PathBuf>,
+    ipxe: Option<PathBuf>,
+    pxelinux: Option<PathBuf>,
 }
 
 /// What a table says, where `is_there` knows what can be booted.
@@ -102,6 +126,9 @@ pub(super) fn check(
         timeout: menu.timeout.as_ref().map(timeout).transpose()?,
         serial: menu.serial.as_ref().map(|serial| serial.value),
         older: menu.older,
+        grub: menu.grub.clone(),
+        ipxe: menu.ipxe.clone(),
+        pxelinux: menu.pxelinux.clone(),
     })
 }
 

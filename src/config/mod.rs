@@ -14,6 +14,7 @@ mod dhcp;
 mod error;
 mod file;
 mod menu;
+mod nfs;
 mod value;
 
 #[cfg(test)]
@@ -37,6 +38,7 @@ use crate::tls;
 pub use dhcp::{DhcpConfig, OwnNetwork};
 pub use error::ConfigError;
 pub use menu::{Choice, MenuConfig, SerialConsole};
+pub use nfs::NfsRoot;
 
 /// A config file, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,8 +57,17 @@ pub struct Config {
     pub herd: HerdConfig,
     /// What machines are told by DHCP; `None` where it is off.
     pub dhcp: Option<DhcpConfig>,
-    /// Which files are served by TFTP; `None` means none.
+    /// Roots on NFS servers that menus can offer.
+    pub nfs: Vec<NfsRoot>,
+    /// Where machines are booted.
+    pub network: NetworkConfig,
+    /// The directory whose files TFTP and HTTP serve, before those that are made. It can be
+    /// reloaded.
+    pub root: Option<PathBuf>,
+    /// How files are served by TFTP; `None` means not at all.
     pub tftp: Option<TftpConfig>,
+    /// How files are served by HTTP; `None` means not at all.
+    pub http: Option<HttpConfig>,
     /// Where admins may look; `None` means nowhere.
     pub admin: Option<AdminConfig>,
 }
@@ -75,18 +86,37 @@ impl AdminConfig {
     const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9810);
 }
 
-/// `[tftp]`. It is read when the server starts.
+/// `[network]`, as far as others than DHCP go by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// The interfaces.
+    pub interfaces: Vec<String>,
+    /// Our address there, and the bits of its network where they are said.
+    pub address: Option<(Ipv4Addr, Option<u32>)>,
+}
+
+/// `[tftp]` but for its root. It is read when the server starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TftpConfig {
-    /// The directory whose files are served, before those that are made.
-    pub root: Option<PathBuf>,
     /// Where requests come in; at least one.
     pub listen: Vec<SocketAddrV4>,
 }
 
 impl TftpConfig {
     /// Where requests come in that nobody said another place for.
-    const EVERYWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 69);
+    const PORT: u16 = 69;
+}
+
+/// `[http]` but for its root. It is read when the server starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Where requests come in; at least one.
+    pub listen: Vec<SocketAddrV4>,
+}
+
+impl HttpConfig {
+    /// Where requests come in that nobody said another place for. GRUB before 2.12 knows no other.
+    pub const PORT: u16 = 80;
 }
 
 /// Where an image comes from. This can be reloaded.

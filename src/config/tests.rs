@@ -300,12 +300,6 @@ fn two_clients_share_nothing_that_tells_them_apart() {
 }
 
 #[test]
-fn what_this_version_does_not_serve_is_refused_and_not_ignored() {
-    let what = "[http] is not in this version";
-    check(&format!("{ONE_IMAGE}[http]\na = 1\n"), 3, &[what]);
-}
-
-#[test]
 fn a_kernel_is_named_with_what_finds_its_root() {
     let text = format!(
         "{ONE_IMAGE}kernel = \"/boot/vmlinuz\"\ninitrd = [\"boot/a\", \"boot/b\"]\n\
@@ -329,17 +323,41 @@ fn a_kernel_is_named_with_what_finds_its_root() {
 
 #[test]
 fn files_are_served_on_the_usual_port_of_all_addresses_unless_the_file_says_where() {
-    let listen = |more: &str| {
-        let text = format!("{ONE_IMAGE}[tftp]\nroot = \"/srv/tftp\"\n{more}");
-        let tftp = Config::parse(&text).unwrap().tftp.unwrap();
-        assert_eq!(tftp.root, Some(PathBuf::from("/srv/tftp")));
-        let listen = tftp.listen.iter().map(ToString::to_string);
-        listen.collect::<Vec<_>>()
+    let listen = |table: &str| {
+        let config = Config::parse(&format!("{ONE_IMAGE}{table}")).unwrap();
+        let tftp = config.tftp.map(|tftp| tftp.listen);
+        let listen = tftp.into_iter().chain(config.http.map(|http| http.listen));
+        listen
+            .flatten()
+            .map(|address| address.to_string())
+            .collect::<Vec<_>>()
     };
-    assert_eq!(listen(""), ["0.0.0.0:69"]);
-    assert_eq!(listen("listen = \"10.77.0.1:69\""), ["10.77.0.1:69"]);
-    let both = "listen = [\"10.77.0.1:69\", \"127.0.0.1:6969\"]";
+    assert_eq!(listen("[tftp]"), ["0.0.0.0:69"]);
+    assert_eq!(
+        listen("[tftp]\nlisten = \"10.77.0.1:69\""),
+        ["10.77.0.1:69"]
+    );
+    let both = "[tftp]\nlisten = [\"10.77.0.1:69\", \"127.0.0.1:6969\"]";
     assert_eq!(listen(both), ["10.77.0.1:69", "127.0.0.1:6969"]);
+    assert_eq!(listen("[http]"), ["0.0.0.0:80"]);
+    assert_eq!(
+        listen("[http]\nlisten = \"10.77.0.1:8080\""),
+        ["10.77.0.1:8080"]
+    );
+}
+
+#[test]
+fn the_directory_of_files_is_one_whichever_table_names_it() {
+    let root = |tables: &str| Config::parse(&format!("{ONE_IMAGE}{tables}")).unwrap().root;
+    let there = Some(PathBuf::from("/srv/tftp"));
+    assert_eq!(root("[tftp]\nroot = \"/srv/tftp\"\n[http]\n"), there);
+    assert_eq!(root("[tftp]\n[http]\nroot = \"/srv/tftp\"\n"), there);
+    assert_eq!(root("[tftp]\n[http]\n"), None);
+    check(
+        &format!("{ONE_IMAGE}[tftp]\nroot = \"/a\"\n[http]\nroot = \"/b\"\n"),
+        6,
+        &["`root` in [tftp]"],
+    );
 }
 
 #[test]

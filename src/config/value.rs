@@ -34,20 +34,6 @@ impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Located<T> {
     }
 }
 
-/// A part of the file that this version can't serve, whatever it holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Unserved {
-    pub(super) at: usize,
-}
-
-impl<'de> Deserialize<'de> for Unserved {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Spanned::<serde::de::IgnoredAny>::deserialize(deserializer)?;
-        let at = value.span().start;
-        Ok(Self { at })
-    }
-}
-
 /// What is one value or a list of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Several<T>(pub(super) Vec<Located<T>>);

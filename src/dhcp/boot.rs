@@ -7,7 +7,7 @@
 //! - In server mode a PXE client is never sent option 60 without option 43: EDK2 takes such an
 //!   offer for one of a boot server, asks port 4011 and fails where nobody answers.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::dhcp::wire::{FILE_TEXT_MAX, Message, code};
 
@@ -137,6 +137,17 @@ pub struct BootConfig {
     pub ipxe: Option<String>,
     /// Files instead of the usual ones.
     pub files: Vec<(Platform, String)>,
+    /// Where we serve files by HTTP.
+    pub http: Vec<SocketAddrV4>,
+}
+
+impl BootConfig {
+    /// The port that files are served on by HTTP at our address `server`, if any is.
+    #[must_use]
+    pub fn http_port(&self, server: Ipv4Addr) -> Option<u16> {
+        let is_there = |at: &&SocketAddrV4| at.ip().is_unspecified() || *at.ip() == server;
+        self.http.iter().find(is_there).map(SocketAddrV4::port)
+    }
 }
 
 /// Whether addresses are ours to give.
@@ -195,10 +206,16 @@ fn by_table(config: &BootConfig, mode: Mode, request: &Message, server: Ipv4Addr
         return decision;
     };
     let file = file_of(config, architecture.platform, &mut decision.why);
-    decision.file = Some(match architecture.transport {
-        Transport::Tftp => file,
-        Transport::Http => uri(&file, server),
-    });
+    decision.file = match architecture.transport {
+        Transport::Tftp => Some(file),
+        Transport::Http => uri(config, &file, server),
+    };
+    if decision.file.is_none() {
+        decision.say(format!(
+            "UEFI HTTP boot: there is no [http] in the config that serves {server}: no boot file"
+        ));
+        return decision;
+    }
     match (architecture.transport, class) {
         (Transport::Http, _) => {
             decision.say("UEFI HTTP boot: the file is a URI, and option 60 says HTTPClient");
@@ -235,11 +252,8 @@ impl Decision {
             let with_nul = |text: &[u8]| [text, b"\0"].concat();
             let name = (code::SERVER_NAME, with_nul(server.to_string().as_bytes()));
             let file = (code::BOOT_FILE, with_nul(file));
-            // BOOTP has little room, and `siaddr` says what 66 would: the file goes first there.
-            // Elsewhere the order is the one that firmware was seen to take.
-            let is_bootp = reply.options.get(code::MESSAGE_TYPE).is_none();
-            let both = if is_bootp { [file, name] } else { [name, file] };
-            for (code, value) in both {
+            // The order is the one that firmware was seen to take.
+            for (code, value) in [name, file] {
                 reply.options.set(code, value);
             }
         }
@@ -315,12 +329,16 @@ fn file_of(config: &BootConfig, platform: Platform, why: &mut Vec<String>) -> St
 }
 
 /// Some firmware follows no redirect, so the path has one slash only. The address is a number, so
-/// that no name server is needed.
-fn uri(file: &str, server: Ipv4Addr) -> String {
-    match file.contains("://") {
-        true => file.to_owned(),
-        false => format!("http://{server}/{}", file.trim_start_matches('/')),
+/// that no name server is needed. `None` where the file is ours to serve, and is not served.
+fn uri(config: &BootConfig, file: &str, server: Ipv4Addr) -> Option<String> {
+    if file.contains("://") {
+        return Some(file.to_owned());
     }
+    let path = file.trim_start_matches('/');
+    Some(match config.http_port(server)? {
+        80 => format!("http://{server}/{path}"),
+        port => format!("http://{server}:{port}/{path}"),
+    })
 }
 
 /// iPXE loads by any transport, so it gets the file of its firmware, or what the config says.

@@ -150,12 +150,12 @@ impl Datagrams {
 
 /// Room for the control message with a `in_pktinfo`, aligned as control messages are.
 #[repr(C)]
-union Control {
+pub(super) union Control {
     _align: libc::cmsghdr,
     bytes: [u8; 64],
 }
 
-const fn no_control() -> Control {
+pub(super) const fn no_control() -> Control {
     Control { bytes: [0; 64] }
 }
 
@@ -337,10 +337,18 @@ fn socket_address(to: SocketAddrV4) -> libc::sockaddr_in {
 }
 
 fn set_flag(socket: RawFd, level: libc::c_int, name: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    let length = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or_default();
-    // SAFETY: `on` is an int, as long as said.
-    match unsafe { libc::setsockopt(socket, level, name, (&raw const on).cast(), length) } {
+    set_option(socket, level, name, 1)
+}
+
+pub(super) fn set_option(
+    socket: RawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();
+    // SAFETY: `value` is an int, as long as said.
+    match unsafe { libc::setsockopt(socket, level, name, (&raw const value).cast(), length) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

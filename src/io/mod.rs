@@ -1,7 +1,7 @@
 //! The only code that names the ring: sockets, gathered sends and file reads by io_uring. Beside it
-//! the datagrams and packets of DHCP (`datagram`, `packet`, `ear`, `echo`,
-//! `interface`), which an ordinary
-//! runtime watches.
+//! the datagrams and packets of DHCP and TFTP (`datagram`, `segments`, `packet`, `ear`, `echo`,
+//! `interface`), which an ordinary runtime watches, and what `cowherd-attach` asks of the kernel
+//! (`netlink`, `signals`).
 //!
 //! Everything of the ring belongs to one thread, a shard, and is not `Send`. The rules that keep
 //! it sound:
@@ -27,10 +27,13 @@ mod file;
 mod gather;
 pub mod interface;
 mod memory;
+mod netlink;
 mod packet;
 mod passing;
 mod receive;
 mod ring;
+mod segments;
+pub mod signals;
 mod socket;
 
 pub use buffer::{Buffer, BufferTooLarge, Pool};
@@ -39,8 +42,10 @@ pub use ear::{EAR_BYTES, Ear, EarSocket, Hears};
 pub use echo::{EchoProbe, EchoSocket};
 pub use file::{CutShort, read_at, write_at};
 pub use gather::{Gather, Mapped, OutOfRange};
+pub use netlink::NetlinkSocket;
 pub use packet::{ArpProbe, ArpSocket, CardSender, Heard, RoutedSender};
 pub use passing::{PASSED_TOGETHER_MAX, receive_passing, send_passing};
 pub use receive::ReceiveBuffer;
 pub use ring::{offload, run, spawn, yield_now};
+pub use segments::Conversation;
 pub use socket::{SendError, Socket};

@@ -61,6 +61,9 @@ impl<D: Disk> Overlay<D> {
             return Ok(Begin::WaitForCheckpoint);
         }
         let epoch = std::mem::take(&mut self.epoch);
+        if let Some(recent) = &mut self.recent {
+            recent.flush_begins();
+        }
         self.space.seal();
         self.dirty = false;
         let (steps, after, snapshot) = self.plan(&epoch, frames);
@@ -143,6 +146,9 @@ impl<D: Disk> Overlay<D> {
                 let paid =
                     flight.snapshot.is_none() && flight.after.generation != self.cursor.generation;
                 self.cursor = flight.after;
+                if let Some(recent) = &mut self.recent {
+                    recent.flushed();
+                }
                 self.space.sealed_is_durable();
                 Ok(self.checkpoint_due(flight.snapshot, paid))
             }

@@ -5,6 +5,7 @@
 //! - [`store`] is one open overlay, `underway` the order of its changes, [`cycle`] the order in
 //!   which a flush writes, [`commit`] who waits for it, [`space`] what is given back to the file
 //!   system.
+//! - `recent` notes what is acknowledged and not flushed, for a server that is killed.
 //! - `create` and [`recover`] are its beginning and its return, [`inspect`] a look at it from
 //!   outside that changes nothing, [`quota`] the limit on what it may hold.
 //! - [`sabotage`] breaks rules for tests, in debug builds only.
@@ -23,6 +24,7 @@ pub mod journal;
 pub mod map;
 mod mode;
 pub mod quota;
+mod recent;
 pub mod recover;
 pub mod sabotage;
 pub mod space;
@@ -31,5 +33,6 @@ mod underway;
 
 pub use create::remove;
 pub use mode::OverlayMode;
+pub use recent::Note;
 pub use recover::{OpenError, Spec};
 pub use store::Overlay;

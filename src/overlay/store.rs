@@ -22,6 +22,7 @@ use super::header::Header;
 use super::journal::Cursor;
 use super::map::{BlockCounts, BlockMap, BlockState};
 use super::quota::Quota;
+use super::recent::Recent;
 use super::sabotage::{self, Sabotage};
 use super::space::FreedSpace;
 use super::underway::Underway;
@@ -74,6 +75,8 @@ pub struct Overlay<D: Disk> {
     /// Something was written since the last cycle began.
     pub(super) dirty: bool,
     pub(super) poison: Option<Arc<str>>,
+    /// Notes for a server that is killed, where they are kept.
+    pub(super) recent: Option<Recent<D>>,
 }
 
 impl<D: Disk> Overlay<D> {
@@ -97,6 +100,7 @@ impl<D: Disk> Overlay<D> {
             checkpointing: owed.map_or(Checkpointing::Idle, Checkpointing::Owed),
             dirty: false,
             poison: None,
+            recent: None,
         }
     }
 
@@ -289,6 +293,7 @@ impl<D: Disk> Overlay<D> {
             epoch,
             space,
             quota,
+            recent,
             ..
         } = self;
         let (mut runs, mut had_data, mut absent) = (0, false, 0);
@@ -300,6 +305,9 @@ impl<D: Disk> Overlay<D> {
             }
             quota.changed(run.len(), old, BlockState::Zero);
             epoch.push(run, BlockState::Zero);
+            if let Some(recent) = recent {
+                recent.note(run, BlockState::Zero);
+            }
         });
         match how {
             Zeroing::Reserve => {}
@@ -312,11 +320,18 @@ impl<D: Disk> Overlay<D> {
 
     fn set(&mut self, blocks: BlockRange, state: BlockState) {
         let Self {
-            map, epoch, quota, ..
+            map,
+            epoch,
+            quota,
+            recent,
+            ..
         } = self;
         map.set(blocks, state, |run, old| {
             quota.changed(run.len(), old, state);
             epoch.push(run, state);
+            if let Some(recent) = recent {
+                recent.note(run, state);
+            }
         });
     }
 
@@ -400,6 +415,7 @@ impl<D: Disk> Overlay<D> {
     }
 }
 
+mod notes;
 mod waiting;
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl Door {
     }
 }
 
-async fn pause(error: &io::Error) {
+pub(super) async fn pause(error: &io::Error) {
     tracing::warn!("a connection could not be accepted: {error}");
     tokio::time::sleep(RETRY_AFTER).await;
 }

@@ -104,6 +104,17 @@ pub enum ListenError {
 }
 
 impl ListenError {
+    /// Whether it is for want of an address that this host may yet get, or of a name that may yet
+    /// be known.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Failed { reason, .. } => reason.kind() == io::ErrorKind::AddrNotAvailable,
+            Self::Resolve { .. } => true,
+            _ => false,
+        }
+    }
+
     fn new(address: String, reason: io::Error) -> Self {
         match reason.kind() {
             io::ErrorKind::AddrInUse => Self::InUse(address),
@@ -167,18 +178,23 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ListenError> {
     Ok(addresses)
 }
 
+/// Listens on one address.
+///
+/// # Errors
+/// Whatever the kernel has against it.
+pub(super) fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // Without it, a restart fails for a minute after clients were cut off.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    start(&socket, &address.into())?;
+    Ok(socket.into())
+}
+
 fn bind_tcp(address: SocketAddr) -> Result<Bound, ListenError> {
-    let listen = || -> io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        // Without it, a restart fails for a minute after clients were cut off.
-        socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        start(&socket, &address.into())?;
-        Ok(socket.into())
-    };
-    let listened = listen().and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let listened = listen_tcp(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (real, listener) =
         listened.map_err(|reason| ListenError::new(address.to_string(), reason))?;
     Ok(Bound {

@@ -2,9 +2,10 @@
 //!
 //! Invariants:
 //! - Each is made once for an address of ours, however many machines ask at once.
+//! - Of a kind that the host has not, people are told once.
 //! - There are as many as we have addresses, platforms and transports; no client can add to them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use super::tree::{Ends, blocking};
 use crate::boot::files::Content;
 use crate::boot::loader::{Kind, Modules};
 use crate::boot::menu::Transport;
+use crate::boot::signed;
 
 type Key = (&'static Kind, Transport, Ipv4Addr);
 
@@ -23,6 +25,8 @@ type Key = (&'static Kind, Transport, Ipv4Addr);
 pub(super) struct Loaders {
     modules: Option<Arc<Modules>>,
     made: Mutex<HashMap<Key, Arc<OnceCell<Content>>>>,
+    /// What there is not, and was told of.
+    missed: Mutex<HashSet<String>>,
 }
 
 impl Loaders {
@@ -31,25 +35,40 @@ impl Loaders {
         Self {
             modules: Modules::of_host().map(Arc::new),
             made: Mutex::default(),
+            missed: Mutex::default(),
         }
     }
 
     /// Opens the image or module of GRUB at `path`. `None` where there is none.
     pub(super) async fn open(&self, ends: Ends, path: &str) -> io::Result<Option<Content>> {
-        let Some(modules) = &self.modules else {
-            return Ok(None);
-        };
-        match Kind::at(path) {
-            Some(kind) if modules.have(kind) => self.image(modules, kind, ends).await.map(Some),
-            Some(kind) => {
-                let path = kind.path();
-                tracing::warn!("{path}: this host has no GRUB of this kind: see cowherd.toml(5)");
+        if signed::is_signed(path) {
+            let path = path.to_owned();
+            return blocking(move || signed::open(&path)).await;
+        }
+        match (Kind::at(path), &self.modules) {
+            (Some(kind), Some(modules)) if modules.have(kind) => {
+                self.image(modules, kind, ends).await.map(Some)
+            }
+            (Some(kind), _) => {
+                self.miss(kind);
                 Ok(None)
             }
-            None => {
+            (None, Some(modules)) => {
                 let (modules, path) = (Arc::clone(modules), path.to_owned());
                 blocking(move || modules.open(&path)).await
             }
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn miss(&self, kind: &Kind) {
+        let path = kind.path();
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        if missed.insert(path.clone()) {
+            tracing::warn!(
+                "{path}: machines are told to load it, and this host has no GRUB of this kind: \
+                 see cowherd.toml(5)"
+            );
         }
     }
 

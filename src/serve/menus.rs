@@ -5,12 +5,16 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::templates::Templates;
 use super::who::{Client, Known};
-use crate::boot::cmdline::{BadLine, Machine, MachineId, Root, command_line};
-use crate::boot::menu::{Entry, Menu, Place, Serial, Transport};
-use crate::config::{Choice, ImageBoot, Keep, MenuConfig, SerialConsole};
+use crate::boot::cmdline::{
+    BadLine, Machine, MachineId, NfsMount, Root, command_line, nfs_command_line,
+};
+use crate::boot::menu::{Entry, Format, Menu, Place, Serial, Transport, Unquotable};
+use crate::boot::template::{TemplateError, Told, ToldClient, ToldEntry};
+use crate::config::{Choice, ImageBoot, Keep, MenuConfig, NfsRoot, SerialConsole};
 use crate::export::name::ExportName;
-use crate::limits::MENU_ENTRIES_MAX;
+use crate::limits::{MENU_ENTRIES_MAX, NBD_PORT};
 use crate::mac::MacAddress;
 use crate::name::Name;
 
@@ -25,6 +29,8 @@ pub(super) struct Site {
     pub(super) port: u16,
     /// How files are loaded.
     pub(super) via: Transport,
+    /// Whether files are copied somewhere, out of images that nobody has changed.
+    pub(super) is_static: bool,
 }
 
 /// A machine that is to have a menu.
@@ -72,11 +78,12 @@ impl Guest {
     }
 }
 
-/// The images that there are.
+/// What there is to boot.
 #[derive(Debug)]
 pub(super) struct Stock<'a> {
     pub(super) images: Vec<Stocked>,
     pub(super) boots: &'a HashMap<Name, ImageBoot>,
+    pub(super) nfs: &'a [NfsRoot],
     pub(super) default_menu: &'a MenuConfig,
 }
 
@@ -95,13 +102,61 @@ pub(super) struct Made {
     pub(super) menu: Menu,
     /// What can't be booted, and why.
     pub(super) left_out: Vec<(String, BadLine)>,
+    /// How it is made, templates among others.
+    settings: MenuConfig,
+    machine: Machine,
+    site: Option<Site>,
 }
 
-/// One generation of an image that can be booted.
-struct Offered<'a> {
-    image: &'a Stocked,
-    number: u32,
-    boot: &'a ImageBoot,
+/// Why there is no menu.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoMenu {
+    #[error("{0}")]
+    Unquotable(#[from] Unquotable),
+    #[error("{0}")]
+    Template(#[from] TemplateError),
+}
+
+impl Made {
+    /// The menu for this loader: by its template where it has one, else as we make it.
+    pub(super) fn text(&self, format: Format, templates: &Templates) -> Result<String, NoMenu> {
+        match self.by_template(format, templates) {
+            Some(text) => text,
+            None => Ok(self.menu.written_for(format)?),
+        }
+    }
+
+    /// The menu by its template; `None` where it has none.
+    pub(super) fn by_template(
+        &self,
+        format: Format,
+        templates: &Templates,
+    ) -> Option<Result<String, NoMenu>> {
+        let template = templates.get(self.settings.template(format)?)?;
+        let filled = self.told(format);
+        Some(filled.and_then(|told| Ok(template.fill(&told)?)))
+    }
+
+    fn told(&self, format: Format) -> Result<Told, NoMenu> {
+        let entries = self.menu.entries.iter();
+        let entries = entries.map(|entry| ToldEntry::of(entry, format));
+        let server = self.site.map(|site| site.server.to_string());
+        Ok(Told {
+            loader: format.name(),
+            server: server.unwrap_or_default(),
+            port: self.site.map_or(NBD_PORT, |site| site.port),
+            client: ToldClient {
+                name: self.machine.name.as_ref().map(Name::to_string),
+                mac: self.machine.card.map(|mac| mac.to_string()),
+                machine_id: self.machine.id.map(|id| id.to_string()),
+            },
+            serial: self.menu.serial.map(Into::into),
+            timeout: self.menu.timeout.as_secs(),
+            default: self.menu.default,
+            entries: entries.collect::<Result<_, _>>()?,
+            menu: self.menu.written_for(format)?,
+        })
+    }
 }
 
 /// What `guest` may choose from.
@@ -114,18 +169,26 @@ pub(super) fn make(site: Site, guest: &Guest, stock: &Stock<'_>) -> Made {
         Some(SerialConsole::On(serial)) => Some(serial),
         _ => None,
     };
+    let setting = Setting {
+        site,
+        guest,
+        serial,
+    };
     let (offered, default) = offered(stock, own, &settings);
-    let mut made = Made::default();
+    let mut made = Made {
+        machine: guest.machine.clone(),
+        site: Some(site),
+        ..Made::default()
+    };
     for (nth, offered) in offered.iter().enumerate() {
-        let export = offered.export(guest);
-        match offered.words(site, guest, &export, serial) {
-            Ok(words) => {
+        match offered.entry(&setting) {
+            Ok(entry) => {
                 if nth == default {
                     made.menu.default = made.menu.entries.len();
                 }
-                made.menu.entries.push(offered.entry(site, &export, words));
+                made.menu.entries.push(entry);
             }
-            Err(why) => made.left_out.push((export, why)),
+            Err(why) => made.left_out.push((offered.name(guest), why)),
         }
     }
     made.menu.serial = serial;
@@ -133,6 +196,7 @@ pub(super) fn make(site: Site, guest: &Guest, stock: &Stock<'_>) -> Made {
         0 | 1 => Duration::ZERO,
         _ => CHOICE,
     });
+    made.settings = settings;
     made
 }
 
@@ -142,116 +206,185 @@ fn offered<'a>(
     own: Option<&'a Stocked>,
     settings: &MenuConfig,
 ) -> (Vec<Offered<'a>>, usize) {
-    let mut choices: Vec<(&Stocked, u32)> = Vec::new();
+    let mut choices = Vec::new();
     if let Some(own) = own {
-        choices.push((own, own.current));
+        choices.extend(stock.disk(own, own.current));
         let older = own.numbers.iter().rev();
         let older = older.filter(|_| settings.older != Some(false));
-        choices.extend(older.map(|number| (own, *number)));
+        choices.extend(older.filter_map(|number| stock.disk(own, *number)));
     }
     for name in settings.images.iter().flatten() {
-        choices.extend(stock.get(name).map(|image| (image, image.current)));
+        choices.extend(stock.chosen(&Choice::current(name.clone())));
     }
     let default = settings.default.as_ref();
     let default = default.and_then(|choice| stock.chosen(choice));
     choices.extend(default);
     let mut offered: Vec<Offered<'_>> = Vec::new();
-    for (image, number) in choices {
-        let is_there = |other: &Offered<'_>| other.is(image, number);
-        let Some(boot) = stock.boots.get(&image.name) else {
-            continue;
-        };
-        if !offered.iter().any(is_there) && offered.len() < MENU_ENTRIES_MAX {
-            offered.push(Offered {
-                image,
-                number,
-                boot,
-            });
+    for choice in choices {
+        if offered.iter().all(|other| !other.is(choice)) && offered.len() < MENU_ENTRIES_MAX {
+            offered.push(choice);
         }
     }
-    let is_default = |(image, number)| offered.iter().position(|one| one.is(image, number));
+    let is_default = |default| offered.iter().position(|one| one.is(default));
     let default = default.and_then(is_default).unwrap_or(0);
     (offered, default)
 }
 
-impl<'a> Stock<'a> {
-    fn get(&self, name: &Name) -> Option<&Stocked> {
-        self.images.iter().find(|image| image.name == *name)
-    }
-
+impl Stock<'_> {
     /// The image of a machine that has this one; the first one for `None`.
     fn own(&self, name: Option<&Name>) -> Option<&Stocked> {
         match name {
-            Some(name) => self.get(name),
+            Some(name) => self.images.iter().find(|image| image.name == *name),
             None => self.images.first(),
         }
     }
 
-    fn chosen(&self, choice: &Choice) -> Option<(&Stocked, u32)> {
-        let image = self.get(&choice.image)?;
+    /// A generation of an image, if it has a kernel.
+    fn disk<'a>(&'a self, image: &'a Stocked, number: u32) -> Option<Offered<'a>> {
+        let boot = self.boots.get(&image.name)?;
+        Some(Offered::Disk {
+            image,
+            number,
+            boot,
+        })
+    }
+
+    fn chosen(&self, choice: &Choice) -> Option<Offered<'_>> {
+        if let Some(root) = self.nfs.iter().find(|root| root.name == choice.image) {
+            return Some(Offered::Nfs(root));
+        }
+        let image = self.own(Some(&choice.image))?;
         let number = choice.generation.unwrap_or(image.current);
-        image.numbers.contains(&number).then_some((image, number))
+        let number = image.numbers.iter().find(|there| **there == number)?;
+        self.disk(image, *number)
     }
 }
 
+/// What an entry is made for.
+struct Setting<'a> {
+    site: Site,
+    guest: &'a Guest,
+    serial: Option<Serial>,
+}
+
+/// One thing that can be booted.
+#[derive(Clone, Copy)]
+enum Offered<'a> {
+    /// A generation of an image.
+    Disk {
+        image: &'a Stocked,
+        number: u32,
+        boot: &'a ImageBoot,
+    },
+    /// A root on an NFS server.
+    Nfs(&'a NfsRoot),
+}
+
 impl Offered<'_> {
-    fn is(&self, image: &Stocked, number: u32) -> bool {
-        self.image.name == image.name && self.number == number
+    fn is(&self, other: Offered<'_>) -> bool {
+        let key = |of: &Offered<'_>| match of {
+            Offered::Disk { image, number, .. } => (image.name.clone(), *number),
+            // No generation has this number.
+            Offered::Nfs(root) => (root.name.clone(), 0),
+        };
+        key(self) == key(&other)
     }
 
-    fn export(&self, guest: &Guest) -> String {
+    /// What it is called, where that is an export by the name that `guest` opens it by.
+    fn name(&self, guest: &Guest) -> String {
+        let (image, number) = match self {
+            Offered::Disk { image, number, .. } => (&image.name, number),
+            Offered::Nfs(root) => return root.name.to_string(),
+        };
         let name = ExportName {
-            image: Some(self.image.name.clone()),
-            generation: Some(self.number),
+            image: Some(image.clone()),
+            generation: Some(*number),
             client: guest.opens_as.clone(),
         };
         name.to_string()
     }
 
-    fn words(
-        &self,
-        site: Site,
-        guest: &Guest,
-        export: &str,
-        serial: Option<Serial>,
-    ) -> Result<Vec<String>, BadLine> {
-        let subvolume = self.boot.place.subvolume.as_ref();
-        let root = Root {
-            server: site.server,
-            port: site.port,
-            export: export.to_owned(),
-            filesystem: None,
-            flags: subvolume.map(|path| format!("subvol={path}")),
-            is_writable: guest.keep != Keep::ReadOnly,
+    fn entry(&self, of: &Setting<'_>) -> Result<Entry, BadLine> {
+        let words = self.words(of)?;
+        let (folder, initrds) = match self {
+            Offered::Disk {
+                image,
+                number,
+                boot,
+            } => {
+                // A file of no server is the same for all.
+                let export = match of.site.is_static {
+                    true => format!("{}+{number}", image.name),
+                    false => self.name(of.guest),
+                };
+                (format!("disk/{export}"), boot.initrds.len())
+            }
+            Offered::Nfs(root) => (format!("nfs/{}", root.name), root.initrds.len()),
         };
+        let place = |file: String| Place {
+            transport: of.site.via,
+            server: of.site.server,
+            path: format!("{folder}/{file}"),
+        };
+        Ok(Entry {
+            title: self.title(),
+            kernel: place("kernel".to_owned()),
+            initrds: (0..initrds)
+                .map(|nth| place(format!("initrd{nth}")))
+                .collect(),
+            words,
+        })
+    }
+
+    fn title(&self) -> String {
+        match self {
+            Offered::Disk {
+                image,
+                number,
+                boot,
+            } => match &boot.title {
+                Some(title) if *number == image.current => title.clone(),
+                Some(title) => format!("{title} (generation {number})"),
+                None => format!("{}+{number}", image.name),
+            },
+            Offered::Nfs(root) => {
+                let title = root.title.as_ref();
+                title.map_or_else(|| root.name.to_string(), Clone::clone)
+            }
+        }
+    }
+
+    fn words(&self, of: &Setting<'_>) -> Result<Vec<String>, BadLine> {
         // Linux, "console=": the last one is /dev/console. The config's own words come later.
         let console = |Serial { unit, speed }| {
             let serial = format!("console=ttyS{unit},{speed}");
             ["console=tty0".to_owned(), serial]
         };
-        let consoles = serial.map(console).into_iter().flatten();
-        let more: Vec<_> = consoles.chain(self.boot.words.iter().cloned()).collect();
-        command_line(self.boot.initramfs, &root, &guest.machine, &more)
-    }
-
-    fn entry(&self, site: Site, export: &str, words: Vec<String>) -> Entry {
-        let place = |file: String| Place {
-            transport: site.via,
-            server: site.server,
-            path: format!("disk/{export}/{file}"),
-        };
-        let (image, number) = (self.image, self.number);
-        let title = match &self.boot.title {
-            Some(title) if number == image.current => title.clone(),
-            Some(title) => format!("{title} (generation {number})"),
-            None => format!("{}+{number}", image.name),
-        };
-        let initrds = (0..self.boot.initrds.len()).map(|nth| place(format!("initrd{nth}")));
-        Entry {
-            initrds: initrds.collect(),
-            kernel: place("kernel".to_owned()),
-            title,
-            words,
+        let consoles = of.serial.map(console).into_iter().flatten();
+        let more = |words: &[String]| consoles.chain(words.iter().cloned()).collect::<Vec<_>>();
+        let machine = &of.guest.machine;
+        match self {
+            Offered::Disk { boot, .. } => {
+                let subvolume = boot.place.subvolume.as_ref();
+                let root = Root {
+                    server: of.site.server,
+                    port: of.site.port,
+                    export: self.name(of.guest),
+                    filesystem: None,
+                    flags: subvolume.map(|path| format!("subvol={path}")),
+                    is_writable: of.guest.keep != Keep::ReadOnly,
+                };
+                command_line(boot.initramfs, &root, machine, &more(&boot.words))
+            }
+            Offered::Nfs(root) => {
+                let mount = NfsMount {
+                    server: root.server.unwrap_or(of.site.server),
+                    path: &root.path,
+                    options: root.options.as_deref(),
+                    is_writable: root.is_writable,
+                };
+                nfs_command_line(root.initramfs, &mount, machine, &more(&root.words))
+            }
         }
     }
 }

@@ -20,9 +20,11 @@ pub mod demo;
 mod describe;
 mod dhcp;
 pub mod explain;
+pub mod grub;
 mod herd;
 mod holders;
 mod host;
+mod http;
 mod images;
 mod link;
 pub mod listen;
@@ -33,6 +35,7 @@ mod meter;
 mod offer;
 mod options;
 mod outbox;
+mod patience;
 mod placement;
 #[cfg(test)]
 mod poll_once;
@@ -44,6 +47,7 @@ mod shard;
 mod shelf;
 pub mod state_dir;
 mod succession;
+mod templates;
 mod tftp;
 mod tree;
 mod upgrade;
@@ -75,6 +79,7 @@ use placement::Placement;
 use reload::{Configured, Running};
 use shard::ShardHandle;
 use state_dir::StateDir;
+use tree::Tree;
 use watch::Watch;
 
 /// Serves until SIGTERM or SIGINT.
@@ -88,9 +93,10 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let configured = Configured::read(&options)?;
     let options = configured.complete(options);
     // What takes privileges comes first; then they are given up, before there is any other thread.
-    let mut dhcp = configured.open_dhcp()?;
-    let tftp = configured.open_tftp()?;
-    let admin = configured.open_admin()?;
+    let admin = patience::until_there(|| configured.open_admin())?;
+    let mut dhcp = patience::until_there(|| configured.open_dhcp())?;
+    let tftp = patience::until_there(|| configured.open_tftp())?;
+    let http = patience::until_there(|| configured.open_http())?;
     let bound = bind(&options.listen, inherited)?;
     configured.give_up_privileges()?;
     let state = open_state(&options)?;
@@ -119,6 +125,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         dhcp,
         tftp,
         admin,
+        http,
     };
     serve(&options, doors, running, herd, shards)
 }
@@ -177,9 +184,16 @@ fn bind(asked: &[ListenAddress], inherited: Vec<Bound>) -> Result<Vec<Bound>, Fa
     };
     let mut bound = inherited;
     for address in addresses {
-        bound.extend(listen::bind(address).map_err(failed)?);
+        bound.extend(patience::until_there(|| listen_on(address))?);
     }
     Ok(bound)
+}
+
+fn listen_on(address: &ListenAddress) -> Result<Vec<Bound>, Failure> {
+    listen::bind(address).map_err(|error| match error.may_pass() {
+        true => Failure::not_yet(error.to_string()),
+        false => failed(error),
+    })
 }
 
 /// The data-plane threads.
@@ -222,6 +236,7 @@ struct Doors {
     dhcp: Option<Dhcp>,
     tftp: Option<tftp::Opened>,
     admin: Option<admin::Opened>,
+    http: Option<http::Opened>,
 }
 
 /// Starts to answer commands and, beside, to remove overlays of earlier boots.
@@ -256,9 +271,11 @@ fn serve(
         let watching = tokio::spawn(Arc::clone(&watch).run(Arc::clone(&herd)));
         let admin = doors.admin.map(|admin| admin.start(&herd));
         let admin = admin.transpose().map_err(failed)?;
-        let port = nbd_port(&doors.bound);
-        let tftp = doors.tftp.map(|tftp| tftp.start(Arc::clone(&herd), port));
+        let tree = Arc::new(Tree::new(Arc::clone(&herd), nbd_port(&doors.bound)));
+        let tftp = doors.tftp.map(|tftp| tftp.start(&tree));
         let tftp = tftp.transpose().map_err(failed)?;
+        let http = doors.http.map(|http| http.start(&tree));
+        let http = http.transpose().map_err(failed)?;
         let boots = tokio::spawn(boots::see_to(Arc::clone(&herd)));
         let begun = Arc::clone(herd.boots());
         let accepting = accept::start(doors.bound, herd).map_err(failed)?;
@@ -277,6 +294,7 @@ fn serve(
         drop(admin);
         watching.abort();
         watch.save();
+        drop(http);
         boots.abort();
         drain(&shards, &mut stop).await
     })
@@ -299,6 +317,9 @@ fn announce(options: &Options, doors: &Doors) -> std::io::Result<()> {
     }
     if let Some(tftp) = &doors.tftp {
         tftp.announce(&mut out)?;
+    }
+    if let Some(http) = &doors.http {
+        http.announce(&mut out)?;
     }
     if let Some(dhcp) = &doors.dhcp {
         dhcp.announce(&mut out)?;

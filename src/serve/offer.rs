@@ -9,9 +9,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::images::Images;
+use super::templates::Templates;
 use super::upgrade::Upgrade;
 use super::who::Known;
-use crate::config::ImageBoot;
+use crate::boot::files::Files;
+use crate::config::{ImageBoot, NfsRoot};
 use crate::name::Name;
 
 /// What one config comes to.
@@ -23,6 +25,12 @@ pub(super) struct Offer {
     pub(super) upgrade: Upgrade,
     /// What is loaded of which image.
     pub(super) boots: HashMap<Name, ImageBoot>,
+    /// Roots on NFS servers.
+    pub(super) nfs: Vec<NfsRoot>,
+    /// Menus that an admin has written.
+    pub(super) templates: Templates,
+    /// The files that boot loaders find before those that are made.
+    pub(super) files: Option<Files>,
 }
 
 /// The offer of the moment.

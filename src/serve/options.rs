@@ -40,6 +40,7 @@ pub struct Options {
 pub struct Failure {
     code: u8,
     message: String,
+    may_pass: bool,
 }
 
 impl Failure {
@@ -49,6 +50,16 @@ impl Failure {
         Self {
             code: 1,
             message: message.into(),
+            may_pass: false,
+        }
+    }
+
+    /// The work failed for want of something that may yet come, such as an address of this host.
+    #[must_use]
+    pub fn not_yet(message: impl Into<String>) -> Self {
+        Self {
+            may_pass: true,
+            ..Self::failed(message)
         }
     }
 
@@ -58,7 +69,14 @@ impl Failure {
         Self {
             code: 2,
             message: message.into(),
+            may_pass: false,
         }
+    }
+
+    /// Whether the same may go well a moment later.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        self.may_pass
     }
 
     /// The exit code of the process.

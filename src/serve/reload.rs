@@ -10,16 +10,19 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use super::admin;
 use super::dhcp::{Change, Changer, Dhcp};
 use super::holders::Holders;
+use super::http;
 use super::images::Images;
 use super::offer::{Offer, Offers};
 use super::options::{Failure, Options};
 use super::shelf::Shelf;
 use super::state_dir::StateDir;
+use super::templates::Templates;
 use super::tftp;
 use super::upgrade::Upgrade;
 use super::user;
 use super::who::Known;
 use crate::access::List;
+use crate::boot::files::Files;
 use crate::config::{Config, ConfigError, HerdConfig, ImageBoot, ImageSource};
 use crate::name::Name;
 
@@ -30,6 +33,7 @@ pub(super) struct Configured {
     path: Option<PathBuf>,
     config: Config,
     upgrade: Upgrade,
+    templates: Templates,
     /// Of the command line; empty where it says nothing.
     access: List,
 }
@@ -43,6 +47,7 @@ impl Configured {
         };
         let upgrade = Upgrade::read(config.tls.as_ref());
         let upgrade = upgrade.map_err(|wrong| Failure::usage(wrong.to_string()))?;
+        let templates = Templates::read(&config)?;
         let access = List {
             allow: options.allow.clone(),
             deny: options.deny.clone(),
@@ -51,6 +56,7 @@ impl Configured {
             path: options.config.clone(),
             config,
             upgrade,
+            templates,
             access,
         })
     }
@@ -86,6 +92,12 @@ impl Configured {
         admin.map(admin::Opened::open).transpose()
     }
 
+    /// Opens what HTTP is served on, where it is served.
+    pub(super) fn open_http(&self) -> Result<Option<http::Opened>, Failure> {
+        let http = self.config.http.as_ref();
+        http.map(http::Opened::open).transpose()
+    }
+
     /// Opens the images: those of the command line, `named`, and those of the file.
     pub(super) fn open(
         self,
@@ -102,6 +114,9 @@ impl Configured {
             known,
             upgrade: self.upgrade,
             boots: boots(&self.config),
+            nfs: self.config.nfs.clone(),
+            templates: self.templates,
+            files: files(&self.config)?,
         };
         Ok(Running {
             path: self.path,
@@ -177,8 +192,16 @@ impl Running {
             Ok(upgrade) => upgrade,
             Err(error) => return failed(&error),
         };
+        let templates = match Templates::read(&config) {
+            Ok(templates) => templates,
+            Err(error) => return failed(&error),
+        };
         let dhcp = match self.dhcp_change(&config) {
             Ok(settings) => settings,
+            Err(error) => return failed(&error),
+        };
+        let files = match files(&config) {
+            Ok(files) => files,
             Err(error) => return failed(&error),
         };
         match self.shelf.open(&all(&self.named, &config)) {
@@ -186,7 +209,7 @@ impl Running {
                 if let (Some(dhcp), Some(change)) = (&self.dhcp, dhcp) {
                     dhcp.change_to(change);
                 }
-                self.change_to(config, upgrade, images);
+                self.change_to(config, upgrade, templates, images, files);
             }
             Err(error) => failed(&error),
         }
@@ -200,12 +223,22 @@ impl Running {
         }
     }
 
-    fn change_to(&mut self, config: Config, upgrade: Upgrade, images: Images) {
+    fn change_to(
+        &mut self,
+        config: Config,
+        upgrade: Upgrade,
+        templates: Templates,
+        images: Images,
+        files: Option<Files>,
+    ) {
         self.offers.replace(Offer {
             images: images.clone(),
             known: known(&config, &self.access, &self.leases),
             upgrade,
             boots: boots(&config),
+            nfs: config.nfs.clone(),
+            templates,
+            files,
         });
         // Only what is true by now is said.
         for what in needs_restart(&self.config, &config) {
@@ -243,6 +276,19 @@ fn boots(config: &Config) -> HashMap<Name, ImageBoot> {
     config.images.iter().filter_map(boot).collect()
 }
 
+/// Opens the directory of files, where there is one.
+fn files(config: &Config) -> Result<Option<Files>, Failure> {
+    let Some(root) = config.root.as_deref() else {
+        return Ok(None);
+    };
+    let files = Files::below(root).map_err(|error| {
+        let root = root.display();
+        let advice = "name a directory that this user can read as `root` in [tftp] or [http]";
+        Failure::failed(format!("files for boot loaders, {root}: {error}; {advice}"))
+    });
+    files.map(Some)
+}
+
 fn known(config: &Config, access: &List, leases: &Arc<Holders>) -> Known {
     let herd = with_access(config.herd.clone(), access);
     Known::new(herd, Arc::clone(leases))
@@ -262,6 +308,14 @@ fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
         ("`state`", running.state == read.state),
         ("`user`", running.user == read.user),
         ("`listen` in [nbd]", running.nbd_listen == read.nbd_listen),
+        (
+            "whether and where TFTP is served",
+            running.tftp == read.tftp,
+        ),
+        (
+            "whether and where HTTP is served",
+            running.http == read.http,
+        ),
         (
             "whether and where DHCP is served",
             match (&running.dhcp, &read.dhcp) {

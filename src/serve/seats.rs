@@ -37,6 +37,18 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Where there are no handshakes.
+    pub(super) const fn of_connections(in_all: usize, per_address: usize) -> Self {
+        Self {
+            in_all,
+            per_address,
+            handshakes: usize::MAX,
+            crowded: usize::MAX,
+        }
+    }
+}
+
 /// Why a connection has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Full {
@@ -82,6 +94,13 @@ pub(super) struct Seat {
 }
 
 impl Seats {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            taken: Mutex::default(),
+        }
+    }
+
     /// A seat for a connection from `peer` that begins its handshake.
     pub(super) fn take(self: &Arc<Self>, peer: &Peer) -> Result<Seat, Full> {
         let address = whole(peer);

@@ -7,36 +7,33 @@
 //! - Disks are asked beside the runtime: one that is slow holds up its own transfer only.
 //! - There are at most so many transfers, in all and to one address; who comes too late is told.
 
-use std::collections::HashMap;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::Path;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::task::JoinSet;
 
-use super::herd::Herd;
 use super::options::Failure;
 use super::tree::{Ends, Tree, blocking};
-use crate::boot::files::Files;
 use crate::boot::menu::Transport;
 use crate::config::TftpConfig;
 use crate::io::{Batch, DatagramSocket, Datagrams, Envelope};
-use crate::limits::{TFTP_BLOCK_MAX, TFTP_TRANSFERS_MAX, TFTP_TRANSFERS_PER_ADDRESS_MAX};
 use crate::status::FileStep;
 use crate::tftp::name::path_of;
+use crate::tftp::transfer::Outcome;
 use crate::tftp::wire::{self, ErrorCode, Mode, Packet, Request};
 use sender::{Line, Sender};
 use source::Source;
+use transfers::Transfers;
 
 mod sender;
 mod source;
+mod transfers;
 
 /// What TFTP needs, opened, and nothing served yet.
 #[derive(Debug)]
 pub(super) struct Opened {
     sockets: Vec<DatagramSocket>,
-    files: Option<Files>,
 }
 
 /// TFTP, for as long as it lives.
@@ -46,13 +43,11 @@ pub(super) struct Tftp {
 }
 
 impl Opened {
-    /// Opens the sockets, for which privileges may be needed, and the directory.
+    /// Opens the sockets, for which privileges may be needed.
     pub(super) fn open(config: &TftpConfig) -> Result<Self, Failure> {
-        let files = config.root.as_deref().map(below).transpose()?;
         let sockets = config.listen.iter().map(|&address| bind(address));
         Ok(Self {
             sockets: sockets.collect::<Result<_, _>>()?,
-            files,
         })
     }
 
@@ -65,27 +60,18 @@ impl Opened {
     }
 
     /// Begins to serve. Inside of a runtime only.
-    pub(super) fn start(self, herd: Arc<Herd>, port: u16) -> io::Result<Tftp> {
-        let tree = Arc::new(Tree::new(self.files, herd, port));
+    pub(super) fn start(self, tree: &Arc<Tree>) -> io::Result<Tftp> {
         let mut doors = JoinSet::new();
         for socket in self.sockets {
             let door = Door {
                 socket: socket.watched()?,
-                tree: Arc::clone(&tree),
+                tree: Arc::clone(tree),
                 transfers: Transfers::default(),
             };
             doors.spawn(door.run());
         }
         Ok(Tftp { _doors: doors })
     }
-}
-
-fn below(root: &Path) -> Result<Files, Failure> {
-    Files::below(root).map_err(|error| {
-        let root = root.display();
-        let advice = "name a directory that this user can read as `root` in [tftp]";
-        Failure::failed(format!("files of TFTP, {root}: {error}; {advice}"))
-    })
 }
 
 fn bind(address: SocketAddrV4) -> Result<DatagramSocket, Failure> {
@@ -96,9 +82,11 @@ fn bind(address: SocketAddrV4) -> Result<DatagramSocket, Failure> {
             _ => "name an address of this host",
         };
         let what = "as `listen` in [tftp]";
-        Failure::failed(format!(
-            "tftp on {address}: {error}; {advice}, or another {what}"
-        ))
+        let message = format!("tftp on {address}: {error}; {advice}, or another {what}");
+        match error.kind() {
+            io::ErrorKind::AddrNotAvailable => Failure::not_yet(message),
+            _ => Failure::failed(message),
+        }
     })
 }
 
@@ -107,18 +95,6 @@ struct Door {
     socket: Datagrams,
     tree: Arc<Tree>,
     transfers: Transfers,
-}
-
-/// The transfers that go on, by their clients.
-#[derive(Default)]
-struct Transfers {
-    tasks: JoinSet<()>,
-    by_client: HashMap<SocketAddrV4, Active>,
-}
-
-struct Active {
-    task: AbortHandle,
-    request: Vec<u8>,
 }
 
 impl Door {
@@ -131,8 +107,10 @@ impl Door {
                         return;
                     }
                 }
-                Some(ended) = self.transfers.tasks.join_next_with_id() => {
-                    self.transfers.forget(&ended);
+                Some(ended) = self.transfers.next() => {
+                    if let Some((envelope, request)) = self.transfers.forget(&ended) {
+                        self.take(envelope, &request);
+                    }
                     continue;
                 }
             }
@@ -149,7 +127,7 @@ impl Door {
     fn take(&mut self, envelope: Envelope, bytes: &[u8]) {
         let client = envelope.from;
         let refusal = match Packet::read(bytes) {
-            Ok(Packet::Read(_)) if self.transfers.is_under_way(client, bytes) => return,
+            Ok(Packet::Read(_)) if self.transfers.is_under_way(envelope, bytes) => return,
             Ok(Packet::Read(request)) => match self.transfers.make_room(client) {
                 Ok(()) => return self.begin(envelope, &request, bytes),
                 Err(full) => {
@@ -162,7 +140,10 @@ impl Door {
             Ok(Packet::Ack(_) | Packet::Error(..) | Packet::OfServer) => return,
             Err(malformed) => {
                 tracing::debug!("tftp: {client}: {malformed}");
-                return;
+                if !wire::is_read_request(bytes) {
+                    return;
+                }
+                Refusal(ErrorCode::ILLEGAL, "this is no request")
             }
         };
         self.refuse(envelope, &refusal);
@@ -191,63 +172,25 @@ impl Door {
             client: *client.ip(),
             via: Transport::Tftp,
         };
-        let task = self.transfers.tasks.spawn(async move {
+        self.transfers.begin(client, bytes.to_vec(), async move {
             let opened = open(&tree, ends, &path, mode).await;
-            let line = Line::between(envelope.to, client).await;
-            match line {
+            match Line::between(envelope.to, client).await {
                 Ok(line) => {
-                    let sent = serve(line, &path, opened, &owned).await;
-                    sent.into_iter()
-                        .for_each(|step| tree.note(ends, &path, step));
+                    let (outcome, step) = serve(line, &path, opened, &owned).await?;
+                    tree.note(ends, &path, step);
+                    outcome
                 }
-                Err(error) => tracing::warn!("tftp: {client}: no socket: {error}"),
+                Err(error) => {
+                    tracing::warn!("tftp: {client}: no socket: {error}");
+                    None
+                }
             }
         });
-        let request = bytes.to_vec();
-        self.transfers
-            .by_client
-            .insert(client, Active { task, request });
     }
 }
 
 /// An error for a client, and its reason.
 struct Refusal(ErrorCode, &'static str);
-
-impl Transfers {
-    /// Whether a request is a copy of one that is being served: what was sent may have been lost,
-    /// and its transfer sends it again in time.
-    fn is_under_way(&self, client: SocketAddrV4, request: &[u8]) -> bool {
-        let active = self.by_client.get(&client);
-        active.is_some_and(|active| active.request == request && !active.task.is_finished())
-    }
-
-    /// Makes room for another transfer of `client`, which has given up its last one.
-    fn make_room(&mut self, client: SocketAddrV4) -> Result<(), &'static str> {
-        if let Some(last) = self.by_client.remove(&client) {
-            last.task.abort();
-        }
-        let of_address = |address: &Ipv4Addr| {
-            let same = self.by_client.keys().filter(|other| other.ip() == address);
-            same.count()
-        };
-        if self.by_client.len() >= TFTP_TRANSFERS_MAX {
-            return Err("too many transfers");
-        }
-        if of_address(client.ip()) >= TFTP_TRANSFERS_PER_ADDRESS_MAX {
-            return Err("too many transfers to this address");
-        }
-        Ok(())
-    }
-
-    /// A task has ended. One that was cut short for another has no entry any more.
-    fn forget(&mut self, ended: &Result<(Id, ()), JoinError>) {
-        let id = match ended {
-            Ok((id, ())) => *id,
-            Err(error) => error.id(),
-        };
-        self.by_client.retain(|_, active| active.task.id() != id);
-    }
-}
 
 /// Opens a file for a transfer.
 async fn open(tree: &Arc<Tree>, ends: Ends, path: &str, mode: Mode) -> io::Result<Option<Source>> {
@@ -263,15 +206,14 @@ async fn serve(
     path: &str,
     opened: io::Result<Option<Source>>,
     request: &[u8],
-) -> Option<FileStep> {
+) -> Option<(Option<Outcome>, FileStep)> {
     let client = line.client();
     let refusal = match opened {
         Ok(Some(source)) => {
-            if let Ok(Packet::Read(request)) = Packet::read(request) {
-                let sender = Sender::new(line, source, &request, TFTP_BLOCK_MAX);
-                return Some(sender.run(path).await);
-            }
-            return None;
+            let Ok(Packet::Read(request)) = Packet::read(request) else {
+                return None;
+            };
+            return Some(Sender::new(line, source, &request).run(path).await);
         }
         Ok(None) => {
             tracing::info!("tftp: {client}: {path}: there is no such file");

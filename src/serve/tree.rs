@@ -15,7 +15,7 @@ use super::herd::{Herd, Look};
 use super::loaders::Loaders;
 use super::offer::Offer;
 use crate::access::{Caller, Peer};
-use crate::boot::files::{Content, Files};
+use crate::boot::files::Content;
 use crate::boot::inside::{self, Blocks, InsideError, Whereabouts};
 use crate::boot::menu::Transport;
 use crate::export::name::ExportName;
@@ -26,7 +26,6 @@ use crate::status::FileStep;
 /// The files of all machines.
 #[derive(Debug)]
 pub(super) struct Tree {
-    files: Option<Files>,
     loaders: Loaders,
     herd: Arc<Herd>,
     /// Where NBD is served.
@@ -54,9 +53,8 @@ impl Blocks for Look {
 }
 
 impl Tree {
-    pub(super) fn new(files: Option<Files>, herd: Arc<Herd>, port: u16) -> Self {
+    pub(super) fn new(herd: Arc<Herd>, port: u16) -> Self {
         Self {
-            files,
             loaders: Loaders::of_host(),
             herd,
             port,
@@ -91,8 +89,8 @@ impl Tree {
     }
 
     async fn find(self: &Arc<Self>, ends: Ends, path: &str) -> io::Result<Option<Content>> {
-        let (tree, owned) = (Arc::clone(self), path.to_owned());
-        let there = blocking(move || match &tree.files {
+        let (offer, owned) = (self.herd.offer(), path.to_owned());
+        let there = blocking(move || match &offer.files {
             Some(files) => files.open(&owned),
             None => Ok(None),
         });
@@ -149,11 +147,19 @@ fn named(offer: &Offer, export: &str, file: &str) -> Option<(String, Whereabouts
     let export: ExportName = export.parse().ok()?;
     let image: &Name = export.image.as_ref()?;
     let boot = offer.boots.get(image)?;
-    let path = match file.strip_prefix("initrd") {
-        Some(number) => boot.initrds.get(number.parse::<usize>().ok()?)?,
-        None => Some(&boot.kernel).filter(|_| file == "kernel")?,
-    };
-    Some((path.clone(), boot.place.clone()))
+    let path = file_of(&boot.kernel, &boot.initrds, file)?;
+    Some((path.to_owned(), boot.place.clone()))
+}
+
+/// What `kernel` or `initrdN` stands for.
+pub(super) fn file_of<'a>(kernel: &'a str, initrds: &'a [String], file: &str) -> Option<&'a str> {
+    match file.strip_prefix("initrd") {
+        Some(number) => {
+            let number: usize = number.parse().ok()?;
+            initrds.get(number).map(String::as_str)
+        }
+        None => (file == "kernel").then_some(kernel),
+    }
 }
 
 fn caller(ends: Ends) -> Caller {

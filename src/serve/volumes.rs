@@ -8,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::catalog::{Target, VolumeKey};
 use crate::disk::RealDisk;
 use crate::export::Volume;
 use crate::io::{self, Pool};
-use crate::overlay::{OpenError, Overlay, OverlayMode};
+use crate::overlay::{OpenError, Overlay, OverlayMode, Spec};
 
 #[derive(Debug)]
 enum Slot {
@@ -182,7 +183,22 @@ async fn open_overlay(target: &Target) -> Result<Option<Overlay<RealDisk>>, Open
     let Some((dir, spec)) = target.overlay.clone() else {
         return Ok(None);
     };
-    let mut overlay = io::offload(move || Overlay::open(&RealDisk, &dir, &spec)).await?;
+    let mut overlay = io::offload(move || open_and_note(&dir, &spec)).await?;
     overlay.set_limit(target.limit);
     Ok(Some(overlay))
+}
+
+/// Opens an overlay with all that was acknowledged under this boot of the host, also by a server
+/// that was killed.
+fn open_and_note(dir: &Path, spec: &Spec) -> Result<Overlay<RealDisk>, OpenError> {
+    let mut overlay = Overlay::open(&RealDisk, dir, spec)?;
+    match overlay.keep_recent(spec.boot_id) {
+        Ok(_) => {}
+        // A full disk keeps nobody's overlay closed.
+        Err(error) => tracing::warn!(
+            "overlay {}: what is not flushed is lost if this server is killed: {error}",
+            dir.display()
+        ),
+    }
+    Ok(overlay)
 }

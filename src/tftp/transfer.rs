@@ -8,7 +8,9 @@
 //! - Blocks are counted in 64 bits, from 1; the 16 bits of an ACK stand for the number that lies
 //!   nearest behind what is known to have arrived, and are ignored where nothing sent has them.
 //! - A block is sent again for a timeout or, in a window, for a gap that the client tells of; never
-//!   for a second copy of an ACK (RFC 1123, section 4.2.3.1: the Sorcerer's Apprentice bug).
+//!   for a second copy of an ACK (RFC 1123, section 4.2.3.1: the Sorcerer's Apprentice bug), nor
+//!   for one that may answer a second copy of a block. So what goes wrong once has at most one
+//!   window sent twice, and not every window behind it as well.
 //! - It ends in bounded time whatever the client does or leaves.
 
 use std::ops::Range;
@@ -16,7 +18,9 @@ use std::time::Duration;
 
 use super::terms::Terms;
 use super::wire::ErrorCode;
-use crate::limits::{TFTP_PATIENCE_MAX, TFTP_PATIENCE_MIN, TFTP_PATIENCE_START, TFTP_TRIES_MAX};
+use crate::limits::{
+    TFTP_PATIENCE_MAX, TFTP_PATIENCE_MIN, TFTP_PATIENCE_START, TFTP_SILENCE_MAX, TFTP_TRIES_MAX,
+};
 
 /// The sending of one file.
 #[derive(Clone, Debug)]
@@ -34,8 +38,10 @@ pub struct Transfer {
     deadline: Duration,
     /// How often the same has been sent without an answer.
     tries: u32,
-    /// The client has told of a gap behind `arrived`, and that was seen to.
-    restarted: bool,
+    /// ACKs of blocks before this one may answer a second copy of a block: clients repeat their
+    /// last ACK then, EDK2 for each copy. They tell what has arrived, but not that what is behind
+    /// it was lost.
+    unambiguous: u64,
     /// When the window was sent, unless a part of it was sent twice.
     sent_at: Option<Duration>,
     /// How long answers take, smoothed.
@@ -94,7 +100,7 @@ impl Transfer {
             state,
             deadline: now,
             tries: 0,
-            restarted: false,
+            unambiguous: 0,
             sent_at: Some(now),
             round_trip: None,
         };
@@ -180,13 +186,17 @@ impl Transfer {
         if block > self.sent {
             // Of long ago, or of nothing that was sent.
         } else if block == self.arrived {
-            self.handle_gap(now);
+            if self.is_gap_behind(block) {
+                self.go_back();
+                self.wait_from(now);
+            }
         } else {
             let all = block == self.sent;
             self.arrived = block;
-            self.restarted = false;
-            // What is behind a gap has not been kept: RFC 7440 goes on from the block of the ACK.
-            self.next = block + 1;
+            if self.is_gap_behind(block) {
+                self.go_back();
+            }
+            self.next = self.next.max(block + 1);
             self.heard(now, all);
             if self.arrived == self.blocks() {
                 self.state = State::Over(Outcome::Complete);
@@ -194,15 +204,17 @@ impl Transfer {
         }
     }
 
-    /// The same ACK again. In a window it tells that the first block of it was lost; but only once,
-    /// since the next copy may be one of the network.
-    fn handle_gap(&mut self, now: Duration) {
-        if self.terms.window > 1 && !self.restarted && self.next > self.arrived + 1 {
-            self.restarted = true;
-            self.next = self.arrived + 1;
-            self.sent_at = None;
-            self.wait_from(now);
-        }
+    /// RFC 7440, section 4: an ACK in the middle of a window, or a second one for the same block,
+    /// tells that the block behind it was lost. Without windows it tells nothing.
+    const fn is_gap_behind(&self, block: u64) -> bool {
+        self.terms.window > 1 && self.next > block + 1 && block >= self.unambiguous
+    }
+
+    /// What is behind a gap has not been kept: all behind `arrived` is to be sent again.
+    fn go_back(&mut self) {
+        self.unambiguous = self.sent + 1;
+        self.next = self.arrived + 1;
+        self.sent_at = None;
     }
 
     /// The client has ended the transfer.
@@ -237,16 +249,14 @@ impl Transfer {
             return;
         }
         self.tries += 1;
-        if self.tries > TFTP_TRIES_MAX {
+        if self.tries > self.tries_max() {
             self.state = State::Over(self.silent_end());
             return;
         }
         if let State::Agreeing { is_told } = &mut self.state {
             *is_told = false;
         }
-        self.next = self.arrived + 1;
-        self.restarted = false;
-        self.sent_at = None;
+        self.go_back();
         self.wait_from(now);
     }
 
@@ -274,6 +284,15 @@ impl Transfer {
         let usual = self.round_trip.map_or(TFTP_PATIENCE_START, |time| time * 8);
         let usual = usual.clamp(TFTP_PATIENCE_MIN, TFTP_PATIENCE_START);
         (usual * 2_u32.saturating_pow(self.tries)).min(TFTP_PATIENCE_MAX)
+    }
+
+    /// A client that wants to be asked seldom is not waited for longer than any other.
+    fn tries_max(&self) -> u32 {
+        let waits = |timeout: Duration| TFTP_SILENCE_MAX.as_secs() / timeout.as_secs().max(1);
+        let most = self.terms.timeout.map(waits).map(u32::try_from);
+        most.map_or(TFTP_TRIES_MAX, |most| {
+            most.map_or(TFTP_TRIES_MAX, |most| most.clamp(1, TFTP_TRIES_MAX))
+        })
     }
 
     fn block(&self) -> u64 {

@@ -174,6 +174,12 @@ fn options(mut rest: &[u8]) -> Result<Vec<RequestOption<'_>>, Malformed> {
     Ok(options)
 }
 
+/// Whether a datagram says that it is a read request, which it may be badly.
+#[must_use]
+pub fn is_read_request(datagram: &[u8]) -> bool {
+    datagram.starts_with(&operation::READ.to_be_bytes())
+}
+
 /// The header of a DATA packet: `block` is a number of 64 bits, which goes on from 0 after 65535.
 ///
 /// RFC 1350 has no such block; all clients of boot loaders take 0 here, and GRUB nothing else.

@@ -7,6 +7,8 @@ use cowherd::dhcp::lease::{Key, Record, Saved};
 use cowherd::dhcp::wire::Message;
 use cowherd::mac::MacAddress;
 
+mod file_seeds;
+
 const IHAVEOPT: &[u8; 8] = b"IHAVEOPT";
 
 /// A name and an input each.
@@ -23,6 +25,9 @@ pub(crate) fn of(target: &str) -> Seeds {
         "checkpoint" => checkpoints(),
         "dhcp" => conversations(),
         "leases" => leases(),
+        "tftp" => file_seeds::transfers(),
+        "names" => file_seeds::names(),
+        "inside" => file_seeds::disks(),
         "attach" => attachments(),
         "canary" => vec![("nearly", b"moo? said the cow".to_vec())],
         other => panic!("{other} has no seeds"),

@@ -2,22 +2,28 @@
 //! tools.
 
 mod data;
+mod guest;
 mod journals;
 mod lan;
 mod mount;
 pub(crate) mod nbd;
+mod relay;
 mod server;
 mod stamps;
+mod tftp;
 mod tls;
 mod tool;
 
 pub(crate) use data::{
     Fingerprint, Seeded, assert_same, btrfs_image, pseudo_random, read_file, write_file,
 };
+pub(crate) use guest::Guest;
 pub(crate) use journals::{checkpoint_generation, nearly_fill_journal};
 pub(crate) use lan::{Card, Host, Lan};
 pub(crate) use mount::{Mount, make_file_system};
+pub(crate) use relay::{Odds, Relay};
 pub(crate) use server::{PATIENCE, Refusal, Server, Setup, eventually};
 pub(crate) use stamps::{SECTOR, Stamps};
+pub(crate) use tftp::TftpServer;
 pub(crate) use tls::Certificates;
 pub(crate) use tool::{Finished, Tool, is_root, require, skipped};

@@ -8,9 +8,9 @@ use fs_btrfs::fs::Filesystem;
 use fs_btrfs::subvol::PathTarget;
 use fs_core::{BlockRead, Error as DeviceError};
 
+use super::links::{check_length, resolve};
 use super::partitions::Slice;
 use super::{InsideError, room_for, unreadable};
-use crate::limits::LINKS_MAX;
 
 impl BlockRead for Slice {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), DeviceError> {
@@ -33,7 +33,7 @@ pub(super) fn read_file(
         Some(path) => subvolume_at(&top, path)?,
         None => default_subvolume(top)?,
     };
-    let target = resolve(&root, path)?;
+    let target = find(&root, path)?;
     if !target.inode.is_regular_file() {
         return Err(InsideError::Unreadable("it is no file".to_owned()));
     }
@@ -76,39 +76,18 @@ fn default_subvolume(top: Filesystem) -> Result<Filesystem, InsideError> {
     }
 }
 
-/// Resolves a path as the kernel does, but that no link leads out of the subvolume.
-fn resolve(root: &Filesystem, path: &str) -> Result<PathTarget, InsideError> {
-    let mut links = 0;
-    let mut ahead: Vec<Vec<u8>> = parts(path.as_bytes()).rev().collect();
-    let mut behind: Vec<Vec<u8>> = Vec::new();
-    while let Some(part) = ahead.pop() {
-        if part == b".." {
-            behind.pop();
-            continue;
-        }
-        behind.push(part);
-        let found = root.resolve_path_bytes(&behind.join(&b'/')).map_err(told)?;
+fn find(root: &Filesystem, path: &str) -> Result<PathTarget, InsideError> {
+    let at = |path: &[u8]| root.resolve_path_bytes(path).map_err(told);
+    let path = resolve(path, |path| {
+        let found = at(path)?;
         if !found.inode.is_symlink() {
-            continue;
+            return Ok(None);
         }
-        links += 1;
-        if links > LINKS_MAX {
-            return Err(InsideError::Unreadable("too many links".to_owned()));
-        }
-        let link = found.fs(root).read_link(found.inode.ino).map_err(told)?;
-        match link.first() {
-            Some(b'/') => behind.clear(),
-            _ => drop(behind.pop()),
-        }
-        ahead.extend(parts(&link).rev());
-    }
-    root.resolve_path_bytes(&behind.join(&b'/')).map_err(told)
-}
-
-fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = Vec<u8>> {
-    path.split(|&byte| byte == b'/')
-        .filter(|part| !matches!(*part, b"" | b"."))
-        .map(<[u8]>::to_vec)
+        check_length(found.inode.size)?;
+        let link = found.fs(root).read_link(found.inode.ino);
+        link.map(Some).map_err(told)
+    });
+    at(&path?)
 }
 
 fn told(error: Error) -> InsideError {

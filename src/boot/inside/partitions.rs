@@ -134,7 +134,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     found.map_or(0, u64::from_le_bytes)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let found = bytes
         .get(at..at + 4)
         .and_then(|bytes| bytes.try_into().ok());

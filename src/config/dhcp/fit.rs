@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use super::super::error::{ConfigError, Mistake};
 use super::super::value::Located;
 use super::value::{Cidr, Range};
-use super::{DhcpConfig, OwnNetwork, first_of};
+use super::{DhcpConfig, OwnNetwork, Router, RouterOf, first_of};
 use crate::dhcp::boot::Mode;
 use crate::dhcp::settings::{Network, Settings, Told};
 use crate::limits::DHCP_RANGE_ADDRESSES_MAX;
@@ -77,6 +77,7 @@ impl DhcpConfig {
             networks.push(network);
         }
         if self.mode == Mode::Server {
+            self.check_routers(&networks, own)?;
             self.check_addresses(&networks, own)?;
         }
         let machines = self.machines.iter();
@@ -147,6 +148,42 @@ impl DhcpConfig {
             network.ranges.extend(without(range, own));
         }
         Ok(networks)
+    }
+
+    /// A machine reaches no router outside of its network.
+    fn check_routers(&self, networks: &[Network], own: &[OwnNetwork]) -> Result<(), Mistake> {
+        for Router { address, of } in &self.routers {
+            let ours = networks.get(..own.len()).unwrap_or_default();
+            let its = match of {
+                RouterOf::Ours => ours.iter().collect(),
+                RouterOf::Relayed(of) => {
+                    let mut networks = networks.iter();
+                    let found = networks.find(|network| network.address == of.address);
+                    found.into_iter().collect()
+                }
+                RouterOf::Clients => networks.iter().collect::<Vec<_>>(),
+            };
+            let Located { value: router, at } = address;
+            let holds =
+                |network: &&Network| network.contains(*router) && !is_at_an_end(*router, network);
+            if !its.iter().any(holds) {
+                let of = its.iter();
+                let of = of.map(|network| format!("{}/{}", network.address, network.prefix));
+                let of = of.collect::<Vec<_>>().join(", ");
+                let what = format!("no machine reaches the router {router}: it is not in {of}");
+                return Err(Mistake::new(*at, what));
+            }
+        }
+        self.check_ranges_of_clients()
+    }
+
+    /// The routers of clients, which may be in any network, lie in no range.
+    fn check_ranges_of_clients(&self) -> Result<(), Mistake> {
+        let mut machines = self.machines.iter().map(|located| &located.machine.told);
+        machines.try_for_each(|told| {
+            let mut ranges = self.all_ranges();
+            ranges.try_for_each(|range| not_the_router(range, told))
+        })
     }
 
     fn check_addresses(&self, networks: &[Network], own: &[OwnNetwork]) -> Result<(), Mistake> {

@@ -21,6 +21,18 @@ pub(in crate::config) struct Network {
     pub(super) address: Option<Located<OwnAddress>>,
 }
 
+impl Network {
+    /// What others than DHCP go by.
+    pub(in crate::config) fn checked(&self) -> crate::config::NetworkConfig {
+        let interfaces = self.interface.values().into_iter();
+        let address = self.address.as_ref().map(|address| address.value);
+        crate::config::NetworkConfig {
+            interfaces: interfaces.map(|name| name.0).collect(),
+            address: address.map(|own| (own.address, own.prefix)),
+        }
+    }
+}
+
 /// Who gives addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

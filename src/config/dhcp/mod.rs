@@ -9,7 +9,7 @@ pub(super) mod form;
 mod tests;
 mod value;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,6 +36,7 @@ pub struct DhcpConfig {
     boot: BootConfig,
     unknown: Unknown,
     probe: bool,
+    routers: Vec<Router>,
     source: Source,
 }
 
@@ -45,6 +46,24 @@ struct Relayed {
     network: Located<Cidr>,
     ranges: Vec<Located<Range>>,
     told: Told,
+}
+
+/// A router that machines are told of, and where the file says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Router {
+    address: Located<Ipv4Addr>,
+    of: RouterOf,
+}
+
+/// Whose router it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RouterOf {
+    /// That of the networks of our interfaces.
+    Ours,
+    /// That of this network behind a relay.
+    Relayed(Cidr),
+    /// That of clients, which are in any network that is served.
+    Clients,
 }
 
 /// A machine, and where its address stands.
@@ -117,6 +136,12 @@ impl DhcpConfig {
         })
     }
 
+    /// Whether files are served by HTTP at our address `server`.
+    #[must_use]
+    pub fn has_http_at(&self, server: Ipv4Addr) -> bool {
+        self.boot.http_port(server).is_some()
+    }
+
     pub(super) fn set_source(&mut self, path: &Path, text: &str) {
         self.source = Source {
             path: path.to_owned(),
@@ -135,6 +160,7 @@ pub(super) fn check(
     dhcp: Option<Dhcp>,
     groups: &Tables<Group>,
     clients: &Tables<Client>,
+    http: &[SocketAddrV4],
 ) -> Result<Option<DhcpConfig>, Mistake> {
     check_network(&network)?;
     let Some(dhcp) = dhcp else {
@@ -155,10 +181,15 @@ pub(super) fn check(
         let what = "[dhcp] needs `interface` in [network]: it is served nowhere else";
         return Err(Mistake::new(mode_at, what));
     }
-    let boot = merged(&BootConfig::default(), dhcp.boot.as_ref());
+    let usual = BootConfig {
+        http: http.to_vec(),
+        ..BootConfig::default()
+    };
+    let boot = merged(&usual, dhcp.boot.as_ref());
     let config = DhcpConfig {
         mode,
         interfaces,
+        routers: routers(&dhcp, groups, clients),
         address: network.address,
         ranges: ranges(dhcp.range.as_ref()),
         told: told(&dhcp.words())?,
@@ -183,7 +214,7 @@ fn check_network(network: &form::Network) -> Result<(), Mistake> {
         seen.push(&name.value);
     }
     match &network.address {
-        Some(address) if seen.len() != 1 => Err(Mistake::new(
+        Some(address) if seen.len() > 1 => Err(Mistake::new(
             address.at,
             "`address` in [network] is for one `interface`; with several, each has its own",
         )),
@@ -198,6 +229,25 @@ fn check_unused(groups: &Tables<Group>, clients: &Tables<Client>) -> Result<(), 
 
 fn ranges(said: Option<&Several<Range>>) -> Vec<Located<Range>> {
     said.map(|ranges| ranges.0.clone()).unwrap_or_default()
+}
+
+fn routers(dhcp: &Dhcp, groups: &Tables<Group>, clients: &Tables<Client>) -> Vec<Router> {
+    let of_dhcp = [(RouterOf::Ours, dhcp.words())].into_iter();
+    let relayed = dhcp.network.iter().flatten().filter_map(|(_, table)| {
+        let network = table.address.as_ref()?.value;
+        Some((RouterOf::Relayed(network), table.words()))
+    });
+    let groups = groups.values().map(Group::words);
+    let clients = clients.values().map(Client::words);
+    let clients = groups
+        .chain(clients)
+        .map(|words| (RouterOf::Clients, words));
+    let all = of_dhcp.chain(relayed).chain(clients);
+    all.flat_map(|(of, words)| {
+        let said = words.router.0.into_iter();
+        said.map(move |address| Router { address, of })
+    })
+    .collect()
 }
 
 fn relayed(tables: Tables<form::Relayed>) -> Result<Vec<Relayed>, Mistake> {
@@ -298,6 +348,7 @@ fn merged(wide: &BootConfig, said: Option<&Boot>) -> BootConfig {
         secure_boot: said.secure_boot.unwrap_or(wide.secure_boot),
         ipxe: script.or_else(|| wide.ipxe.clone()),
         files,
+        http: wide.http.clone(),
     }
 }
 

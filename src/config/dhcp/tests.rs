@@ -169,7 +169,8 @@ fn interfaces_have_names_that_can_be() {
         "interface",
     );
     check("[network]\ninterface = [\"a\", \"a\"]\n", 2, "already");
-    check("[network]\naddress = \"10.0.0.1\"\n", 2, "one `interface`");
+    let two = "[network]\ninterface = [\"a\", \"b\"]\naddress = \"10.0.0.1\"\n";
+    check(two, 3, "one `interface`");
 }
 
 #[test]
@@ -367,4 +368,47 @@ fn two_interfaces_in_one_network_are_refused() {
     let message = dhcp.settings(&[own(), lan1]).unwrap_err().to_string();
     assert!(message.starts_with("c.toml:4: "), "{message}");
     assert!(message.contains("overlap"), "{message}");
+}
+
+#[test]
+fn the_router_of_a_client_or_a_group_lies_in_no_range() {
+    for told in [
+        "[client.a]\nmac = \"52:54:00:00:00:01\"\nrouter = \"10.77.0.150\"\n",
+        "[group.g]\nrouter = \"10.77.0.150\"\n\
+         [client.a]\nmac = \"52:54:00:00:00:01\"\ngroup = \"g\"\n",
+    ] {
+        let range = "range = \"10.77.0.100-10.77.0.200\"\n";
+        let words = "has the router's address, 10.77.0.150, in it";
+        check_dhcp(&format!("{range}{told}"), words);
+    }
+}
+
+#[test]
+fn a_router_is_in_the_network_of_those_that_are_told_of_it() {
+    let words = "no machine reaches the router";
+    check_dhcp("router = \"10.78.0.1\"\n", words);
+    check_dhcp("router = [\"10.77.0.9\", \"10.78.0.1\"]\n", words);
+    check_dhcp("router = \"10.77.0.255\"\n", words);
+    let relayed = "[dhcp.network.up]\naddress = \"10.78.0.0/24\"\n";
+    check(
+        &format!("{LAN}[dhcp]\n{relayed}router = \"10.77.0.1\"\n"),
+        6,
+        words,
+    );
+    check(
+        &format!("{LAN}[dhcp]\n[client.a]\nrouter = \"10.79.0.1\"\n"),
+        5,
+        words,
+    );
+    check(
+        &format!("{LAN}[dhcp]\n[group.a]\nrouter = \"10.79.0.1\"\n"),
+        5,
+        words,
+    );
+    fine(&format!(
+        "{LAN}[dhcp]\n{relayed}[client.a]\nrouter = \"10.78.0.1\"\n"
+    ));
+    fine(&format!(
+        "{LAN}[dhcp]\nmode = \"proxy\"\nrouter = \"10.79.0.1\"\n"
+    ));
 }

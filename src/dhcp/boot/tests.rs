@@ -27,12 +27,20 @@ fn http(architecture: u16) -> Message {
     ])
 }
 
+/// With HTTP where it usually is.
+fn usual() -> BootConfig {
+    BootConfig {
+        http: vec!["0.0.0.0:80".parse().unwrap()],
+        ..BootConfig::default()
+    }
+}
+
 fn served(request: &Message) -> Decision {
-    decide(&BootConfig::default(), Mode::Server, request, SERVER)
+    decide(&usual(), Mode::Server, request, SERVER)
 }
 
 fn proxied(request: &Message) -> Decision {
-    decide(&BootConfig::default(), Mode::Proxy, request, SERVER)
+    decide(&usual(), Mode::Proxy, request, SERVER)
 }
 
 fn option(decision: &Decision, wanted: u8) -> Option<&[u8]> {
@@ -58,6 +66,52 @@ fn each_pxe_architecture_gets_the_grub_of_its_platform() {
             "{number}"
         );
     }
+}
+
+#[test]
+fn the_uri_leads_to_where_http_is_served() {
+    for (listen, file) in [
+        (
+            &["0.0.0.0:80"][..],
+            Some("http://10.77.0.1/boot/grub/x86_64-efi/core.efi"),
+        ),
+        (
+            &["10.77.0.1:80"],
+            Some("http://10.77.0.1/boot/grub/x86_64-efi/core.efi"),
+        ),
+        (
+            &["10.0.0.1:80", "10.77.0.1:8080"],
+            Some("http://10.77.0.1:8080/boot/grub/x86_64-efi/core.efi"),
+        ),
+        (&["10.0.0.1:80"], None),
+        (&[], None),
+    ] {
+        let config = BootConfig {
+            http: listen.iter().map(|at| at.parse().unwrap()).collect(),
+            ..BootConfig::default()
+        };
+        let decision = decide(&config, Mode::Server, &http(16), SERVER);
+        assert_eq!(decision.file.as_deref(), file, "{listen:?}");
+        // Without the class the offer is none to firmware that boots by HTTP.
+        assert_eq!(
+            option(&decision, 60).is_some(),
+            file.is_some(),
+            "{listen:?}"
+        );
+        let is_said = decision.why.iter().any(|why| why.contains("no [http]"));
+        assert_eq!(is_said, file.is_none(), "{listen:?}");
+    }
+}
+
+#[test]
+fn a_uri_of_the_config_needs_no_http_of_ours() {
+    let elsewhere = "http://files.example/grub.efi";
+    let config = BootConfig {
+        files: vec![(Platform::X64, elsewhere.to_owned())],
+        ..BootConfig::default()
+    };
+    let decision = decide(&config, Mode::Server, &http(16), SERVER);
+    assert_eq!(decision.file.as_deref(), Some(elsewhere));
 }
 
 #[test]
@@ -152,7 +206,7 @@ fn ipxe_gets_its_script_where_there_is_one() {
     let config = BootConfig {
         ipxe: Some("http://10.77.0.1/boot.ipxe".to_owned()),
         files: vec![(Platform::Bios, "undionly.kpxe".to_owned())],
-        ..BootConfig::default()
+        ..usual()
     };
     let file = |request: &Message| decide(&config, Mode::Server, request, SERVER).file.unwrap();
     let ipxe = request(&[(60, b"PXEClient"), (93, &[0, 0]), (77, b"iPXE")]);
@@ -164,7 +218,7 @@ fn ipxe_gets_its_script_where_there_is_one() {
 fn with_secure_boot_shim_comes_first_where_there_is_one() {
     let config = BootConfig {
         secure_boot: true,
-        ..BootConfig::default()
+        ..usual()
     };
     let file = |request: &Message| decide(&config, Mode::Server, request, SERVER).file.unwrap();
     assert_eq!(file(&pxe(&[7])), "grub/shimx64.efi");
@@ -200,7 +254,7 @@ fn the_file_has_the_first_claim_to_the_room_of_bootp() {
     let mut reply = bootp.reply();
     let config = BootConfig {
         files: vec![(Platform::Bios, "a".repeat(50))],
-        ..BootConfig::default()
+        ..usual()
     };
     decide(&config, Mode::Server, &bootp, SERVER).fill(&mut reply, SERVER);
     assert_eq!(reply.write(300).left_out, [66]);
@@ -211,7 +265,7 @@ fn a_uri_that_is_too_long_for_the_header_is_said_to_be() {
     let said = |length: usize| {
         let config = BootConfig {
             files: vec![(Platform::X64, format!("http://{}", "a".repeat(length - 7)))],
-            ..BootConfig::default()
+            ..usual()
         };
         let why = decide(&config, Mode::Server, &http(16), SERVER).why;
         why.concat().contains("only option 67")
@@ -224,7 +278,7 @@ fn a_uri_that_is_too_long_for_the_header_is_said_to_be() {
 fn platforms_go_by_the_names_that_people_write() {
     let config = BootConfig {
         files: vec![(Platform::X64, "x.efi".to_owned())],
-        ..BootConfig::default()
+        ..usual()
     };
     let why = decide(&config, Mode::Server, &pxe(&[7]), SERVER).why;
     assert!(

@@ -10,6 +10,7 @@
 
 pub mod file;
 mod pool;
+mod reserve;
 mod table;
 
 #[cfg(test)]
@@ -63,8 +64,10 @@ pub struct Binding {
     pub state: State,
     /// When that ends or, where it has ended, when it did.
     pub until: Moment,
-    /// When it was last seen that nobody else uses the address.
-    pub checked: Option<Moment>,
+    /// When it was last seen that nobody uses the address but this network card.
+    pub checked: Option<(Moment, MacAddress)>,
+    /// When it was last seen that its card uses it, while another card asked for it.
+    pub in_use: Option<Moment>,
     /// How many milliseconds there were to `until` when that was set.
     length: u64,
     /// Whether this machine ever had the address.
@@ -152,6 +155,7 @@ impl From<Record> for Binding {
             },
             until: record.until,
             checked: None,
+            in_use: None,
             length: record.length,
             had: record.state != Saved::Declined,
             refused: false,

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
+use super::reserve::Reserve;
 use super::{Binding, State};
 use crate::dhcp::moment::Moment;
 
@@ -49,6 +50,7 @@ pub struct Pool {
     cursor: (usize, Option<Ipv4Addr>),
     ranked: BTreeSet<(Rank, Moment, Ipv4Addr)>,
     counts: [usize; 4],
+    pub(super) reserve: Reserve,
 }
 
 impl Pool {
@@ -68,6 +70,7 @@ impl Pool {
             cursor: (0, None),
             ranked: BTreeSet::new(),
             counts: [0; 4],
+            reserve: Reserve::default(),
         }
     }
 
@@ -85,6 +88,9 @@ impl Pool {
     /// An address of the pool is bound.
     pub(super) fn add(&mut self, address: Ipv4Addr, binding: &Binding, is_known: bool) {
         self.unused = self.unused.saturating_sub(1);
+        if is_known {
+            self.reserve.add(binding);
+        }
         if let Some(rank) = rank(binding, is_known)
             && self.ranked.insert((rank, binding.until, address))
         {
@@ -95,6 +101,9 @@ impl Pool {
     /// It no longer is, or not like this: [`Self::add`] follows.
     pub(super) fn remove(&mut self, address: Ipv4Addr, binding: &Binding, is_known: bool) {
         self.unused += 1;
+        if is_known {
+            self.reserve.remove(binding);
+        }
         if let Some(rank) = rank(binding, is_known)
             && self.ranked.remove(&(rank, binding.until, address))
         {
@@ -122,6 +131,11 @@ impl Pool {
     pub(super) const fn spare(&self) -> u64 {
         let [lapsed, expired, _, _] = self.counts;
         self.unused + lapsed as u64 + expired as u64
+    }
+
+    /// How many of those known machines do not need; `None` where they need more.
+    pub(super) fn surplus(&self) -> Option<u64> {
+        self.spare().checked_sub(self.reserve.open() as u64)
     }
 
     /// The address of this rank that has had it for longest.

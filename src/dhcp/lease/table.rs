@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::pool::{self, Pool, Rank, Source};
+use super::reserve::Reserve;
 use super::{Binding, Key, Record, State};
 use crate::dhcp::moment::{Moment, millis};
 use crate::limits::{DHCP_OFFER_TIME, DHCP_OFFERS_MAX, DHCP_QUARANTINE_TIME};
@@ -16,7 +18,9 @@ pub struct Herd {
     /// All of them.
     pub known: HashSet<Key>,
     /// Those without an own address, which need one of a pool.
-    pub floating: HashSet<Key>,
+    pub floating: Arc<HashSet<Key>>,
+    /// Addresses that are a machine's own, and the pool of their network.
+    pub own: HashMap<Ipv4Addr, (Key, usize)>,
 }
 
 /// Every binding there is.
@@ -24,14 +28,12 @@ pub struct Herd {
 pub struct Leases {
     bindings: BTreeMap<Ipv4Addr, Binding>,
     of_key: HashMap<Key, BTreeSet<Ipv4Addr>>,
-    /// The machines that are known by something else than their network card.
+    /// The machines that are known by something else than this network card.
     of_card: HashMap<MacAddress, Key>,
     /// When live bindings end.
     ends: BTreeSet<(Moment, Ipv4Addr)>,
     pub(super) pools: Vec<Pool>,
     pub(super) herd: Herd,
-    /// Machines of `herd.floating` that have a binding.
-    pub(super) settled: usize,
 }
 
 impl Leases {
@@ -48,7 +50,10 @@ impl Leases {
 
     /// Says which pools there are, one a network, and who is known.
     #[must_use]
-    pub fn arranged(self, pools: Vec<Pool>, herd: Herd) -> Self {
+    pub fn arranged(self, mut pools: Vec<Pool>, herd: Herd) -> Self {
+        for pool in &mut pools {
+            pool.reserve = Reserve::new(Arc::clone(&herd.floating));
+        }
         let mut all = Self {
             pools,
             herd,
@@ -142,6 +147,7 @@ impl Leases {
             until: now.after(DHCP_OFFER_TIME),
             length: millis(DHCP_OFFER_TIME),
             checked: own.and_then(|binding| binding.checked),
+            in_use: None,
             had: own.is_some_and(|binding| binding.had),
             refused: false,
             reported: false,
@@ -176,7 +182,8 @@ impl Leases {
             state: State::Leased,
             until,
             length: millis(until.since(now)),
-            checked: Some(now),
+            checked: Some((now, mac)),
+            in_use: None,
             had: true,
             refused: false,
             reported: false,
@@ -187,17 +194,26 @@ impl Leases {
     }
 
     /// Has a binding go by another key of the same machine.
-    pub fn rename(&mut self, address: Ipv4Addr, key: &Key) {
-        if let Some(mut binding) = self.take(address) {
-            binding.key = key.clone();
-            self.put(address, binding);
+    pub fn rename(&mut self, address: Ipv4Addr, key: &Key) -> Option<Record> {
+        let mut binding = self.take(address)?;
+        binding.key = key.clone();
+        let record = binding.record(address);
+        self.put(address, binding);
+        record
+    }
+
+    /// Notes that nobody answers to an address, but perhaps this card.
+    pub fn check(&mut self, now: Moment, address: Ipv4Addr, mac: MacAddress) {
+        if let Some(binding) = self.bindings.get_mut(&address) {
+            binding.checked = Some((now, mac));
+            binding.in_use = None;
         }
     }
 
-    /// Notes that nobody answers to an address.
-    pub fn check(&mut self, now: Moment, address: Ipv4Addr) {
+    /// Notes that the card which has the address answers to it, while another one asks for it.
+    pub fn see_in_use(&mut self, now: Moment, address: Ipv4Addr) {
         if let Some(binding) = self.bindings.get_mut(&address) {
-            binding.checked = Some(now);
+            binding.in_use = Some(now);
         }
     }
 
@@ -228,7 +244,7 @@ impl Leases {
         binding.state = State::Declined;
         binding.until = now.after(DHCP_QUARANTINE_TIME);
         binding.length = millis(DHCP_QUARANTINE_TIME);
-        binding.checked = None;
+        (binding.checked, binding.in_use) = (None, None);
         binding.had = false;
         let record = binding.record(address);
         self.put(address, binding);
@@ -254,14 +270,21 @@ impl Leases {
         self.pools.get_mut(pool)?.first_unused(&self.bindings)
     }
 
-    /// Whether unknown machines may be given more: known ones that have nothing yet come first,
-    /// and offers that nobody takes must not use up everything.
+    /// Whether unknown machines may be given more: known ones that have nothing here yet come
+    /// first, and offers that nobody takes must not use up everything.
     #[must_use]
     pub fn has_room_for_unknown(&self, pool: usize) -> bool {
-        let unsettled = self.herd.floating.len().saturating_sub(self.settled);
-        self.pools
-            .get(pool)
-            .is_some_and(|pool| pool.spare() > unsettled as u64 && pool.offered() < DHCP_OFFERS_MAX)
+        self.pools.get(pool).is_some_and(|pool| {
+            let surplus = pool.surplus().unwrap_or(0);
+            surplus > 0 && pool.offered() < DHCP_OFFERS_MAX
+        })
+    }
+
+    /// Whether unknown machines may take what they were offered. Known ones may need more since.
+    #[must_use]
+    pub fn offers_stand(&self, pool: usize) -> bool {
+        let pool = self.pools.get(pool);
+        pool.is_some_and(|pool| pool.surplus().is_some())
     }
 
     /// Whether a machine that asks for this address may have it, since nobody ever had it.
@@ -289,11 +312,8 @@ impl Leases {
         let is_known = self.herd.known.contains(&binding.key);
         self.take(address);
         let addresses = self.of_key.entry(binding.key.clone()).or_default();
-        if addresses.is_empty() && self.herd.floating.contains(&binding.key) {
-            self.settled += 1;
-        }
         addresses.insert(address);
-        if !matches!(binding.key, Key::Mac(_)) {
+        if binding.key != Key::Mac(binding.mac) {
             self.of_card.insert(binding.mac, binding.key.clone());
         }
         if binding.is_live() {
@@ -302,7 +322,23 @@ impl Leases {
         if let Some(pool) = self.pools.iter_mut().find(|pool| pool.holds(address)) {
             pool.add(address, &binding, is_known);
         }
+        if let Some((owner, reserve)) = self.displaced(address, &binding) {
+            reserve.displace(&owner);
+        }
         self.bindings.insert(address, binding);
+    }
+
+    /// The machine whose own address this is, where it can't have it for this binding, and the
+    /// reserve that it needs one of.
+    fn displaced(&mut self, address: Ipv4Addr, binding: &Binding) -> Option<(Key, &mut Reserve)> {
+        let (owner, pool) = self.herd.own.get(&address)?.clone();
+        let is_in_the_way = match binding.state {
+            State::Declined => true,
+            State::Leased => binding.key != owner,
+            State::Offered | State::Expired | State::Lapsed => false,
+        };
+        let pool = self.pools.get_mut(pool).filter(|_| is_in_the_way)?;
+        Some((owner, &mut pool.reserve))
     }
 
     fn is_last_of_card(&self, binding: &Binding) -> bool {
@@ -318,7 +354,6 @@ impl Leases {
             addresses.remove(&address);
             if addresses.is_empty() {
                 self.of_key.remove(&binding.key);
-                self.settled -= usize::from(self.herd.floating.contains(&binding.key));
             }
         }
         if self.is_last_of_card(&binding) && self.of_card.get(&binding.mac) == Some(&binding.key) {
@@ -327,6 +362,9 @@ impl Leases {
         self.ends.remove(&(binding.until, address));
         if let Some(pool) = self.pools.iter_mut().find(|pool| pool.holds(address)) {
             pool.remove(address, &binding, is_known);
+        }
+        if let Some((owner, reserve)) = self.displaced(address, &binding) {
+            reserve.replace(&owner);
         }
         Some(binding)
     }

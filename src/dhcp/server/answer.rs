@@ -159,14 +159,19 @@ impl Asked<'_> {
         Some(Destination::Relay(SocketAddrV4::new(relay, port)))
     }
 
+    /// An address that the sender has.
+    pub(super) fn at(&mut self, has: Ipv4Addr) -> Destination {
+        self.say(format!("it goes to {has}, which the machine has"));
+        Destination::Unicast(SocketAddrV4::new(has, CLIENT_PORT))
+    }
+
     fn destination(&mut self, address: Ipv4Addr) -> Destination {
         if let Some(relay) = self.relay() {
             return relay;
         }
         let has = self.message.ciaddr;
         if !has.is_unspecified() {
-            self.say(format!("it goes to {has}, which the machine has"));
-            return Destination::Unicast(SocketAddrV4::new(has, CLIENT_PORT));
+            return self.at(has);
         }
         if self.message.broadcast {
             self.say("it goes to everybody, as the flags ask");

@@ -93,10 +93,28 @@ impl<'a> Asked<'a> {
     }
 
     fn place_of(&self, address: Ipv4Addr) -> Option<usize> {
+        self.settings.place_of(address)
+    }
+
+    /// Replies go to the relay or to the sender: neither of them can have an address that is
+    /// nobody's or everybody's. RFC 1812, section 5.3.7, has such sources dropped by routers.
+    pub(super) fn check_addresses(&mut self) -> Result<(), Reason> {
+        let said = [self.message.giaddr, self.message.ciaddr];
+        let mut said = said.into_iter().filter(|said| !said.is_unspecified());
+        match said.find(|said| !self.can_be_of_a_host(*said)) {
+            Some(address) => {
+                self.say(format!("nobody can have {address}, so nothing goes there"));
+                Err(Reason::Network)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn can_be_of_a_host(&self, address: Ipv4Addr) -> bool {
+        let [first, ..] = address.octets();
         let networks = &self.settings.networks;
-        networks
-            .iter()
-            .position(|network| network.contains(address))
+        let is_end = |network: &Network| [network.address, network.broadcast()].contains(&address);
+        (1..=223).contains(&first) && !networks.iter().any(is_end)
     }
 
     /// What the sender is told, the narrowest first.

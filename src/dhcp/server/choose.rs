@@ -6,6 +6,7 @@ use super::ask::Asked;
 use super::{Effect, Event, Report, Server};
 use crate::dhcp::lease::{Binding, Source, State};
 use crate::dhcp::settings::Network;
+use crate::limits::DHCP_QUARANTINE_TIME;
 
 impl Server {
     /// The address for the sender, in the order of RFC 2131, section 4.3.1, after its own: "the
@@ -50,6 +51,9 @@ impl Server {
             Some(binding) if binding.state == State::Declined => {
                 Some("somebody else uses it".to_owned())
             }
+            Some(binding) if self.is_used_by_another_card(asked, binding) => {
+                Some(format!("its card {} uses it", binding.mac))
+            }
             Some(binding) if binding.key == asked.key => None,
             Some(binding) if binding.state == State::Leased => {
                 let left = binding.until.since(self.now).as_secs();
@@ -68,9 +72,17 @@ impl Server {
         in_the_way.is_none().then_some(own)
     }
 
+    /// Whether another card that says the same of itself was seen to use the address a while ago.
+    pub(super) fn is_used_by_another_card(&self, asked: &Asked<'_>, binding: &Binding) -> bool {
+        let is_other = (binding.state, &binding.key) == (State::Leased, &asked.key)
+            && binding.mac != asked.message.chaddr;
+        let seen = binding.in_use.filter(|_| is_other);
+        seen.is_some_and(|seen| self.now.since(seen) < DHCP_QUARANTINE_TIME)
+    }
+
     /// Has the leases of the sender's card go by what it is known by now, where the config knows no
-    /// other machine by what they went by: it is the same machine. That is not saved: it is found
-    /// out again after the next start.
+    /// other machine by what they went by: it is the same machine. That is saved: the next message
+    /// after a restart may come from a system that does not say what its firmware did.
     pub(super) fn adopt(&mut self, asked: &Asked<'_>) {
         let (key, mac) = (&asked.key, asked.message.chaddr);
         let is_of_card = |binding: &Binding| {
@@ -83,7 +95,8 @@ impl Server {
         let held = held.filter(|(_, binding)| is_of_card(binding));
         let held: Vec<_> = held.map(|(address, _)| address).collect();
         for address in held {
-            self.leases.rename(address, key);
+            let record = self.leases.rename(address, key);
+            self.save(record);
         }
     }
 
@@ -150,6 +163,7 @@ impl Server {
             network.contains(*address)
                 && self.leases.is_pooled(place, *address)
                 && self.may_have_again(asked, place, binding)
+                && !self.is_used_by_another_card(asked, binding)
         });
         let best = usable.max_by_key(|(_, binding)| {
             let rank = match binding.state {
@@ -157,13 +171,13 @@ impl Server {
                 State::Offered => 1,
                 _ => 0,
             };
-            (rank, binding.until)
+            (binding.mac == asked.message.chaddr, rank, binding.until)
         });
         best.map(|(address, binding)| (address, binding.state))
     }
 
-    /// Whether what a binding of the sender is worth is enough to give it the address. What is over
-    /// may be needed by a known machine.
+    /// Whether what a binding of the sender is worth is enough to give it the address. What is no
+    /// lease may be needed by a known machine.
     pub(super) fn may_have_again(
         &self,
         asked: &Asked<'_>,
@@ -171,7 +185,8 @@ impl Server {
         binding: &Binding,
     ) -> bool {
         match binding.state {
-            State::Offered | State::Leased => true,
+            State::Leased => true,
+            State::Offered => asked.is_known() || self.leases.offers_stand(place),
             State::Declined => false,
             State::Expired | State::Lapsed => {
                 asked.is_known() || self.leases.has_room_for_unknown(place)

@@ -63,7 +63,8 @@ impl Server {
     }
 
     /// RFC 2131, section 3.1, 2: "the server SHOULD check that the offered network address is not
-    /// already in use", but not while the machine itself has it, or did a short while ago.
+    /// already in use", but not while the sender's own card has it, or did a short while ago.
+    /// Another card of the same machine may be another machine that says the same of itself.
     pub(super) fn must_probe(&self, asked: &mut Asked<'_>, address: Ipv4Addr) -> bool {
         if !self.settings.probe {
             return false;
@@ -71,9 +72,10 @@ impl Server {
         let binding = self.leases.get(address);
         let seen = binding.filter(|binding| binding.key == asked.key);
         let trusted = seen.is_some_and(|binding| {
-            let checked = binding.checked;
-            binding.state == State::Leased
-                || checked.is_some_and(|moment| self.now.since(moment) < DHCP_TRUST_TIME)
+            let mac = asked.message.chaddr;
+            let checked = binding.checked.filter(|(_, card)| *card == mac);
+            (binding.state, binding.mac) == (State::Leased, mac)
+                || checked.is_some_and(|(moment, _)| self.now.since(moment) < DHCP_TRUST_TIME)
         });
         if !trusted {
             asked.say(format!("{address} is probed first"));
@@ -82,7 +84,11 @@ impl Server {
     }
 
     pub(super) fn probe(&mut self, asked: &Asked<'_>, address: Ipv4Addr) -> Result<(), Reason> {
-        let under_way = self.waiting.get(&address).map(|waiting| waiting.since);
+        // The answer of the card that asks does not count, so that another one needs its own probe.
+        let mac = asked.message.chaddr;
+        let waits = self.waiting.get(&address);
+        let waits = waits.filter(|waiting| waiting.message.chaddr == mac);
+        let under_way = waits.map(|waiting| waiting.since);
         let under_way = under_way.filter(|since| self.now.since(*since) < DHCP_PROBE_TIME);
         let waiting = Waiting {
             key: asked.key.clone(),
@@ -99,7 +105,7 @@ impl Server {
         self.effects.push_back(Effect::Probe {
             link: asked.link,
             address,
-            mac: asked.message.chaddr,
+            mac,
         });
         Ok(())
     }
@@ -117,17 +123,29 @@ impl Server {
             message: &waiting.message,
         };
         match found {
-            Probed::Free => self.leases.check(self.now, address),
+            Probed::Free => {
+                let mac = waiting.message.chaddr;
+                self.leases.check(self.now, address, mac);
+            }
             Probed::Taken => self.found_taken(address, &arrival),
         }
         self.answer(&arrival);
     }
 
     fn found_taken(&mut self, address: Ipv4Addr, arrival: &Arrival<'_>) {
-        let record = self.leases.decline(self.now, address);
-        self.save(record);
         let settings = std::sync::Arc::clone(&self.settings);
         let mut asked = self.ask(&settings, arrival);
+        let binding = self.leases.get(address);
+        let holder = binding.filter(|binding| binding.state == State::Leased);
+        let holder = holder.map(|binding| binding.mac);
+        if let Some(holder) = holder.filter(|holder| *holder != arrival.message.chaddr) {
+            // Whoever has the lease runs with the address: that it answers is as it should be.
+            asked.say(format!("{address} is used by {holder}, which has it"));
+            self.leases.see_in_use(self.now, address);
+            return self.report(&mut asked, Event::Shared { address, holder });
+        }
+        let record = self.leases.decline(self.now, address);
+        self.save(record);
         asked.say(format!(
             "somebody answers to {address}, so it is left alone for a while"
         ));

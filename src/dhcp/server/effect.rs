@@ -138,6 +138,14 @@ pub enum Event {
     Declined(Ipv4Addr),
     /// Somebody answers to an address that was to be offered.
     Taken(Ipv4Addr),
+    /// One network card of a machine uses its address, or that of another machine that says the
+    /// same of itself, and another card asks for it.
+    Shared {
+        /// The address.
+        address: Ipv4Addr,
+        /// The card that uses it.
+        holder: MacAddress,
+    },
     /// A machine gave its address back.
     Released(Ipv4Addr),
     /// A machine can't have its own address yet.

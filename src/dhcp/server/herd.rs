@@ -19,21 +19,28 @@ pub(super) struct Machines {
 }
 
 impl Machines {
-    pub(super) fn of(machines: &[Machine]) -> Self {
+    pub(super) fn of(settings: &Settings) -> Self {
         let mut all = Self::default();
-        for (index, machine) in machines.iter().enumerate() {
+        let mut floating = HashSet::new();
+        for (index, machine) in settings.machines.iter().enumerate() {
             let keys: Vec<_> = keys(machine).collect();
             let own = machine.address.map(|address| (address, index));
             all.at.extend(own);
             // The first one is what its bindings go by.
             if let Some(key) = keys.first() {
                 all.herd.known.insert(key.clone());
-                if own.is_none() {
-                    all.herd.floating.insert(key.clone());
+                match machine.address {
+                    Some(address) => {
+                        let place = settings.place_of(address);
+                        let own = place.map(|place| (address, (key.clone(), place)));
+                        all.herd.own.extend(own);
+                    }
+                    None => drop(floating.insert(key.clone())),
                 }
             }
             all.of.extend(keys.into_iter().map(|key| (key, index)));
         }
+        all.herd.floating = Arc::new(floating);
         all
     }
 
@@ -94,18 +101,25 @@ fn keys(machine: &Machine) -> impl Iterator<Item = Key> {
 }
 
 impl Settings {
-    /// Addresses of a network that somebody has anyhow: machines to which the config gives them,
-    /// routers and servers that it names, the network itself and everybody.
-    pub(super) fn addresses_in_use(&self, network: usize) -> impl Iterator<Item = Ipv4Addr> {
-        let network = self.networks.get(network);
+    /// The network that an address is in: its place.
+    pub(super) fn place_of(&self, address: Ipv4Addr) -> Option<usize> {
+        let mut networks = self.networks.iter();
+        networks.position(|network| network.contains(address))
+    }
+
+    /// Addresses that somebody has anyhow: machines to which the config gives them, routers and
+    /// servers that it names to anybody, the networks themselves and everybody.
+    pub(super) fn addresses_in_use(&self) -> HashSet<Ipv4Addr> {
         let own = self.machines.iter().filter_map(|machine| machine.address);
-        let told = [Some(&self.told), network.map(|network| &network.told)];
-        let named = told.into_iter().flatten().flat_map(|told| {
+        let networks = self.networks.iter();
+        let of_networks = networks.clone().map(|network| &network.told);
+        let of_machines = self.machines.iter().map(|machine| &machine.told);
+        let told = of_networks.chain(of_machines).chain([&self.told]);
+        let named = told.flat_map(|told| {
             let lists = [&told.routers, &told.dns, &told.ntp];
             lists.into_iter().flatten().copied()
         });
-        let ends = network.map(|network| [network.address, network.broadcast()]);
-        let all: HashSet<_> = own.chain(named).chain(ends.into_iter().flatten()).collect();
-        all.into_iter()
+        let ends = networks.flat_map(|network| [network.address, network.broadcast()]);
+        own.chain(named).chain(ends).collect()
     }
 }

@@ -104,11 +104,10 @@ impl Server {
 
     /// Makes the pools anew.
     fn arrange(&mut self) {
-        self.machines = Machines::of(&self.settings.machines);
-        let pools = self.settings.networks.iter().enumerate();
-        let pools = pools.map(|(index, network)| {
-            let left_out = self.settings.addresses_in_use(index);
-            let left_out = left_out.chain(self.ours.iter().copied());
+        self.machines = Machines::of(&self.settings);
+        let in_use = self.settings.addresses_in_use();
+        let pools = self.settings.networks.iter().map(|network| {
+            let left_out = in_use.iter().chain(&self.ours).copied();
             Pool::new(network.ranges.clone(), left_out)
         });
         let pools = pools.collect();
@@ -183,6 +182,7 @@ impl Server {
 
     fn try_answer(&mut self, asked: &mut Asked<'_>) -> Result<(), Reason> {
         let kind = asked.message.kind().map_err(|_| Reason::Type)?;
+        asked.check_addresses()?;
         if asked.machine.is_none() && self.settings.unknown == Unknown::Ignore {
             asked.say("the config says not to serve machines that are not in it");
             return Err(Reason::Unknown);

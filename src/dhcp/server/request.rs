@@ -15,24 +15,24 @@ impl Server {
     pub(super) fn request(&mut self, asked: &mut Asked<'_>) -> Result<(), Reason> {
         let client = asked.message.ciaddr;
         let client = (!client.is_unspecified()).then_some(client);
-        let (address, verdict) = match (asked.server(), asked.requested(), client) {
+        let (address, runs, verdict) = match (asked.server(), asked.requested(), client) {
             (Some(server), _, _) if !self.is_ours(server, asked.message) => {
                 return self.chose_another(asked, server);
             }
             (Some(_), requested, client) => {
                 let address = requested.or(client).ok_or(Reason::Incomplete)?;
-                let verdict = self.selecting(asked, address);
-                if verdict == Ok(Ok(())) && self.must_probe(asked, address) {
-                    self.hold(asked, address);
-                    return self.probe(asked, address);
-                }
-                (address, verdict)
+                (address, false, self.selecting(asked, address))
             }
-            (None, _, Some(client)) => (client, self.extending(asked, client)),
-            (None, Some(requested), None) => (requested, self.rebooting(asked, requested)),
+            (None, _, Some(client)) => (client, true, self.extending(asked, client)),
+            (None, Some(requested), None) => (requested, false, self.rebooting(asked, requested)),
             (None, None, None) => return Err(Reason::Incomplete),
         };
         match verdict? {
+            // A machine that runs with the address would answer to it itself.
+            Ok(()) if !runs && self.must_probe(asked, address) => {
+                self.hold(asked, address);
+                return self.probe(asked, address);
+            }
             Ok(()) => self.grant(asked, address),
             Err(why) => {
                 self.take_away(asked, address);
@@ -69,8 +69,8 @@ impl Server {
     }
 
     /// "DHCPREQUEST generated during SELECTING state". An offer that was forgotten meanwhile, by a
-    /// restart, is as good as one that was not, but nothing shows that there was one: the address
-    /// is probed as before an offer, for somebody may have it.
+    /// restart, is as good as one that was not, but nothing shows that there was one: like what a
+    /// machine remembers, the address is probed as before an offer, for somebody may have it.
     fn selecting(&self, asked: &mut Asked<'_>, address: Ipv4Addr) -> Verdict {
         let (place, network) = asked.network()?;
         asked.say(format!("it accepts our offer of {address}"));
@@ -99,9 +99,17 @@ impl Server {
         if self.has(asked, place, own, address) {
             return Ok(Ok(()));
         }
-        let holder = self.leases.get(address);
-        if holder.is_some_and(|holder| holder.state == State::Leased) {
-            return Ok(Err("the address is leased to another machine"));
+        match self.leases.get(address) {
+            Some(holder) if holder.state == State::Declined => {
+                return Ok(Err("somebody else uses the address"));
+            }
+            Some(holder) if self.is_used_by_another_card(asked, holder) => {
+                return Ok(Err("another card of the machine uses the address"));
+            }
+            Some(holder) if holder.state == State::Leased => {
+                return Ok(Err("the address is leased to another machine"));
+            }
+            _ => {}
         }
         let mut others = self.leases.of(&asked.key);
         match others.any(|(address, _)| network.contains(address)) {
@@ -158,7 +166,9 @@ impl Server {
         address: Ipv4Addr,
     ) -> bool {
         let binding = self.leases.get(address);
-        let binding = binding.filter(|binding| binding.key == asked.key);
+        let binding = binding.filter(|binding| {
+            binding.key == asked.key && !self.is_used_by_another_card(asked, binding)
+        });
         let is_usable = |binding: &Binding| {
             binding.state == State::Leased
                 || self.leases.is_pooled(place, address)

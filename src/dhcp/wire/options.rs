@@ -7,7 +7,8 @@
 use std::net::Ipv4Addr;
 
 use super::code::{
-    END, LEASE_TIME, MESSAGE_TYPE, OVERLOAD, PAD, RELAY_AGENT, SERVER_IDENTIFIER, SUBNET_MASK,
+    BOOT_FILE, CLIENT_IDENTIFIER, END, IPXE, LEASE_TIME, MESSAGE_TYPE, OVERLOAD, PAD, RELAY_AGENT,
+    ROUTER, SERVER_IDENTIFIER, SUBNET_MASK, VENDOR, VENDOR_CLASS,
 };
 
 /// Longest value that one piece of an option can have.
@@ -15,6 +16,22 @@ const PIECE_MAX: usize = 255;
 
 /// What a client can do nothing without: not even what a relay added may take their room.
 const VITAL: [u8; 4] = [MESSAGE_TYPE, SERVER_IDENTIFIER, LEASE_TIME, SUBNET_MASK];
+
+/// What has the first claim to room, in this order; the rest follows in its own. The client is
+/// told who it is by RFC 6842; without its router it reaches no server that is behind a relay, and
+/// without what follows it boots nothing.
+const FIRST: [u8; 10] = [
+    MESSAGE_TYPE,
+    SERVER_IDENTIFIER,
+    LEASE_TIME,
+    SUBNET_MASK,
+    ROUTER,
+    CLIENT_IDENTIFIER,
+    BOOT_FILE,
+    VENDOR_CLASS,
+    VENDOR,
+    IPXE,
+];
 
 /// Options in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +77,11 @@ impl Options {
         self.0.iter().map(|(code, value)| (*code, value.as_slice()))
     }
 
+    /// Takes an option out.
+    pub fn remove(&mut self, code: u8) {
+        self.0.retain(|(known, _)| *known != code);
+    }
+
     /// Adds the options that are written in `bytes`, up to END or, where a client forgot that, to
     /// the end.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), CutShort> {
@@ -89,7 +111,7 @@ impl Options {
     }
 
     /// Writes them and END into at most `room` bytes. What does not fit as a whole is left out, and
-    /// its codes are returned; what stands first has the first claim.
+    /// its codes are returned.
     pub(super) fn write(&self, room: usize, bytes: &mut Vec<u8>) -> Vec<u8> {
         let room = room.saturating_sub(1);
         let relayed = self.get(RELAY_AGENT);
@@ -98,15 +120,10 @@ impl Options {
         let vital = VITAL.iter().filter_map(|code| self.get(*code));
         let vital: usize = vital.map(written_len).sum();
         let kept = relayed.filter(|value| written_len(value) + vital <= room);
-        let mut free = room - kept.map_or(0, written_len);
-        let mut left_out = Vec::new();
+        let mut left_out = self.too_much(room - kept.map_or(0, written_len));
         for (code, value) in self.iter().filter(|(code, _)| *code != RELAY_AGENT) {
-            match free.checked_sub(written_len(value)) {
-                Some(rest) => {
-                    free = rest;
-                    write_one(code, value, bytes);
-                }
-                None => left_out.push(code),
+            if !left_out.contains(&code) {
+                write_one(code, value, bytes);
             }
         }
         // The same place: "Servers SHOULD copy the Relay Agent Information option as the last DHCP
@@ -118,6 +135,25 @@ impl Options {
         // GRUB finds no option in a message without it.
         bytes.push(END);
         left_out
+    }
+
+    /// What does not fit, besides what a relay added.
+    fn too_much(&self, room: usize) -> Vec<u8> {
+        let others = self.iter().filter(|(code, _)| *code != RELAY_AGENT);
+        let mut others: Vec<_> = others.collect();
+        others.sort_by_key(|(code, _)| {
+            let place = FIRST.iter().position(|first| first == code);
+            place.unwrap_or(FIRST.len())
+        });
+        let mut free = room;
+        others.retain(|(_, value)| match free.checked_sub(written_len(value)) {
+            Some(rest) => {
+                free = rest;
+                false
+            }
+            None => true,
+        });
+        others.into_iter().map(|(code, _)| code).collect()
     }
 
     /// Forgets which option says how the others are written.

@@ -10,11 +10,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::{Volume, VolumeError};
-use crate::disk::{DiskFile, RealDisk};
+use crate::disk::{DiskFile, RealDisk, RealFile};
 use crate::io::{self, Buffer};
 use crate::limits::{FREE_PIECE, FREE_RUNS};
-use crate::overlay::Overlay;
 use crate::overlay::store::{BaseBlocks, Block, PendingWrite, Turn, WriteError};
+use crate::overlay::{Note, Overlay};
 use crate::units::{BLOCK_BYTES, BlockIndex, BlockRange, ByteRange};
 
 /// What a change, or a step of it, comes to.
@@ -93,6 +93,7 @@ impl Volume {
                 overlay.borrow_mut().leave(turn);
             }
             volume.ended.notify_waiters();
+            volume.flush_where_much_is_noted();
             result
         }
     }
@@ -133,7 +134,25 @@ impl Volume {
         let extent = pending.extent();
         let part = extent.place_in(range.blocks_touched());
         let (written, _) = io::write_at(data, buffer, part, extent.start()).await;
-        Ok(overlay.borrow_mut().finish_write(turn, &pending, written)?)
+        let note = {
+            let mut overlay = overlay.borrow_mut();
+            overlay.finish_write(turn, &pending, written)?;
+            overlay.take_note()
+        };
+        self.write_note(note).await
+    }
+
+    /// Writes what a change has to be noted with before it is acknowledged.
+    async fn write_note(&self, note: Option<Note<RealFile>>) -> Outcome<()> {
+        let Some(note) = note else { return Ok(()) };
+        let mut buffer = self.pool.take(note.bytes.len())?;
+        let part = 0..note.bytes.len();
+        if let Some(place) = buffer.as_mut_slice().get_mut(part.clone()) {
+            place.copy_from_slice(&note.bytes);
+        }
+        let (written, _) = io::write_at(note.file.clone(), buffer, part, note.offset).await;
+        self.overlay()?.borrow_mut().noted(&note, written)?;
+        Ok(())
     }
 
     async fn base_of(&self, pending: &PendingWrite) -> Outcome<BaseBlocks> {
@@ -171,7 +190,12 @@ impl Volume {
         let overlay = self.overlay()?;
         let data = overlay.borrow().data().clone();
         let reserved = io::offload(move || data.allocate(range)).await;
-        overlay.borrow_mut().finish_reserve(blocks, reserved)?;
+        let note = {
+            let mut overlay = overlay.borrow_mut();
+            overlay.finish_reserve(blocks, reserved)?;
+            overlay.take_note()
+        };
+        self.write_note(note).await?;
         Ok(true)
     }
 
@@ -181,7 +205,13 @@ impl Volume {
         for piece in blocks.bytes().chunks(FREE_PIECE) {
             let piece = piece.blocks_inside();
             // An empty piece counts too: a large disk has many.
-            runs += 1 + self.when_due(|overlay| overlay.free(turn, piece)).await?;
+            let freed = self.when_due(|overlay| {
+                let runs = overlay.free(turn, piece)?;
+                Ok((runs, overlay.take_note()))
+            });
+            let (changed, note) = freed.await?;
+            self.write_note(note).await?;
+            runs += 1 + changed;
             if runs >= FREE_RUNS {
                 runs = 0;
                 io::yield_now().await;

@@ -1,5 +1,6 @@
 //! Flushes of a volume, and the checkpoints and punches that follow them.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use tokio::sync::oneshot;
@@ -7,6 +8,7 @@ use tokio::sync::oneshot;
 use super::{Volume, VolumeError};
 use crate::disk::RealDisk;
 use crate::io;
+use crate::overlay::Overlay;
 use crate::overlay::cycle::{CheckpointJob, Cycle, CycleError};
 use crate::overlay::flush::Begin;
 
@@ -25,6 +27,16 @@ impl Volume {
         // A cycle answers all who wait for it, unless the shard itself has ended.
         let abandoned = |_| Err(std::io::Error::other("the flush was abandoned").into());
         ended.await.unwrap_or_else(abandoned)
+    }
+
+    /// Begins a flush that nobody waits for where notes grow long: a client may never ask for one.
+    pub(super) fn flush_where_much_is_noted(self: &Rc<Self>) {
+        let is_due = |overlay: &RefCell<Overlay<RealDisk>>| overlay.borrow().has_many_notes();
+        if self.overlay.as_ref().is_some_and(is_due) && !self.commit.borrow().is_active() {
+            let (nobody, _) = oneshot::channel();
+            self.commit.borrow_mut().join(nobody);
+            self.start_cycle_if_due();
+        }
     }
 
     fn start_cycle_if_due(self: &Rc<Self>) {

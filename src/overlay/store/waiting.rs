@@ -92,7 +92,8 @@ impl<D: Disk> Overlay<D> {
         let extent = pending.extent();
         let part = bytes.get(extent.place_in(touched)).unwrap_or_default();
         let written = self.files.data.write_at(part, extent.start());
-        self.finish_write(turn, &pending, written)
+        self.finish_write(turn, &pending, written)?;
+        self.note_now()
     }
 
     fn zero_now(
@@ -108,9 +109,10 @@ impl<D: Disk> Overlay<D> {
             && let Some(range) = self.begin_reserve(turn, blocks)?
         {
             let reserved = self.files.data.allocate(range);
-            return self.finish_reserve(blocks, reserved);
+            self.finish_reserve(blocks, reserved)?;
+            return self.note_now();
         }
         self.free(turn, blocks)?;
-        Ok(())
+        self.note_now()
     }
 }

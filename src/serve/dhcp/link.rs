@@ -125,7 +125,7 @@ fn address_of(name: &str, said: Option<Ipv4Addr>) -> Result<InterfaceAddress, Fa
     let failed = |error: io::Error| Failure::failed(format!("network interfaces: {error}"));
     let all = interface::addresses().map_err(failed)?;
     let Some(found) = chosen(&all, name, said) else {
-        return Err(Failure::failed(
+        return Err(Failure::not_yet(
             match (interface::exists(name).map_err(failed)?, said) {
                 (false, _) => {
                     format!("interface {name}: there is none; check [network] in the config")

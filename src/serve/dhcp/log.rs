@@ -1,6 +1,7 @@
 //! What people are told of DHCP. What strangers can bring about any number of times is told at most
 //! once in a while, with how often it happened.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
@@ -14,14 +15,21 @@ const EVERY: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(5);
 
 /// The kinds of lines that are not repeated at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Malformed,
+    NotSent,
+    NoAddress,
+    NoRoom,
+    Declined,
+    Taken,
+    Shared,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    malformed: Seldom,
-    rival: Seldom,
-    not_sent: Seldom,
+    seldom: BTreeMap<Kind, Seldom>,
     not_saved: Seldom,
-    no_address: Seldom,
-    no_room: Seldom,
 }
 
 /// How often something happened, and when that was told last.
@@ -70,25 +78,27 @@ impl Seldom {
     }
 }
 
-fn tell_malformed((count, last): (u64, String)) {
-    tracing::warn!("dropped {count} malformed DHCP datagrams, the last from {last}");
-}
-
-fn tell_not_sent((count, last): (u64, String)) {
-    tracing::warn!("{count} replies not sent, the last a {last}");
-}
-
-fn tell_no_address((count, last): (u64, String)) {
-    tracing::warn!(
-        "no address left for {count} requests, the last of {last}: make the ranges larger"
-    );
-}
-
-fn tell_no_room((count, last): (u64, String)) {
-    tracing::warn!(
-        "{count} replies go to relays without their option 82, for which there was no room, the \
-         last to {last}: a relay may drop those"
-    );
+impl Kind {
+    fn tell(self, (count, last): (u64, String)) {
+        let others = match count - 1 {
+            0 => String::new(),
+            others => format!(" ({others} others before)"),
+        };
+        match self {
+            Self::Malformed => {
+                tracing::warn!("dropped {count} malformed DHCP datagrams, the last from {last}");
+            }
+            Self::NotSent => tracing::warn!("{count} replies not sent, the last a {last}"),
+            Self::NoAddress => tracing::warn!(
+                "no address left for {count} requests, the last of {last}: make the ranges larger"
+            ),
+            Self::NoRoom => tracing::warn!(
+                "{count} replies go to relays without their option 82, for which there was no \
+                 room, the last to {last}: a relay may drop those"
+            ),
+            Self::Declined | Self::Taken | Self::Shared => tracing::warn!("{last}{others}"),
+        }
+    }
 }
 
 impl Drop for Log {
@@ -101,13 +111,7 @@ impl Drop for Log {
 impl Log {
     /// When [`Self::tell_due`] has something to tell.
     pub(super) fn next(&self) -> Option<Instant> {
-        let counted = [
-            &self.malformed,
-            &self.not_sent,
-            &self.no_address,
-            &self.no_room,
-        ];
-        counted.into_iter().filter_map(Seldom::next).min()
+        self.seldom.values().filter_map(Seldom::next).min()
     }
 
     /// Tells what has been held back for long enough.
@@ -116,22 +120,20 @@ impl Log {
     }
 
     fn tell(&mut self, mut take: impl FnMut(&mut Seldom) -> Option<(u64, String)>) {
-        take(&mut self.malformed)
-            .into_iter()
-            .for_each(tell_malformed);
-        take(&mut self.not_sent).into_iter().for_each(tell_not_sent);
-        take(&mut self.no_address)
-            .into_iter()
-            .for_each(tell_no_address);
-        take(&mut self.no_room).into_iter().for_each(tell_no_room);
+        for (kind, seldom) in &mut self.seldom {
+            take(seldom).into_iter().for_each(|told| kind.tell(told));
+        }
+    }
+
+    fn count(&mut self, kind: Kind, last: impl FnOnce() -> String) {
+        let seldom = self.seldom.entry(kind).or_default();
+        let told = seldom.count(Instant::now(), last);
+        told.into_iter().for_each(|told| kind.tell(told));
     }
 
     pub(super) fn malformed(&mut self, from: SocketAddrV4, why: Malformed) {
         tracing::debug!("dropped a datagram from {from}: {why}");
-        let told = self
-            .malformed
-            .count(Instant::now(), || format!("{from}: {why}"));
-        told.into_iter().for_each(tell_malformed);
+        self.count(Kind::Malformed, || format!("{from}: {why}"));
     }
 
     pub(super) fn sent(&self, reply: &Reply) {
@@ -151,8 +153,7 @@ impl Log {
             let (kind, mac) = (kind(message), message.chaddr);
             format!("{kind} to {mac} ({to:?}): {error}")
         };
-        let told = self.not_sent.count(Instant::now(), last);
-        told.into_iter().for_each(tell_not_sent);
+        self.count(Kind::NotSent, last);
     }
 
     pub(super) fn not_saved(&mut self, error: &io::Error, replies: usize) {
@@ -168,14 +169,11 @@ impl Log {
         let Report { what, mac, why, .. } = report;
         let why = why.join("; ");
         match what {
-            Event::Rival(address) => {
-                if self.rival.count(Instant::now(), String::new).is_some() {
-                    tracing::warn!(
-                        "another DHCP server, {address}, answers on this network: machines may \
-                         boot what it says; stop it, or use mode = \"proxy\""
-                    );
-                }
-            }
+            // The core says when it is time for one of them again.
+            Event::Rival(address) => tracing::warn!(
+                "another DHCP server, {address}, answers on this network: machines may boot what \
+                 it says; stop it, or use mode = \"proxy\""
+            ),
             Event::OwnLeased {
                 address,
                 holder,
@@ -187,23 +185,22 @@ impl Log {
                      at most; sooner where that is refused it or boots, and asks anew"
                 );
             }
-            Event::Declined(address) => {
-                tracing::warn!("{mac} found that {address} is in use by somebody else: {why}");
-            }
-            Event::Taken(address) => {
-                tracing::warn!("somebody uses {address} without a lease: it is not given to {mac}");
-            }
+            Event::Declined(address) => self.count(Kind::Declined, || {
+                format!("{mac} found that {address} is in use by somebody else: {why}")
+            }),
+            Event::Taken(address) => self.count(Kind::Taken, || {
+                format!("somebody uses {address} without a lease: it is not given to {mac}")
+            }),
+            Event::Shared { address, holder } => self.count(Kind::Shared, || {
+                format!(
+                    "{mac} says that it is the machine of {holder}, which uses {address}: it gets \
+                     another address; two machines may have one UUID or client identifier"
+                )
+            }),
             Event::Released(address) => tracing::debug!("{mac} has given {address} back"),
-            Event::RelayLeftOut => self.no_room(report),
+            Event::RelayLeftOut => self.count(Kind::NoRoom, || mac.to_string()),
             Event::Ignored(reason) => self.ignored(*reason, report, &why),
         }
-    }
-
-    fn no_room(&mut self, report: &Report) {
-        let told = self
-            .no_room
-            .count(Instant::now(), || report.mac.to_string());
-        told.into_iter().for_each(tell_no_room);
     }
 
     fn ignored(&mut self, reason: crate::dhcp::server::Reason, report: &Report, why: &str) {
@@ -211,8 +208,7 @@ impl Log {
         let kind = report.kind.map_or("BOOTP request", |kind| kind.name());
         tracing::debug!("{kind} of {mac} ignored ({}): {why}", reason.name());
         if reason == crate::dhcp::server::Reason::NoAddress {
-            let told = self.no_address.count(Instant::now(), || mac.to_string());
-            told.into_iter().for_each(tell_no_address);
+            self.count(Kind::NoAddress, || mac.to_string());
         }
     }
 }
@@ -227,7 +223,11 @@ fn kind(message: &Message) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+    use crate::mac::MacAddress;
 
     #[test]
     fn what_happens_often_is_told_seldom_and_with_how_often() {
@@ -238,6 +238,67 @@ mod tests {
         assert_eq!(count(now + SOON), Some(2));
         assert_eq!(count(now + 2 * SOON), None);
         assert_eq!(count(now + SOON + EVERY), Some(2));
+    }
+
+    /// What people are told while `work` is done.
+    fn told(work: impl FnOnce()) -> String {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&lines);
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || Kept(Arc::clone(&kept)))
+            .finish();
+        tracing::subscriber::with_default(subscriber, work);
+        let lines = lines.lock().unwrap().clone();
+        String::from_utf8(lines).unwrap()
+    }
+
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn report(what: Event) -> Report {
+        Report {
+            what,
+            mac: MacAddress([2, 0, 0, 0, 0, 9]),
+            kind: None,
+            why: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn each_other_server_that_is_reported_is_named() {
+        let lines = told(|| {
+            let mut log = Log::default();
+            for last in [7, 8, 9] {
+                log.report(&report(Event::Rival([10, 0, 0, last].into())));
+            }
+        });
+        for last in [7, 8, 9] {
+            assert!(lines.contains(&format!("10.0.0.{last}")), "{lines}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_machines_decline_are_told_once_in_a_while() {
+        let lines = told(|| {
+            let mut log = Log::default();
+            for last in 1..=100 {
+                log.report(&report(Event::Declined([10, 0, 0, last].into())));
+            }
+        });
+        let lines: Vec<_> = lines.lines().collect();
+        assert_eq!(lines.len(), 2, "the first, and the rest at the end");
+        assert!(lines[0].contains("10.0.0.1 "), "{lines:?}");
+        assert!(lines[1].contains("10.0.0.100 ") && lines[1].contains("98 others"));
     }
 
     #[test]

@@ -68,6 +68,7 @@ impl Dhcp {
         let own: Vec<_> = links.iter().map(|link| link.own.clone()).collect();
         let settings = config.settings(&own);
         let settings = settings.map_err(|wrong| Failure::usage(wrong.to_string()))?;
+        tell_of_http(config, &own);
         Ok(Self {
             // What it lacks without, the links have told of already.
             echo: EchoSocket::open().ok(),
@@ -136,6 +137,21 @@ impl Dhcp {
     }
 }
 
+/// Machines that boot by HTTP ask for it in the same way, whether there is any or not.
+fn tell_of_http(config: &DhcpConfig, own: &[OwnNetwork]) {
+    for OwnNetwork {
+        interface, address, ..
+    } in own
+    {
+        if !config.has_http_at(*address) {
+            tracing::info!(
+                "dhcp on {interface}: no [http] serves {address}, so UEFI HTTP boot gets no file \
+                 but a URI of the config"
+            );
+        }
+    }
+}
+
 /// What is gone by from now on.
 #[derive(Debug)]
 pub(super) struct Change {
@@ -158,7 +174,9 @@ impl Changer {
         if !self.config.is_where(config) {
             return Ok(None);
         }
-        let (config, settings) = (config.clone(), config.settings(&self.own.get())?);
+        let own = self.own.get();
+        let (config, settings) = (config.clone(), config.settings(&own)?);
+        tell_of_http(&config, &own);
         Ok(Some(Change { config, settings }))
     }
 

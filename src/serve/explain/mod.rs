@@ -4,6 +4,7 @@
 //! Nothing is sent and no state is touched.
 
 mod capture;
+mod loaders;
 mod show;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -22,6 +23,7 @@ use crate::io::interface;
 use crate::limits::EXPLAINED_PACKETS_MAX;
 use crate::mac::MacAddress;
 use capture::Packet;
+use loaders::Loaders;
 pub use show::{Shown, ShownOption};
 
 /// What is to be explained.
@@ -149,6 +151,7 @@ pub fn run(question: &Question, step: &mut dyn FnMut(Step)) -> Result<(), Failur
 
 struct Explainer {
     server: Server,
+    loaders: Loaders,
     mode: Mode,
     link: Link,
     /// An address as another DHCP server may have given it.
@@ -160,6 +163,7 @@ impl Explainer {
     fn new(path: &Path) -> Result<Self, Failure> {
         let usage = |what: &dyn std::fmt::Display| Failure::usage(what.to_string());
         let config = Config::read(path).map_err(|wrong| usage(&wrong))?;
+        let loaders = Loaders::of(&config);
         let Some(dhcp) = config.dhcp else {
             return Err(usage(&format!(
                 "{}: DHCP is off in this file",
@@ -171,6 +175,7 @@ impl Explainer {
         let settings = dhcp.settings(&own).map_err(|wrong| usage(&wrong))?;
         Ok(Self {
             server: Server::new(settings, Leases::default()),
+            loaders,
             mode: dhcp.mode(),
             link: Link {
                 interface: index,
@@ -278,7 +283,10 @@ impl Explainer {
             match effect {
                 Effect::Save(_) | Effect::Begin(_) => {}
                 Effect::Send(reply) => {
-                    step.replies.push(Answer::of(&reply));
+                    let mut answer = Answer::of(&reply);
+                    let file = String::from_utf8_lossy(&reply.message.file);
+                    answer.why.extend(self.loaders.missing(&file));
+                    step.replies.push(answer);
                     first.get_or_insert(reply);
                 }
                 Effect::Probe { address, .. } => {
@@ -323,6 +331,7 @@ fn told(event: Event) -> String {
         Event::Ignored(reason) => format!("not answered ({})", reason.name()),
         Event::Declined(address) => format!("{address} is given to nobody for a while"),
         Event::Taken(address) => format!("somebody else has {address}"),
+        Event::Shared { address, holder } => format!("{address} is used by its card {holder}"),
         Event::Released(address) => format!("{address} is given back"),
         Event::OwnLeased {
             address, holder, ..

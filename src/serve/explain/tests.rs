@@ -1,6 +1,7 @@
 //! Questions as people ask them, and what they are told.
 
 use super::*;
+use crate::boot::loader::{Kind, Modules};
 
 const MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
 
@@ -148,4 +149,22 @@ fn without_dhcp_there_is_nothing_to_explain() {
     let failure = explained(config, Of::Machine(machine(7))).unwrap_err();
     assert_eq!(failure.code(), 2);
     assert!(failure.to_string().contains("DHCP is off"), "{failure}");
+}
+
+#[test]
+fn a_boot_loader_that_is_not_there_is_told_of() {
+    let root = tempfile::tempdir().unwrap();
+    let config = format!("{CONFIG}\n[tftp]\nroot = \"{}\"\n", root.path().display());
+    let says = || {
+        let steps = steps(&config, machine(39));
+        let why = steps[0].replies[0].why.join("; ");
+        why.contains("boot/grub/loongarch64-efi/core.efi is not there")
+    };
+    let path = "boot/grub/loongarch64-efi/core.efi";
+    let (modules, kind) = (Modules::of_host(), Kind::at(path).unwrap());
+    let is_made = modules.is_some_and(|modules| modules.have(kind));
+    assert_eq!(says(), !is_made);
+    std::fs::create_dir_all(root.path().join(path).parent().unwrap()).unwrap();
+    std::fs::write(root.path().join(path), "GRUB").unwrap();
+    assert!(!says());
 }

@@ -9,6 +9,7 @@ const SITE: Site = Site {
     server: Ipv4Addr::new(10, 77, 0, 1),
     port: 10809,
     via: Transport::Tftp,
+    is_static: false,
 };
 
 const IMAGES: &str = r#"
@@ -71,6 +72,7 @@ fn made_at(site: Site, more: &str, name: Option<&str>) -> Made {
     let stock = Stock {
         images,
         boots: &boots,
+        nfs: &config.nfs,
         default_menu: known.default_menu(),
     };
     make(site, &guest, &stock)
@@ -184,5 +186,23 @@ fn what_can_t_be_booted_is_left_out_and_the_default_stays_what_it_is() {
     assert_eq!(
         elsewhere.left_out,
         [("rescue+1@a".to_owned(), BadLine::Port(2000))]
+    );
+}
+
+#[test]
+fn a_root_on_nfs_is_offered_where_a_menu_names_it() {
+    let more = "[nfs.deb]\npath = \"/srv/nfs/deb\"\nkernel = \"vmlinuz\"\ninitrd = \"initrd\"\n\
+                initramfs = \"none\"\ntitle = \"Debian\"\n\
+                [defaults.menu]\nolder = false\ndefault = \"deb\"\n";
+    assert_eq!(titles(more, None), ["Arch", "Debian"]);
+    assert_eq!(default_title(more, None), "Debian");
+    let menu = made(more, Some("studio-3")).menu;
+    let entry = &menu.entries[1];
+    assert_eq!(entry.kernel.path, "nfs/deb/kernel");
+    assert_eq!(entry.initrds[0].path, "nfs/deb/initrd0");
+    let words = entry.words.join(" ");
+    assert!(
+        words.starts_with("root=/dev/nfs nfsroot=10.77.0.1:/srv/nfs/deb ip=dhcp ro BOOTIF="),
+        "{words}"
     );
 }

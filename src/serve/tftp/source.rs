@@ -74,9 +74,14 @@ impl Source {
         let length = self.size.saturating_sub(start).min(TFTP_READ_AHEAD as u64);
         let mut piece = std::mem::take(&mut self.piece);
         piece.resize(usize::try_from(length).unwrap_or(TFTP_READ_AHEAD), 0);
-        let read =
-            tokio::task::spawn_blocking(move || content.read_at(&mut piece, start).map(|()| piece));
-        self.piece = read.await.map_err(io::Error::other)??;
+        // What is in memory is here sooner than another thread.
+        if !content.read_now(&mut piece, start) {
+            let read = move || content.read_at(&mut piece, start).map(|()| piece);
+            piece = tokio::task::spawn_blocking(read)
+                .await
+                .map_err(io::Error::other)??;
+        }
+        self.piece = piece;
         self.start = start;
         Ok(())
     }

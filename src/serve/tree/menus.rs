@@ -8,17 +8,19 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Ends, Tree, blocking, caller};
+use super::{Ends, Tree, blocking, caller, file_of};
 use crate::access::Caller;
-use crate::boot::files::Content;
+use crate::boot::files::{Content, Files};
 use crate::boot::lookup::{Key, Lookup};
-use crate::boot::menu::{Format, Menu};
+use crate::boot::menu::Format;
 use crate::mac::MacAddress;
 use crate::name::Name;
-use crate::serve::menus::{Guest, Site, Stock, Stocked, make};
+use crate::serve::menus::{Guest, Made, NoMenu, Site, Stock, Stocked, make};
 use crate::serve::offer::Offer;
+use crate::serve::templates::Templates;
 
 /// Whom a menu is for.
 struct Asked {
@@ -35,28 +37,32 @@ impl Tree {
         ends: Ends,
         path: &str,
     ) -> io::Result<Option<Content>> {
+        let offer = self.herd.offer();
+        if let Some((root, file)) = of_nfs(&offer, path) {
+            return blocking(move || Files::below(&root)?.open(&file)).await;
+        }
         let Some(lookup) = Lookup::of(path) else {
             return Ok(None);
         };
-        let offer = self.herd.offer();
         let Some(asked) = whose(&offer, ends, lookup.key) else {
             return Ok(None);
         };
-        let Some(menu) = self.menu(ends, &offer, asked) else {
+        let Some(made) = self.menu(ends, &offer, asked) else {
             return Ok(None);
         };
         if self.is_found_later(ends, &lookup).await? {
             return Ok(None);
         }
-        Ok(written(&menu, lookup.format, path).map(|text| text.into_bytes().into()))
+        let text = written(&made, lookup.format, &offer.templates, path);
+        Ok(text.map(|text| text.into_bytes().into()))
     }
 
     /// Whether an admin put a file where the loader looks when it finds none here.
-    async fn is_found_later(self: &Arc<Self>, ends: Ends, lookup: &Lookup) -> io::Result<bool> {
+    async fn is_found_later(&self, ends: Ends, lookup: &Lookup) -> io::Result<bool> {
         let later = lookup.later(ends.client);
-        let tree = Arc::clone(self);
+        let offer = self.herd.offer();
         blocking(move || {
-            let Some(files) = &tree.files else {
+            let Some(files) = &offer.files else {
                 return Ok(false);
             };
             // What can't be read is there all the same.
@@ -67,7 +73,7 @@ impl Tree {
     }
 
     /// What the machine at the other end may boot; `None` where that is nothing.
-    fn menu(&self, ends: Ends, offer: &Offer, asked: Asked) -> Option<Menu> {
+    fn menu(&self, ends: Ends, offer: &Offer, asked: Asked) -> Option<Made> {
         let (known, caller) = (&offer.known, caller(ends));
         let client = known.client_of(&caller, asked.name.as_ref());
         let guest = Guest::new(known, client, asked.name, asked.card);
@@ -75,12 +81,13 @@ impl Tree {
             server: ends.own,
             port: self.port,
             via: ends.via,
+            is_static: false,
         };
         let made = make(site, &guest, &stock(offer, &caller));
         for (export, why) in &made.left_out {
             tracing::error!("{export} can't be booted: {why}");
         }
-        Some(made.menu).filter(|menu| !menu.entries.is_empty())
+        Some(made).filter(|made| !made.menu.entries.is_empty())
     }
 }
 
@@ -119,6 +126,14 @@ fn whose(offer: &Offer, ends: Ends, key: Key) -> Option<Asked> {
     }
 }
 
+/// The file that `path` stands for, where it is one of a root on NFS, and below what.
+fn of_nfs(offer: &Offer, path: &str) -> Option<(PathBuf, String)> {
+    let (name, file) = path.strip_prefix("nfs/")?.split_once('/')?;
+    let root = offer.nfs.iter().find(|root| root.name.as_str() == name)?;
+    let file = file_of(&root.kernel, &root.initrds, file)?;
+    Some((root.files.clone(), file.to_owned()))
+}
+
 /// What `caller` may know of.
 fn stock<'a>(offer: &'a Offer, caller: &Caller) -> Stock<'a> {
     let images = offer.images.0.iter();
@@ -131,12 +146,21 @@ fn stock<'a>(offer: &'a Offer, caller: &Caller) -> Stock<'a> {
     Stock {
         images: images.collect(),
         boots: &offer.boots,
+        nfs: &offer.nfs,
         default_menu: offer.known.default_menu(),
     }
 }
 
-fn written(menu: &Menu, format: Format, path: &str) -> Option<String> {
-    match menu.written_for(format) {
+/// The menu; as we make it where its template fails for this machine.
+fn written(made: &Made, format: Format, templates: &Templates, path: &str) -> Option<String> {
+    let text = match made.text(format, templates) {
+        Err(NoMenu::Template(wrong)) => {
+            tracing::error!("{wrong}; {path} is made without this template");
+            made.menu.written_for(format).map_err(NoMenu::from)
+        }
+        text => text,
+    };
+    match text {
         Ok(text) => Some(text),
         Err(why) => {
             tracing::error!("no {path} can be made: {why}");

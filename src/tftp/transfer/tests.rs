@@ -114,6 +114,76 @@ fn a_window_whose_first_block_was_lost_is_sent_again_once() {
     assert_eq!(sent(&mut transfer), Vec::<u64>::new());
 }
 
+/// Plays a whole transfer to a client that answers every block it does not expect with its last ACK
+/// again, as EDK2 does; the n-th packet to it comes so often as `copies` says. How many were sent.
+fn to_edk2(window: u16, blocks: u64, copies: impl Fn(u64) -> usize) -> u64 {
+    let mut transfer = sending(8, window, (blocks - 1) * 8);
+    let (mut has, mut unacked, mut count) = (0, 0, 0);
+    let mut wire = std::collections::VecDeque::new();
+    let mut now = START;
+    while transfer.outcome().is_none() {
+        for block in sent(&mut transfer) {
+            count += 1;
+            wire.extend(std::iter::repeat_n(block, copies(count)));
+        }
+        let Some(block) = wire.pop_front() else {
+            now = transfer.poll_timeout().unwrap();
+            transfer.handle_timeout(now);
+            continue;
+        };
+        let is_next = block == has + 1;
+        if is_next {
+            has = block;
+            unacked += 1;
+        }
+        if !is_next || unacked == window || has == blocks {
+            unacked = 0;
+            transfer.handle_ack(now, u16::try_from(has).unwrap());
+        }
+    }
+    assert_eq!((transfer.outcome(), has), (Some(Outcome::Complete), blocks));
+    count
+}
+
+#[test]
+fn a_block_that_is_lost_has_one_window_sent_again_and_not_all_that_follow() {
+    for window in [2, 4, 16, 64] {
+        for lost in 1..=u64::from(window) + 1 {
+            let count = to_edk2(window, 2000, |packet| usize::from(packet != lost));
+            assert!(
+                count <= 2000 + u64::from(window),
+                "{window}, {lost}: {count}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_block_that_comes_twice_has_at_most_one_window_sent_again() {
+    for window in [1, 2, 4, 16, 64] {
+        for doubled in 1..=u64::from(window) + 1 {
+            let count = to_edk2(window, 2000, |packet| 1 + usize::from(packet == doubled));
+            let again = if window == 1 { 0 } else { u64::from(window) };
+            assert!(count <= 2000 + again, "{window}, {doubled}: {count}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_names_a_long_timeout_is_not_waited_for_much_longer_than_others() {
+    let minutes = Terms {
+        timeout: Some(Duration::from_secs(255)),
+        ..terms(512, 1)
+    };
+    let mut transfer = Transfer::new(minutes, 5000, START);
+    let mut last = START;
+    while let Some(deadline) = transfer.poll_timeout() {
+        last = deadline;
+        transfer.handle_timeout(deadline);
+    }
+    assert_eq!(last, START + Duration::from_secs(510));
+}
+
 #[test]
 fn an_ack_of_long_ago_or_of_nothing_changes_nothing() {
     let mut transfer = sending(512, 4, 50_000);

@@ -1,6 +1,7 @@
 //! What is fuzzed: functions that take any bytes and panic where a promise is broken.
 //!
-//! They use the pure parts of the program only. `fuzz_targets` hands them to cargo-fuzz, and the
+//! They use the pure parts of the program, and those that read what they are handed: files below a
+//! directory, and file systems. `fuzz_targets` hands them to cargo-fuzz, and the
 //! test `fuzz` to a driver of its own, which needs no special compiler.
 
 pub(crate) mod attach;
@@ -8,9 +9,12 @@ pub(crate) mod boundary;
 pub(crate) mod checkpoint;
 pub(crate) mod dhcp;
 pub(crate) mod handshake;
+pub(crate) mod inside;
 pub(crate) mod journal;
 pub(crate) mod leases;
+pub(crate) mod names;
 pub(crate) mod session;
+pub(crate) mod tftp;
 pub(crate) mod transmission;
 
 /// One function, and the folder of its corpus.
@@ -54,6 +58,18 @@ pub(crate) const TARGETS: &[Target] = &[
     Target {
         name: "leases",
         run: leases::run,
+    },
+    Target {
+        name: "tftp",
+        run: tftp::run,
+    },
+    Target {
+        name: "names",
+        run: names::run,
+    },
+    Target {
+        name: "inside",
+        run: inside::run,
     },
     Target {
         name: "attach",

@@ -88,6 +88,16 @@ fn nobody_is_given_an_address_that_the_config_names() {
 }
 
 #[test]
+fn nobody_is_given_a_server_that_a_machine_or_another_network_is_told_of() {
+    let mut lab = Lab::with(|settings| {
+        settings.machines[0].told.dns = vec![here(100)];
+        settings.machines[1].told.ntp = vec![here(101)];
+        settings.networks[1].told.routers = vec![here(102)];
+    });
+    assert_eq!(lab.offered(&discover(GUEST)), here(103));
+}
+
+#[test]
 fn a_relay_says_which_network_it_is() {
     let mut lab = Lab::new();
     assert_eq!(lab.offered(&discover(guest(1)).behind(RELAY)), there(100));
@@ -302,21 +312,6 @@ fn probing() -> Lab {
     Lab::with(|settings| settings.probe = true)
 }
 
-fn probes(effects: &[Effect]) -> Vec<Ipv4Addr> {
-    let probes = effects.iter().filter_map(|effect| match effect {
-        Effect::Probe { address, .. } => Some(*address),
-        _ => None,
-    });
-    probes.collect()
-}
-
-impl Lab {
-    fn probed(&mut self, address: Ipv4Addr, found: Probed) -> Vec<Effect> {
-        self.server.handle_probed(self.now, address, found);
-        self.effects()
-    }
-}
-
 #[test]
 fn a_fresh_address_is_offered_once_nobody_answers_to_it() {
     let mut lab = probing();
@@ -417,6 +412,51 @@ fn what_was_never_offered_is_refused_when_somebody_answers_to_it() {
         assert_ne!(lab.send(&discover(mac)), []);
         assert_eq!(lab.server.holder_of(address), None);
     }
+}
+
+#[test]
+fn a_remembered_address_is_acknowledged_once_nobody_answers_to_it() {
+    let mut lab = probing();
+    assert_eq!(probes(&lab.send(&remembers(OWN, here(10)))), [here(10)]);
+    let ack = one_reply(&lab.probed(here(10), Probed::Free));
+    assert_eq!(
+        (kind(&ack), ack.message.yiaddr),
+        (Some(MessageType::Ack), here(10))
+    );
+    assert_eq!(lab.acked(&remembers(OWN, here(10))), here(10));
+    lab.wait(3 * HOUR);
+    assert_eq!(probes(&lab.send(&remembers(OWN, here(10)))), [here(10)]);
+}
+
+#[test]
+fn a_remembered_address_is_refused_when_somebody_answers_to_it() {
+    let mut lab = probing();
+    lab.send(&remembers(OWN, here(10)));
+    let nak = one_reply(&lab.probed(here(10), Probed::Taken));
+    assert_eq!(kind(&nak), Some(MessageType::Nak));
+    assert!(nak.why.concat().contains("somebody else"), "{:?}", nak.why);
+}
+
+#[test]
+fn bootp_gives_an_address_once_nobody_answers_to_it() {
+    let mut lab = probing();
+    assert_eq!(probes(&lab.send(&Message::request(7, OWN))), [here(10)]);
+    let reply = one_reply(&lab.probed(here(10), Probed::Free));
+    assert_eq!((kind(&reply), reply.message.yiaddr), (None, here(10)));
+    let mut lab = probing();
+    lab.send(&Message::request(7, OWN));
+    assert_eq!(
+        replies(&lab.probed(here(10), Probed::Taken)),
+        [] as [&Reply; 0]
+    );
+}
+
+#[test]
+fn a_machine_that_runs_is_held_up_by_no_probe() {
+    let mut lab = probing();
+    assert_eq!(lab.acked(&renews(OWN, here(10))), here(10));
+    lab.wait(3 * HOUR);
+    assert_eq!(lab.acked(&renews(OWN, here(10))), here(10));
 }
 
 #[test]

@@ -4,10 +4,13 @@
 
 mod addresses;
 mod boots;
+mod cards;
+mod nuisances;
 mod properties;
 mod proxy;
 mod replies;
 mod requests;
+mod reserve;
 
 use std::net::SocketAddrV4;
 use std::time::Duration;
@@ -92,7 +95,10 @@ fn settings() -> Settings {
             kiosk,
             tower,
         ],
-        boot: BootConfig::default(),
+        boot: BootConfig {
+            http: vec!["0.0.0.0:80".parse().unwrap()],
+            ..BootConfig::default()
+        },
         unknown: Unknown::Serve,
         probe: false,
     }
@@ -120,6 +126,11 @@ impl Lab {
     fn wait(&mut self, length: Duration) {
         self.now = self.now.after(length);
         self.server.handle_timeout(self.now);
+    }
+
+    fn probed(&mut self, address: Ipv4Addr, found: Probed) -> Vec<Effect> {
+        self.server.handle_probed(self.now, address, found);
+        self.effects()
     }
 
     fn effects(&mut self) -> Vec<Effect> {
@@ -212,6 +223,14 @@ fn events(effects: &[Effect]) -> Vec<Event> {
         _ => None,
     });
     reports.collect()
+}
+
+fn probes(effects: &[Effect]) -> Vec<Ipv4Addr> {
+    let probes = effects.iter().filter_map(|effect| match effect {
+        Effect::Probe { address, .. } => Some(*address),
+        _ => None,
+    });
+    probes.collect()
 }
 
 fn saved(effects: &[Effect]) -> Vec<&Record> {

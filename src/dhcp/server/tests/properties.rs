@@ -4,8 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::dhcp::lease::Saved;
 use crate::dhcp::lease::file::{self, BootId, Chain};
-use crate::dhcp::lease::{Key, Saved};
 
 /// The machines: by place, what a message of theirs has besides the type.
 const MACHINES: usize = 7;
@@ -93,6 +93,7 @@ fn steps() -> impl Strategy<Value = Step> {
 #[derive(Clone, Copy, Debug)]
 struct Promise {
     who: usize,
+    card: MacAddress,
     address: Ipv4Addr,
     /// In milliseconds of true time.
     until: u64,
@@ -110,7 +111,9 @@ struct World {
     /// Effects that nobody has seen to, with the moment that they are of.
     pending: Vec<(u64, Effect)>,
     promises: Vec<Promise>,
-    probes: Vec<Ipv4Addr>,
+    probes: Vec<(Ipv4Addr, MacAddress)>,
+    /// What was seen to be used by no other card than this one.
+    cleared: BTreeSet<(Ipv4Addr, MacAddress)>,
     /// The last offer to each card.
     offers: BTreeMap<MacAddress, Ipv4Addr>,
     /// The address that each message is about, by its number.
@@ -120,14 +123,14 @@ struct World {
 }
 
 /// Addresses that messages are about, those that are fought for more often.
-fn addresses() -> Vec<Ipv4Addr> {
+pub(super) fn addresses() -> Vec<Ipv4Addr> {
     let pool = [100, 101, 102, 100, 101, 102, 100, 101, 102].map(here);
     let others = [here(10), here(11), here(12), there(100), there(101), HERE];
     pool.into_iter().chain(others).collect()
 }
 
 /// Two networks of few addresses, so that they are fought for.
-fn small(probe: bool) -> Settings {
+pub(super) fn small(probe: bool) -> Settings {
     let mut settings = settings();
     settings.networks[0].ranges = vec![here(100)..=here(102)];
     settings.networks[1].ranges = vec![there(100)..=there(101)];
@@ -136,16 +139,17 @@ fn small(probe: bool) -> Settings {
     settings
 }
 
-const CONFIGS: usize = 5;
+pub(super) const CONFIGS: usize = 6;
 
 /// The same with something changed.
-fn changed(config: usize, probe: bool) -> Settings {
+pub(super) fn changed(config: usize, probe: bool) -> Settings {
     let mut settings = small(probe);
     let machines = &mut settings.machines;
     match config {
         1 => machines[0].address = Some(here(100)),
         2 => (machines[1].address, machines[2].address) = (Some(here(101)), None),
         3 => machines[3].mac = Some(card(3)),
+        5 => machines[3].address = Some(here(100)),
         4 => {
             machines.truncate(1);
             settings.networks[0].ranges = vec![here(101)..=here(102), here(10)..=here(11)];
@@ -187,6 +191,7 @@ impl World {
             pending: Vec::new(),
             promises: Vec::new(),
             probes: Vec::new(),
+            cleared: BTreeSet::new(),
             offers: BTreeMap::new(),
             asked: Vec::new(),
             refused: BTreeSet::new(),
@@ -227,8 +232,12 @@ impl World {
         }
         for effect in self.lab.effects() {
             match &effect {
-                Effect::Probe { address, .. } => self.probes.push(*address),
+                Effect::Probe { address, mac, .. } => {
+                    self.probes.retain(|(other, _)| other != address);
+                    self.probes.push((*address, *mac));
+                }
                 Effect::Send(reply @ Reply { message, .. }) => {
+                    self.check_cards(reply)?;
                     self.note_refusal(reply);
                     self.offers.insert(message.chaddr, message.yiaddr);
                 }
@@ -236,6 +245,30 @@ impl World {
             }
             self.pending.push((self.time, effect));
         }
+        Ok(())
+    }
+
+    /// No card is given what another card of its machine was promised, before nobody answered.
+    fn check_cards(&mut self, reply: &Reply) -> Result<(), TestCaseError> {
+        let Message { chaddr, yiaddr, .. } = reply.message;
+        let is_new = reply.message.ciaddr.is_unspecified();
+        if kind(reply) != Some(MessageType::Ack) || yiaddr.is_unspecified() {
+            return Ok(());
+        }
+        let mut promises = self.promises.iter();
+        let other = promises.find(|promise| {
+            (promise.address, promise.card != chaddr) == (yiaddr, true) && promise.until > self.time
+        });
+        let is_fine = other.is_none() || self.cleared.contains(&(yiaddr, chaddr));
+        prop_assert!(
+            is_fine || !is_new || !self.settings.probe,
+            "{chaddr} gets {yiaddr}, but {other:?}: {:?}",
+            reply.why
+        );
+        self.cleared
+            .retain(|(address, card)| *address != yiaddr || *card == chaddr);
+        // A machine that runs with it may have changed its card.
+        self.cleared.insert((yiaddr, chaddr));
         Ok(())
     }
 
@@ -321,7 +354,10 @@ impl World {
     }
 
     fn probed(&mut self, is_free: bool) {
-        if let Some(address) = self.probes.pop() {
+        if let Some((address, mac)) = self.probes.pop() {
+            if is_free {
+                self.cleared.insert((address, mac));
+            }
             let found = if is_free { Probed::Free } else { Probed::Taken };
             self.lab.server.handle_probed(self.lab.now, address, found);
         }
@@ -348,6 +384,7 @@ impl World {
         };
         let promise = Promise {
             who: sender(reply),
+            card: reply.message.chaddr,
             address,
             until: time + u64::from(seconds) * 1000,
         };
@@ -390,13 +427,30 @@ impl World {
             self.boot[0] += 1;
             self.lab.now = Moment(since);
         }
-        let recovered = file::read(&self.disk, &self.boot, self.lab.now);
-        let recovered = recovered.map_err(|damaged| TestCaseError::fail(damaged.to_string()))?;
-        let leases = Leases::recovered(recovered.records);
-        self.lab.server = Server::new(self.settings.clone(), leases);
+        self.lab.server = self.started()?;
         (self.disk, self.chain) = file::start(&self.boot, self.lab.server.records());
         Ok(())
     }
+}
+
+impl World {
+    /// A server that knows what the disk has.
+    fn started(&self) -> Result<Server, TestCaseError> {
+        let recovered = file::read(&self.disk, &self.boot, self.lab.now);
+        let recovered = recovered.map_err(|damaged| TestCaseError::fail(damaged.to_string()))?;
+        let leases = Leases::recovered(recovered.records);
+        Ok(Server::new(self.settings.clone(), leases))
+    }
+}
+
+/// Whether a server would let a card keep an address.
+fn lets_keep(server: &Server, now: Moment, card: MacAddress, address: Ipv4Addr) -> bool {
+    let server = server.clone();
+    let effects = Lab { server, now }.send(&renews(card, address));
+    let replies = replies(&effects);
+    replies
+        .iter()
+        .any(|reply| kind(reply) == Some(MessageType::Ack))
 }
 
 fn to_save(effects: &[(u64, Effect)]) -> Vec<Record> {
@@ -407,7 +461,7 @@ fn to_save(effects: &[(u64, Effect)]) -> Vec<Record> {
     saves.collect()
 }
 
-fn config() -> ProptestConfig {
+pub(super) fn config() -> ProptestConfig {
     let usual = ProptestConfig::default();
     ProptestConfig {
         cases: usual.cases * 4,
@@ -430,73 +484,22 @@ proptest! {
         }
         world.drive(usize::MAX)?;
     }
-}
-
-/// What machines that are in no config do: each of them all that it can do with any address.
-#[derive(Clone, Copy, Debug)]
-enum Nuisance {
-    Discover(u8, usize),
-    Take(u8, usize),
-    Renew(u8, usize),
-    Drop(u8, usize, bool),
-    /// A known machine gets an address, or gives it back.
-    Known(bool),
-    Wait(u64),
-}
-
-fn nuisances() -> impl Strategy<Value = Nuisance> {
-    let who = 0..8_u8;
-    prop_oneof![
-        4 => (who.clone(), any::<usize>()).prop_map(|(who, at)| Nuisance::Discover(who, at)),
-        4 => (who.clone(), any::<usize>()).prop_map(|(who, at)| Nuisance::Take(who, at)),
-        2 => (who.clone(), any::<usize>()).prop_map(|(who, at)| Nuisance::Renew(who, at)),
-        2 => (who, any::<usize>(), any::<bool>())
-            .prop_map(|(who, at, gently)| Nuisance::Drop(who, at, gently)),
-        1 => any::<bool>().prop_map(Nuisance::Known),
-        1 => prop_oneof![4 => 0..40_u64, 1 => 0..700_u64].prop_map(Nuisance::Wait),
-    ]
-}
-
-impl Lab {
-    fn nuisance(&mut self, nuisance: Nuisance) {
-        let all = addresses();
-        let at = |at: usize| all[at % all.len()];
-        let message = match nuisance {
-            Nuisance::Discover(who, any) => discover(guest(who)).wants(at(any)),
-            Nuisance::Take(who, any) => accepts(guest(who), at(any)),
-            Nuisance::Renew(who, any) => renews(guest(who), at(any)),
-            Nuisance::Drop(who, any, true) => message(MessageType::Release, guest(who)).at(at(any)),
-            Nuisance::Drop(who, any, false) => {
-                message(MessageType::Decline, guest(who)).wants(at(any))
-            }
-            Nuisance::Known(true) => discover(FLOATING),
-            Nuisance::Known(false) => {
-                let held = self.server.leases.of(&Key::Mac(FLOATING)).next();
-                let held = held.map_or(HERE, |(address, _)| address);
-                message(MessageType::Release, FLOATING).at(held)
-            }
-            Nuisance::Wait(seconds) => return self.wait(Duration::from_secs(seconds)),
-        };
-        self.send(&message);
-    }
-}
-
-proptest! {
-    #![proptest_config(config())]
 
     #[test]
-    fn unknown_machines_never_keep_known_ones_from_booting(
-        steps in vec(nuisances(), 1..100),
+    fn a_restart_takes_from_no_machine_what_it_has(
+        steps in vec(steps(), 1..60),
     ) {
-        let mut lab = Lab::with(|settings| *settings = small(false));
+        let mut world = World::new(false);
         for step in steps {
-            lab.nuisance(step);
-            let mut now = Lab {
-                server: lab.server.clone(),
-                now: lab.now,
-            };
-            prop_assert_eq!(now.boots(&discover(OWN)), here(10));
-            now.boots(&discover(FLOATING));
+            world.step(step)?;
+        }
+        world.drive(usize::MAX)?;
+        let (before, after, now) = (&world.lab.server, world.started()?, world.lab.now);
+        let all = before.records();
+        for Record { address, mac, .. } in all.filter(|record| record.state == Saved::Leased) {
+            if lets_keep(before, now, mac, address) {
+                prop_assert!(lets_keep(&after, now, mac, address), "{mac} loses {address}");
+            }
         }
     }
 }

@@ -216,6 +216,71 @@ fn who_has_an_address_is_told_the_rest() {
 }
 
 #[test]
+fn who_has_an_address_behind_a_relay_is_told_the_rest_there() {
+    let mut lab = Lab::new();
+    let inform = message(MessageType::Inform, GUEST)
+        .at(there(50))
+        .behind(RELAY)
+        .option(82, [1, 1, 7]);
+    let ack = lab.reply(&inform);
+    let there = Destination::Unicast(SocketAddrV4::new(there(50), 68));
+    assert_eq!(ack.to, there);
+    assert_eq!(option(&ack, 82), None, "nobody but a relay is told");
+}
+
+#[test]
+fn who_does_not_say_its_address_is_told_the_rest_where_it_asks_from() {
+    let mut lab = Lab::new();
+    let inform = message(MessageType::Inform, GUEST);
+    let from = SocketAddrV4::new(here(50), 68);
+    let ack = one_reply(&lab.arrive(Port::Server, from, &inform));
+    assert_eq!(ack.to, Destination::Unicast(from));
+    let relayed = inform.behind(RELAY).option(82, [1, 1, 7]);
+    let from = SocketAddrV4::new(RELAY, 67);
+    let ack = one_reply(&lab.arrive(Port::Server, from, &relayed));
+    assert_eq!(ack.to, Destination::Relay(from));
+    assert!(ack.message.broadcast, "the relay can't know where else");
+    assert_eq!(option(&ack, 82), Some(vec![1, 1, 7]));
+}
+
+#[test]
+fn nothing_goes_to_an_address_that_is_everybody_s() {
+    let mut lab = Lab::new();
+    let all = [
+        here(255),
+        there(255),
+        here(0),
+        Ipv4Addr::BROADCAST,
+        Ipv4Addr::new(224, 0, 0, 1),
+        Ipv4Addr::new(0, 0, 0, 1),
+    ];
+    for address in all {
+        let relayed = discover(GUEST).behind(address);
+        assert_eq!(lab.silence(&relayed), Reason::Network, "{address}");
+        let selected = relayed.option(82, [5, 4, 10, 77, 0, 0]);
+        assert_eq!(lab.silence(&selected), Reason::Network, "{address}");
+        let inform = message(MessageType::Inform, GUEST).at(address);
+        assert_eq!(lab.silence(&inform), Reason::Network, "{address}");
+    }
+}
+
+#[test]
+fn the_boot_file_stays_where_what_a_relay_added_leaves_little_room() {
+    let mut lab = Lab::with(|settings| {
+        settings.told.options = vec![(26, vec![5, 120])];
+        settings.told.domain = Some("lan".to_owned());
+    });
+    let added = [&[1, 248], &[0; 248][..]].concat();
+    let mut asks = discover(OWN).behind(RELAY).option(82, added);
+    asks.options.set(code::ARCHITECTURE, [0, 0]);
+    let offer = lab.reply(&asks);
+    let read = Message::read(&offer.message.write(offer.room).bytes).unwrap();
+    let has = [53, 54, 51, 1, 3, 67, 82, 66, 26].map(|code| read.options.get(code).is_some());
+    let wanted = [true, true, true, true, true, true, true, false, false];
+    assert_eq!(has, wanted, "{:?}", codes(&offer));
+}
+
+#[test]
 fn every_reply_says_why() {
     let mut lab = Lab::new();
     let offer = lab.reply(&pxe(OWN, 7));

@@ -1,0 +1,103 @@
+//! shim and the GRUB behind it, as Debian and Ubuntu have them signed for Secure Boot.
+//!
+//! They can't be made here, and what is in them can't be changed: this GRUB looks for its menu at
+//! `grub/grub.cfg` on the server that gave it its address.
+
+use std::io;
+use std::path::Path;
+
+use super::files::{Content, Files};
+
+/// What is asked for, and where packages of a host have it.
+const SIGNED: &[(&str, &str)] = &[
+    // shim-signed.
+    ("grub/shimx64.efi", "usr/lib/shim/shimx64.efi.signed"),
+    ("grub/shimaa64.efi", "usr/lib/shim/shimaa64.efi.signed"),
+    ("grub/shimia32.efi", "usr/lib/shim/shimia32.efi.signed"),
+    // What shim loads to let people enrol keys, from where it was loaded itself.
+    ("grub/mmx64.efi", "usr/lib/shim/mmx64.efi.signed"),
+    ("grub/mmaa64.efi", "usr/lib/shim/mmaa64.efi.signed"),
+    ("grub/mmia32.efi", "usr/lib/shim/mmia32.efi.signed"),
+    // grub-efi-amd64-signed and its like.
+    (
+        "grub/grubx64.efi",
+        "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed",
+    ),
+    (
+        "grub/grubaa64.efi",
+        "usr/lib/grub/arm64-efi-signed/grubnetaa64.efi.signed",
+    ),
+    (
+        "grub/grubia32.efi",
+        "usr/lib/grub/i386-efi-signed/grubnetia32.efi.signed",
+    ),
+];
+
+/// Whether a signed program is asked for at `path`.
+#[must_use]
+pub fn is_signed(path: &str) -> bool {
+    SIGNED.iter().any(|(asked, _)| *asked == path)
+}
+
+/// Every path that this host has a signed program for.
+#[must_use]
+pub fn paths() -> Vec<&'static str> {
+    let asked = SIGNED.iter().map(|(asked, _)| *asked);
+    asked
+        .filter(|path| matches!(open(path), Ok(Some(_))))
+        .collect()
+}
+
+/// Opens the signed program at `path`. `None` where this host has none.
+///
+/// This asks a disk, and may wait for it.
+///
+/// # Errors
+/// It is there and can't be read.
+pub fn open(path: &str) -> io::Result<Option<Content>> {
+    open_below(Path::new("/"), path)
+}
+
+fn open_below(root: &Path, path: &str) -> io::Result<Option<Content>> {
+    match SIGNED.iter().find(|(asked, _)| *asked == path) {
+        Some((_, file)) => Files::below(root)?.open(file),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dhcp::boot::ARCHITECTURES;
+
+    #[test]
+    fn every_shim_of_dhcp_is_found_and_so_is_what_it_loads() {
+        for architecture in ARCHITECTURES {
+            let Some(shim) = architecture.platform.shim() else {
+                continue;
+            };
+            assert!(is_signed(shim), "{shim}");
+            for beside in ["grub", "mm"] {
+                let path = shim.replace("grub/shim", &format!("grub/{beside}"));
+                assert!(is_signed(&path), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_else_of_the_host_is_served() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("usr/lib/shim");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("shimx64.efi.signed"), "shim").unwrap();
+        let open = |path| open_below(home.path(), path).unwrap();
+        assert_eq!(open("grub/shimx64.efi").unwrap().whole().unwrap(), b"shim");
+        for path in [
+            "grub/shimaa64.efi",
+            "usr/lib/shim/shimx64.efi.signed",
+            "grub/x",
+        ] {
+            assert!(open(path).is_none(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Whole boots: machines of QEMU, from power-on to a login on their root over NBD.
+//!
+//! `tools/make-image` makes the image, once for every change of it, and `tools/boot-in-qemu` boots
+//! it; what came of that is looked at here. `tests/boot/` has what is done in the machines. Each
+//! test takes minutes, and all processors.
+
+#[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
+mod support;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::FlockOperation;
+use serde::Deserialize;
+use support::{is_root, read_file, require, skipped};
+
+/// What is called, and what has no command but a file.
+const TOOLS: [&str; 7] = [
+    "python3",
+    "mmdebstrap",
+    "mkfs.btrfs",
+    "qemu-system-x86_64",
+    "grub-mkimage",
+    "ip",
+    "fincore",
+];
+const FILES: [&str; 3] = [
+    "/usr/share/OVMF/OVMF_CODE_4M.fd",
+    "/usr/lib/grub/i386-pc",
+    "/usr/lib/grub/x86_64-efi",
+];
+
+/// An image, by what tools/make-image is told.
+struct Recipe {
+    name: &'static str,
+    words: &'static str,
+}
+
+/// The least.
+const PLAIN: Recipe = Recipe {
+    name: "plain",
+    words: "",
+};
+
+/// With the hooks of tools/install-client, and with another kernel that is not installed.
+const HOOKED: Recipe = Recipe {
+    name: "hooked",
+    words: "--include fio --spare-kernel --hooks",
+};
+
+/// What `tools/boot-in-qemu --json` writes.
+#[derive(Debug, Deserialize)]
+struct Outcome {
+    troubles: Vec<String>,
+    boots: Vec<Boot>,
+    scripts: Vec<Script>,
+    log: String,
+}
+
+/// A machine that came up.
+#[derive(Debug, Deserialize)]
+struct Boot {
+    boot: u32,
+    client: String,
+    /// How often the system on this root was booted, by a file on it.
+    count: u32,
+    root: String,
+    kernel: String,
+}
+
+/// A script that was run in a machine.
+#[derive(Debug, Deserialize)]
+struct Script {
+    boot: u32,
+    client: String,
+    script: String,
+    said: String,
+    /// Bytes that each overlay took when it had ended.
+    overlays: std::collections::BTreeMap<String, Option<u64>>,
+}
+
+impl Outcome {
+    fn boot(&self, client: &str, boot: u32) -> &Boot {
+        let mut all = self.boots.iter();
+        let found = all.find(|one| one.client == client && one.boot == boot);
+        found.expect("the machine came up")
+    }
+
+    fn script(&self, name: &str, boot: u32) -> &Script {
+        let mut all = self.scripts.iter();
+        let is_it = |one: &&Script| one.script == name && one.boot == boot;
+        let found = all.find(|one| is_it(one) && one.client == "herd-0");
+        found.expect("the script was run")
+    }
+}
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn can_boot() -> bool {
+    if !is_root() {
+        skipped("root");
+        return false;
+    }
+    if let Some(missing) = FILES.iter().find(|file| !Path::new(file).exists()) {
+        assert!(std::env::var_os("CI").is_none(), "no {missing}");
+        skipped(missing);
+        return false;
+    }
+    require(&TOOLS)
+}
+
+/// Where images are kept, and the lock by which one test boots at a time.
+fn home() -> (PathBuf, File) {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("boot");
+    fs::create_dir_all(&home).expect("a folder");
+    let lock = File::create(home.join("lock")).expect("a file");
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).expect("a lock");
+    (home, lock)
+}
+
+/// Runs one of the tools; whether it went well. How long it may take, the runner of tests says.
+fn tool(name: &str, words: impl FnOnce(&mut Command)) -> bool {
+    let mut command = Command::new(top().join("tools").join(name));
+    words(&mut command);
+    let said = command.output().expect("the tool can be run");
+    for text in [&said.stdout, &said.stderr] {
+        eprintln!("{}", String::from_utf8_lossy(text));
+    }
+    said.status.success()
+}
+
+/// The image by a recipe: made where it is not there yet, or was by another one.
+fn image(home: &Path, recipe: &Recipe) -> PathBuf {
+    let mut key = crc32fast::Hasher::new();
+    key.update(recipe.words.as_bytes());
+    for file in made_of() {
+        key.update(&read_file(&file));
+    }
+    let Recipe { name, words } = recipe;
+    let image = home.join(format!("{name}-{:08x}.img", key.finalize()));
+    if !image.exists() {
+        let old = fs::read_dir(home).expect("a folder").flatten();
+        let is_of_it = |file: &Path| {
+            let file = file.file_name().unwrap_or_default().to_string_lossy();
+            file.starts_with(&format!("{name}-"))
+        };
+        for old in old.filter(|entry| is_of_it(&entry.path())) {
+            fs::remove_file(old.path()).expect("an image of before goes");
+        }
+        let made = tool("make-image", |make| {
+            make.arg(&image).args(words.split_whitespace());
+        });
+        assert!(made, "no image");
+    }
+    image
+}
+
+/// The tools that an image comes of.
+fn made_of() -> Vec<PathBuf> {
+    let tools = top().join("tools");
+    let mut files = vec![tools.join("make-image"), tools.join("install-client")];
+    let folders = fs::read_dir(tools.join("client"))
+        .expect("a folder")
+        .flatten();
+    for folder in folders {
+        let inside = fs::read_dir(folder.path()).expect("a folder").flatten();
+        files.extend(inside.map(|entry| entry.path()));
+    }
+    files.sort();
+    files
+}
+
+/// Boots, by these options of tools/boot-in-qemu.
+fn boot(recipe: &Recipe, options: &str) -> Outcome {
+    let (home, _lock) = home();
+    let image = image(&home, recipe);
+    let json = tempfile::NamedTempFile::new().expect("a file");
+    let booted = tool("boot-in-qemu", |boot| {
+        boot.current_dir(top().join("tests/boot"));
+        boot.args(["--program", env!("CARGO_BIN_EXE_cowherd"), "--json"]);
+        boot.arg(json.path())
+            .args(options.split_whitespace())
+            .arg(&image);
+    });
+    let text = read_file(json.path());
+    let outcome: Outcome = serde_json::from_slice(&text).expect("an outcome");
+    // That the image is as it was is among what it looks at.
+    assert_eq!(outcome.troubles, Vec::<String>::new());
+    assert!(booted);
+    outcome
+}
+
+#[test]
+fn bios_and_uefi_find_what_they_wrote_or_not_after_a_clean_reboot() {
+    if !can_boot() {
+        return;
+    }
+    let options = "--firmware bios --firmware uefi --overlay persistent --overlay ephemeral \
+                   --boots 2 --down reboot";
+    let outcome = boot(&PLAIN, options);
+    for client in ["herd-0", "herd-1"] {
+        assert_eq!(outcome.boot(client, 1).root, "/dev/nbd0,btrfs");
+        assert_eq!(outcome.boot(client, 1).count, 1);
+    }
+    assert_eq!(outcome.boot("herd-0", 2).count, 2);
+    assert_eq!(outcome.boot("herd-1", 2).count, 1);
+}
+
+#[test]
+fn machines_use_disks_update_kernels_and_are_switched_off_without_a_word() {
+    if !can_boot() {
+        return;
+    }
+    let options = "--firmware bios --firmware uefi --overlay ephemeral --overlay persistent \
+                   --boots 2 --down kill --scratch 256 \
+                   --run parts.sh --run disk.sh --run trim.sh --run busy.sh --run kernel.sh";
+    let outcome = boot(&HOOKED, options);
+    assert_eq!(outcome.boot("herd-0", 2).count, 1);
+    assert_eq!(outcome.boot("herd-1", 2).count, 2);
+    // The kernel that was installed is the one that is booted, where it was installed.
+    let kernel = |client, number| outcome.boot(client, number).kernel.as_str();
+    assert_ne!(kernel("herd-1", 2), kernel("herd-1", 1));
+    assert_eq!(kernel("herd-0", 2), kernel("herd-0", 1));
+    // The kernel's own client had four connections in each boot.
+    let connections = outcome.log.matches("uses scratch+1@work").count();
+    assert_eq!(connections, 8);
+    let space = |script| outcome.script(script, 1).overlays["scratch+1@work"].expect("a size");
+    let (before, after) = (space("disk.sh"), space("trim.sh"));
+    assert!(after + (16 << 20) < before, "{after} after {before}");
+    let again = &outcome.script("disk.sh", 2).said;
+    assert!(again.contains("recovery complete"), "{again}");
+}

@@ -1,0 +1,379 @@
+//! What `tools/install-client` puts into a client: each script run by itself, with files in place
+//! of the kernel's and with programs that only say how they were called. Whole boots with the ones
+//! for initramfs-tools are in `boot.rs`.
+
+#[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{Finished, Tool, require};
+use tempfile::TempDir;
+
+/// A folder with programs that write down their words, and whatever else a script looks at.
+struct Bench {
+    home: TempDir,
+}
+
+impl Bench {
+    fn new(programs: &[&str]) -> Self {
+        let home = tempfile::tempdir().expect("a folder");
+        let bench = Self { home };
+        for program in programs {
+            let said = bench.path("said");
+            let text = format!("#!/bin/sh\necho \"{program} $*\" >>{}\n", said.display());
+            bench.program_of(&format!("bin/{program}"), &text);
+        }
+        bench
+    }
+
+    /// A program that does nothing.
+    fn program(&self, name: &str) {
+        self.program_of(name, "#!/bin/sh\n");
+    }
+
+    fn program_of(&self, name: &str, text: &str) {
+        self.write(name, text);
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(self.path(name), mode).expect("a mode");
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a folder above")).expect("folders");
+        fs::write(path, text).expect("a file");
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).expect("a file")
+    }
+
+    /// A network card, by its address, and whether it carries anything.
+    fn card(&self, name: &str, address: &str, carrier: &str) {
+        self.write(
+            &format!("sys/class/net/{name}/address"),
+            &format!("{address}\n"),
+        );
+        self.write(&format!("sys/class/net/{name}/flags"), "0x1002\n");
+        self.write(
+            &format!("sys/class/net/{name}/carrier"),
+            &format!("{carrier}\n"),
+        );
+    }
+
+    fn flags(&self, card: &str) -> String {
+        self.read(&format!("sys/class/net/{card}/flags"))
+            .trim()
+            .to_owned()
+    }
+
+    /// Runs a script of tools/client where the command line is this.
+    fn run(&self, script: &str, words: &[&str], line: &str) -> Finished {
+        self.write("cmdline", &format!("{line}\n"));
+        let mut command = self.command("sh");
+        command.arg(client(script)).args(words);
+        Tool::from_command(command, script).run()
+    }
+
+    /// With what is here in place of what the kernel shows.
+    fn command(&self, program: &str) -> Command {
+        let path = format!("{}:/usr/bin:/bin", self.path("bin").display());
+        let mut command = Command::new(program);
+        command
+            .env("PATH", path)
+            .env("COWHERD_CMDLINE", self.path("cmdline"))
+            .env("COWHERD_LINKS", self.path("sys/class/net"))
+            .env("COWHERD_SYS", self.path("sys"))
+            .env("COWHERD_RUN", self.path("run"))
+            .env("COWHERD_PATIENCE", "2");
+        command
+    }
+}
+
+fn tools(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tools")
+        .join(name)
+}
+
+fn client(name: &str) -> PathBuf {
+    tools("client").join(name)
+}
+
+#[track_caller]
+fn went_well(finished: &Finished) {
+    assert_eq!(
+        (finished.code, finished.stderr.as_str()),
+        (Some(0), ""),
+        "{finished}"
+    );
+}
+
+#[test]
+fn shellcheck_finds_nothing() {
+    if !require(&["shellcheck"]) {
+        return;
+    }
+    let check = |dialect: &str, files: &[&str]| {
+        let files = files.iter().map(|file| tools(file));
+        Tool::new("shellcheck")
+            .args(["-S", "warning", "-s", dialect])
+            .args(files)
+            .ok();
+    };
+    let posix = [
+        "client/initramfs-tools/hook",
+        "client/initramfs-tools/link-up",
+        "client/initramfs-tools/attach-root",
+        "client/dracut/plain-name.sh",
+        "client/dracut/rescan.sh",
+        "client/systemd/generator",
+    ];
+    check("sh", &posix);
+    check("dash", &["client/mkinitcpio/hook"]);
+    let bash = ["client/dracut/module-setup.sh", "client/mkinitcpio/install"];
+    check("bash", &bash);
+    check("bash", &["install-client", "make-image"]);
+}
+
+#[test]
+fn only_the_card_that_was_booted_from_is_brought_up() {
+    let bench = Bench::new(&[]);
+    bench.card("eth0", "52:54:00:77:00:10", "1");
+    bench.card("eth1", "52:54:00:77:00:11", "1");
+    let line = "ip=dhcp BOOTIF=01-52-54-00-77-00-11 quiet";
+    went_well(&bench.run("initramfs-tools/link-up", &[], line));
+    assert_eq!(
+        (bench.flags("eth0"), bench.flags("eth1")),
+        ("0x1002".into(), "0x1003".into())
+    );
+}
+
+#[test]
+fn a_card_without_a_cable_is_not_waited_for_for_ever() {
+    let bench = Bench::new(&[]);
+    bench.card("eth0", "52:54:00:77:00:10", "0");
+    went_well(&bench.run("initramfs-tools/link-up", &[], "ip=dhcp"));
+    assert_eq!(bench.flags("eth0"), "0x1003");
+}
+
+#[test]
+fn a_name_with_a_slash_is_the_name_and_partitions_are_looked_for() {
+    for (words, called) in [
+        (
+            "10.77.0.1 -N /arch /dev/nbd0 -swap",
+            "nbd-client 10.77.0.1 /dev/nbd0 -N arch -b 512 -swap",
+        ),
+        (
+            "10.77.0.1 -N arch 10810 /dev/nbd0",
+            "nbd-client 10.77.0.1 10810 /dev/nbd0 -N arch -b 512",
+        ),
+    ] {
+        let bench = Bench::new(&["nbd-client", "blockdev"]);
+        let words: Vec<_> = words.split(' ').collect();
+        went_well(&bench.run("initramfs-tools/attach-root", &words, ""));
+        let said = bench.read("said");
+        assert_eq!(
+            said.lines().collect::<Vec<_>>(),
+            [called, "blockdev --rereadpt /dev/nbd0"]
+        );
+    }
+}
+
+#[test]
+fn dracut_is_told_names_as_it_takes_them() {
+    for (given, plain) in [
+        ("nbd:10.77.0.1:10809/arch", "nbd:10.77.0.1:arch"),
+        (
+            "nbd:10.77.0.1:/arch:btrfs:ro",
+            "nbd:10.77.0.1:arch:btrfs:ro",
+        ),
+        ("nbd:10.77.0.1:arch:ext4", "nbd:10.77.0.1:arch:ext4"),
+        ("nbd:[fd00::1]:10809/arch:ext4", "nbd:[fd00::1]:arch:ext4"),
+        ("/dev/sda1", "/dev/sda1"),
+    ] {
+        let script = format!(
+            ". {}; echo \"$root\"",
+            client("dracut/plain-name.sh").display()
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).env("root", given);
+        let said = Tool::from_command(command, given).ok();
+        assert_eq!(said.trim(), plain);
+    }
+}
+
+#[test]
+fn mkinitcpio_attaches_the_root_by_the_card_that_was_booted_from() {
+    let bench = Bench::new(&["modprobe", "ipconfig", "nbd-client", "blockdev"]);
+    bench.card("eth0", "52:54:00:77:00:10", "1");
+    bench.card("eth1", "52:54:00:77:00:11", "1");
+    let script = format!(". {}; run_hook", client("mkinitcpio/hook").display());
+    let mut command = bench.command("sh");
+    command
+        .args(["-c", &script])
+        .env("nbd_host", "10.77.0.1")
+        .env("nbd_name", "/arch")
+        .env("BOOTIF", "01-52-54-00-77-00-11");
+    went_well(&Tool::from_command(command, "run_hook").run());
+    let said = bench.read("said");
+    let called: Vec<_> = said.lines().collect();
+    assert_eq!(
+        called,
+        [
+            "modprobe nbd",
+            "ipconfig -t 60 ip=:::::eth1:dhcp",
+            "nbd-client 10.77.0.1 /dev/nbd0 -N arch -b 512 -persist -systemd-mark",
+            "blockdev --rereadpt /dev/nbd0",
+        ]
+    );
+}
+
+/// The units that the generator writes, by their names.
+fn generated(bench: &Bench, line: &str) -> Vec<String> {
+    let units = bench.path("units");
+    fs::create_dir_all(&units).expect("a folder");
+    let words = [units.to_str().expect("a plain path")];
+    went_well(&bench.run("systemd/generator", &words, line));
+    let entries = fs::read_dir(units).expect("a folder").flatten();
+    let names = entries.map(|entry| entry.file_name().into_string().expect("text"));
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+const NBD: &str = "root=/dev/nbd0 nbdroot=10.77.0.1,arch,nbd0 ip=dhcp";
+
+#[test]
+fn a_system_with_its_root_elsewhere_is_left_alone() {
+    let bench = Bench::new(&[]);
+    assert!(generated(&bench, "root=/dev/sda1 ro").is_empty());
+    assert!(!bench.path("run").exists());
+}
+
+#[test]
+fn the_link_of_the_root_is_left_up_whatever_manages_it() {
+    let bench = Bench::new(&[]);
+    bench.card("eth0", "52:54:00:77:00:10", "1");
+    bench.write("sys/class/net/eth0/flags", "0x1003\n");
+    bench.card("eth1", "52:54:00:77:00:11", "1");
+    assert_eq!(generated(&bench, NBD), ["networking.service.d"]);
+    let network = bench.read("run/systemd/network/05-root-525400770010.network");
+    assert!(
+        network.contains("MACAddress=52:54:00:77:00:10\n"),
+        "{network}"
+    );
+    assert!(network.contains("KeepConfiguration=yes\n"), "{network}");
+    let manager = bench.read("run/NetworkManager/conf.d/90-root.conf");
+    assert_eq!(
+        manager,
+        "[keyfile]\nunmanaged-devices=mac:52:54:00:77:00:10\n"
+    );
+    let ifupdown = bench.read("units/networking.service.d/root.conf");
+    assert_eq!(ifupdown, "[Service]\nExecStop=\n");
+}
+
+#[test]
+fn machines_that_share_a_root_have_their_own_in_memory() {
+    let shared = "root=/dev/nfs nfsroot=10.77.0.1:/srv/arch ip=dhcp";
+    for line in [shared, &format!("{NBD} cowherd.volatile=yes")] {
+        let bench = Bench::new(&[]);
+        let units = generated(&bench, line);
+        for unit in [
+            "tmp.mount",
+            "var-log.mount",
+            "var-spool.mount",
+            "var-tmp.mount",
+        ] {
+            assert!(
+                units.iter().any(|one| one == unit),
+                "{unit} is not among {units:?}"
+            );
+            let wanted = bench.path(&format!("units/local-fs.target.requires/{unit}"));
+            assert!(wanted.exists(), "{unit} is not wanted");
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_can_not_be_written_makes_a_system_keep_its_own_in_memory() {
+    let bench = Bench::new(&[]);
+    bench.write("sys/block/nbd0/ro", "1\n");
+    assert!(generated(&bench, NBD).contains(&"var-log.mount".to_owned()));
+    let bench = Bench::new(&[]);
+    bench.write("sys/block/nbd0/ro", "1\n");
+    let line = format!("{NBD} cowherd.volatile=no");
+    assert!(!generated(&bench, &line).contains(&"var-log.mount".to_owned()));
+}
+
+#[test]
+fn systemd_takes_the_units() {
+    if !require(&["systemd-analyze"]) {
+        return;
+    }
+    let bench = Bench::new(&[]);
+    generated(&bench, &format!("{NBD} cowherd.volatile=yes"));
+    let units = [
+        "tmp.mount",
+        "var-log.mount",
+        "var-spool.mount",
+        "var-tmp.mount",
+    ];
+    let units = units.map(|unit| bench.path("units").join(unit));
+    Tool::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .args(units)
+        .ok();
+}
+
+#[test]
+fn one_command_installs_what_fits_and_takes_it_away_again() {
+    let bench = Bench::new(&[]);
+    bench.program("root/usr/sbin/update-initramfs");
+    bench.program("root/usr/bin/mkinitcpio");
+    // nbd-client has files for initramfs-tools whether that is there or not, as others for dracut.
+    for folder in ["etc", "usr/lib/dracut/modules.d", "usr/lib/systemd"] {
+        fs::create_dir_all(bench.path("root").join(folder)).expect("folders");
+    }
+    let root = bench.path("root");
+    let install = |more: &[&str]| {
+        let tool = tools("install-client");
+        Tool::new(tool.to_str().expect("a plain path"))
+            .arg(&root)
+            .args(more)
+            .ok()
+    };
+    let said = install(&[]);
+    assert!(said.contains("update-initramfs -u"), "{said}");
+    assert!(!said.contains("dracut"), "{said}");
+    let files = [
+        "etc/initramfs-tools/hooks/cowherd",
+        "etc/initramfs-tools/scripts/init-premount/cowherd-link-up",
+        "usr/lib/cowherd/attach-root",
+        "etc/initcpio/hooks/cowherd",
+        "etc/initcpio/install/cowherd",
+        "etc/systemd/system-generators/cowherd",
+    ];
+    assert!(files.iter().all(|file| root.join(file).is_file()), "{said}");
+    install(&["--remove"]);
+    assert!(!files.iter().any(|file| root.join(file).exists()));
+}
+
+#[test]
+fn a_directory_that_holds_no_system_is_refused() {
+    let bench = Bench::new(&[]);
+    symlink("/nowhere", bench.path("etc")).expect("a link");
+    let tool = tools("install-client");
+    let said = Tool::new(tool.to_str().expect("a plain path"))
+        .arg(bench.home.path())
+        .run();
+    assert_eq!(said.code, Some(2), "{said}");
+    assert!(said.stderr.contains("no etc"), "{said}");
+}
