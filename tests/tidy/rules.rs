@@ -170,7 +170,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     },
     Layer {
         of: &["*"],
-        but: &["http", "serve/http"],
+        but: &["http", "serve/http", "serve/admin"],
         values: &[],
         bans: &["hyper", "hyper_util"],
         why: "what HTTP is made of can be replaced in one place",
