@@ -491,5 +491,30 @@ pub const STATUS_TEXT_MAX: usize = 160;
 /// How long each stage took in the last boots of all: so many are remembered of each.
 pub const STATUS_SAMPLES_MAX: usize = 128;
 
+/// Sessions of a shard that have ended and that nobody was told of yet.
+pub const STATUS_ENDED_MAX: usize = 4096;
+
+/// Clients of a shard whose latencies are kept when they have no session any more; for each that is
+/// some ten kilobytes for each kind of request.
+pub const STATUS_LATENCIES_MAX: usize = 256;
+
+/// Machines that metrics have series of their own for.
+pub const STATUS_SERIES_CLIENTS_MAX: usize = 1000;
+
+/// Connections to the admin's listener at a time; more wait.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Bytes of the head of an admin's request.
+pub const ADMIN_HEADER_BYTES: usize = 16 * 1024;
+
+/// How long an admin's request may take to come.
+pub const ADMIN_HEADER_TIME: Duration = Duration::from_secs(10);
+
+/// The shortest token of an admin.
+pub const ADMIN_TOKEN_MIN: usize = 16;
+
+/// The longest token of an admin.
+pub const ADMIN_TOKEN_MAX: usize = 256;
+
 /// Largest file of boots that is read.
 pub const STATUS_FILE_MAX: u64 = 64 * 1024 * 1024;

@@ -254,6 +254,26 @@ const SHOWN: &[(&str, &str, Bound)] = &[
         "DISK_SIZE_MAX",
         Bytes(limits::DISK_SIZE_MAX),
     ),
+    (
+        "Machines whose boots are remembered",
+        "STATUS_CLIENTS_MAX",
+        Count(limits::STATUS_CLIENTS_MAX),
+    ),
+    (
+        "Boots of one machine that are remembered",
+        "STATUS_BOOTS_MAX",
+        Count(limits::STATUS_BOOTS_MAX),
+    ),
+    (
+        "Machines that metrics have series for",
+        "STATUS_SERIES_CLIENTS_MAX",
+        Count(limits::STATUS_SERIES_CLIENTS_MAX),
+    ),
+    (
+        "Connections to the admin's listener",
+        "ADMIN_CONNECTIONS_MAX",
+        Count(limits::ADMIN_CONNECTIONS_MAX),
+    ),
     ("Shards", "SHARDS_MAX", Count(limits::SHARDS_MAX)),
     (
         "Longest name of an image or a client, in bytes",
@@ -474,6 +494,15 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
+    "STATUS_TEXT_MAX",
+    "ADMIN_HEADER_BYTES",
+    "ADMIN_HEADER_TIME",
+    "ADMIN_TOKEN_MIN",
+    "ADMIN_TOKEN_MAX",
+    "STATUS_SAMPLES_MAX",
+    "STATUS_ENDED_MAX",
+    "STATUS_LATENCIES_MAX",
+    "STATUS_FILE_MAX",
     "NBD_PORT",
     "ATTACH_CONNECTIONS_MAX",
     "ATTACH_ADDRESSES_MAX",
@@ -549,11 +578,6 @@ const INNER: &[&str] = &[
     "CONTROL_ANSWER_MAX",
     "IMAGE_DATA_RANGES_MAX",
     "STATUS_STRETCHES_MAX",
-    "STATUS_CLIENTS_MAX",
-    "STATUS_BOOTS_MAX",
-    "STATUS_TEXT_MAX",
-    "STATUS_SAMPLES_MAX",
-    "STATUS_FILE_MAX",
     "CAPTURED_PACKET_MAX",
     "DATAGRAM_BATCH",
     "DHCP_CLIENT_IDENTIFIER_MAX",

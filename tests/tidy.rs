@@ -30,7 +30,8 @@ impl Tree {
             collect(&entry, &mut files);
         }
         files.sort();
-        let of_product = files.iter().filter(|(path, _)| path.starts_with("src/"));
+        let is_product = |path: &str| path.starts_with("src/") && path.ends_with(".rs");
+        let of_product = files.iter().filter(|(path, _)| is_product(path));
         let product = of_product
             .map(|(path, text)| Source::new(path, text))
             .collect();

@@ -14,6 +14,7 @@ mod moment;
 mod overlay;
 mod serve;
 mod size;
+mod status;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -49,6 +50,7 @@ struct Cli {
 enum Command {
     Serve(serve::Arguments),
     Overlay(overlay::Arguments),
+    Status(status::Arguments),
     Explain(explain::Arguments),
     Grub(grub::Arguments),
     Bench(bench::Arguments),
@@ -58,7 +60,7 @@ enum Command {
 pub struct Work<S, O, E, G> {
     /// `cowherd serve`.
     pub serve: S,
-    /// `cowherd overlay`, on the state directory that was named.
+    /// `cowherd overlay` and `cowherd status`, on the state directory that was named.
     pub overlay: O,
     /// `cowherd explain`: a question, and who takes the steps of its answer.
     pub explain: E,
@@ -111,6 +113,10 @@ where
         Command::Overlay(arguments) => {
             log::start_quietly();
             overlay::run(arguments, work.overlay)
+        }
+        Command::Status(arguments) => {
+            log::start_quietly();
+            status::run(arguments, work.overlay)
         }
         Command::Explain(arguments) => {
             log::start_quietly();

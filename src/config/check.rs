@@ -12,13 +12,13 @@ use toml::Spanned;
 use super::dhcp;
 use super::dhcp::form::{Client, Group};
 use super::error::Mistake;
-use super::file::{File, Http, Image, Nbd, Tables, Tftp, Tls};
+use super::file::{Admin, File, Http, Image, Nbd, Tables, Tftp, Tls};
 use super::menu::{self, Menu};
 use super::nfs;
 use super::value::{Located, Several};
 use super::{
-    Choice, ClientConfig, Config, FIRST_GENERATION, HerdConfig, HttpConfig, ImageBoot, ImageSource,
-    MenuConfig, NfsRoot, TftpConfig, TlsConfig, TlsNeed,
+    AdminConfig, Choice, ClientConfig, Config, FIRST_GENERATION, HerdConfig, HttpConfig, ImageBoot,
+    ImageSource, MenuConfig, NfsRoot, TftpConfig, TlsConfig, TlsNeed,
 };
 use crate::access::{ClientRule, Entry, ImageRule, List, Rules, is_of_a_peer};
 use crate::boot::inside::Whereabouts;
@@ -64,7 +64,27 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
         root,
         tftp: file.tftp.as_ref().map(check_tftp),
         http,
+        admin: file.admin.map(check_admin).transpose()?,
     })
+}
+
+/// Who reaches it learns all there is to know: by loopback alone, unless there is a token.
+fn check_admin(admin: Admin) -> Result<AdminConfig, Mistake> {
+    let far = admin.listen.0.iter();
+    let far = far.filter(|place| !place.value.ip().is_loopback());
+    let token_file = admin.token_file;
+    if let (Some(far), None) = (far.into_iter().next(), &token_file) {
+        let what = format!(
+            "{} is not on loopback: name a `token-file` too, or listen on 127.0.0.1 only",
+            far.value
+        );
+        return Err(Mistake::new(far.at, what));
+    }
+    let listen = match admin.listen.values() {
+        said if said.is_empty() => vec![AdminConfig::LOCAL],
+        said => said,
+    };
+    Ok(AdminConfig { listen, token_file })
 }
 
 /// The one directory of files, which both tables may name.

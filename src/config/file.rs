@@ -2,7 +2,7 @@
 //! checked value is.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -44,6 +44,7 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) nfs: Tables<Nfs>,
     pub(super) tftp: Option<Tftp>,
+    pub(super) admin: Option<Admin>,
     pub(super) http: Option<Http>,
 }
 
@@ -72,6 +73,14 @@ pub(super) struct Http {
     pub(super) root: Option<Spanned<PathBuf>>,
     #[serde(default)]
     pub(super) listen: Several<SocketAddrV4>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Admin {
+    #[serde(default)]
+    pub(super) listen: Several<SocketAddr>,
+    pub(super) token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]

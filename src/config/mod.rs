@@ -23,7 +23,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use crate::access::Rules;
@@ -68,6 +68,22 @@ pub struct Config {
     pub tftp: Option<TftpConfig>,
     /// How files are served by HTTP; `None` means not at all.
     pub http: Option<HttpConfig>,
+    /// Where admins may look; `None` means nowhere.
+    pub admin: Option<AdminConfig>,
+}
+
+/// `[admin]`. It is read when the server starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Where it is served; at least one, and none but loopback without a token.
+    pub listen: Vec<SocketAddr>,
+    /// The file that has the token; `None` means that none is asked for.
+    pub token_file: Option<PathBuf>,
+}
+
+impl AdminConfig {
+    /// Where it is served that nobody said another place for.
+    const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9810);
 }
 
 /// `[network]`, as far as others than DHCP go by it.

@@ -21,6 +21,7 @@ use crate::image::{Complaint, Image};
 use crate::io::{self, Buffer, CutShort, Pool};
 use crate::limits::INLINE_READ_MAX;
 use crate::overlay::commit::GroupCommit;
+use crate::overlay::map::BlockCounts;
 use crate::overlay::store::WriteError;
 use crate::overlay::{Overlay, inspect::View};
 use crate::units::ByteRange;
@@ -176,6 +177,12 @@ impl Volume {
     #[must_use]
     pub fn view(&self) -> Option<View<RealDisk>> {
         Some(self.overlay.as_ref()?.borrow().view())
+    }
+
+    /// How many blocks of the overlay are the client's own; `None` where there is none.
+    #[must_use]
+    pub fn own_blocks(&self) -> Option<BlockCounts> {
+        Some(self.overlay.as_ref()?.borrow().counts())
     }
 
     /// Answers a read from memory, or not at all where a disk would have to be waited for.

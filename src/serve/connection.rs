@@ -3,6 +3,7 @@
 //! Invariants: a client that does not come to the point in time is closed; a volume that was opened
 //! for a handshake is given up if the handshake does not end well.
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -16,11 +17,12 @@ use super::host;
 use super::offer::Offer;
 use super::seats::Seat;
 use super::shard::{Accepted, Standing};
-use crate::access::{Caller, Secured};
+use crate::access::{Caller, Peer, Secured};
 use crate::limits::HANDSHAKE_TIME;
 use crate::nbd::agreed::Agreed;
 use crate::nbd::handshake::{End, Event, Handshake};
 use crate::nbd::{ExportInfo, Refusal};
+use crate::status::Event as Seen;
 use crate::tls::TlsError;
 use wire::Wire;
 
@@ -68,6 +70,7 @@ pub(super) async fn run(
     seat: Seat,
     label: String,
 ) {
+    let (watch, peer) = (Arc::clone(herd.watch()), address_of(&caller.peer));
     let guided = Guide::new(herd, stream, caller, seat, label.clone());
     let outcome = match tokio::time::timeout(HANDSHAKE_TIME, guided.run()).await {
         Ok(outcome) => outcome,
@@ -76,7 +79,12 @@ pub(super) async fn run(
     match outcome {
         Ok(()) | Err(Failed::Left) => {}
         Err(Failed::Io(error)) => tracing::debug!("{label}: {error}"),
-        Err(failed) => tracing::warn!("{label}: {failed}"),
+        Err(failed) => {
+            if let Some(address) = peer {
+                watch.note_at(address, &Seen::Refused(failed.to_string()));
+            }
+            tracing::warn!("{label}: {failed}");
+        }
     }
 }
 
@@ -175,10 +183,15 @@ impl<S: Stream> Guide<S> {
 
     fn refuse(&self, what: &str, refused: Refused) -> Refusal {
         tracing::warn!("{}: {what} refused: {}", self.label, refused.reason);
+        if let Some(address) = self.address() {
+            let why = format!("{what} was refused: {}", refused.reason);
+            self.herd.watch().note_at(address, &Seen::Refused(why));
+        }
         refused.refusal
     }
 
     fn hand_over(self, info: ExportInfo, agreed: Agreed) -> Result<(), Failed> {
+        let address = self.address();
         let Some(opened) = self.opened else {
             return Err(Failed::Left);
         };
@@ -206,11 +219,16 @@ impl<S: Stream> Guide<S> {
                     info,
                     agreed,
                     peer,
+                    address,
                     is_successor: true,
                 },
             },
         );
         Ok(())
+    }
+
+    const fn address(&self) -> Option<IpAddr> {
+        address_of(&self.caller.peer)
     }
 
     async fn close(&mut self, end: End) -> Failed {
@@ -219,5 +237,12 @@ impl<S: Stream> Guide<S> {
             End::Aborted | End::Refused => Failed::Left,
             End::Violation(violation) => Failed::Violation(violation),
         }
+    }
+}
+
+pub(super) const fn address_of(peer: &Peer) -> Option<IpAddr> {
+    match peer {
+        Peer::Ip(address) => Some(address.to_canonical()),
+        Peer::Local => None,
     }
 }

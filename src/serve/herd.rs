@@ -7,8 +7,10 @@ use super::boots::Boots;
 use super::catalog::{Catalog, Refused, Target, VolumeKey};
 use super::offer::{Offer, Offers};
 use super::placement::Placement;
+use super::shard::measure::{AllLatencies, Measured};
 use super::shard::{Held, Lease, ShardHandle};
 use super::state_dir::StateDir;
+use super::watch::Watch;
 use super::who::Client;
 use crate::access::Caller;
 use crate::config::Keep;
@@ -32,8 +34,12 @@ pub(super) struct Herd {
     offers: Arc<Offers>,
     placement: Arc<Placement>,
     shards: Vec<ShardHandle>,
+    watch: Arc<Watch>,
     boots: Arc<Boots>,
 }
+
+/// A session, and the shard that it is on.
+pub(super) type OfShard = (usize, Measured);
 
 /// A volume that was opened for a connection.
 #[derive(Debug)]
@@ -77,8 +83,10 @@ impl Herd {
         offers: Arc<Offers>,
         placement: Arc<Placement>,
         shards: Vec<ShardHandle>,
+        watch: Arc<Watch>,
     ) -> Self {
         Self {
+            watch,
             catalog,
             offers,
             placement,
@@ -125,6 +133,30 @@ impl Herd {
     /// What a connection that begins now is offered.
     pub(super) fn offer(&self) -> Arc<Offer> {
         self.offers.now()
+    }
+
+    /// What is known of the machines.
+    pub(super) const fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// What the sessions of all shards have done.
+    pub(super) async fn measure(&self) -> Vec<OfShard> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let measured = shard.measure().await.unwrap_or_default();
+            all.extend(measured.into_iter().map(|one| (shard.index(), one)));
+        }
+        all
+    }
+
+    /// How long answers took on all shards.
+    pub(super) async fn latencies(&self) -> AllLatencies {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            all.extend(shard.latencies().await.unwrap_or_default());
+        }
+        all
     }
 
     /// Where overlays are; `None` where none are kept.

@@ -237,7 +237,13 @@ impl Guest {
             tag: content.tag().map(str::to_owned),
         };
         let answer = Answer::with_file(&file, method, request.headers());
-        let report = Report::new(client, path, method == Method::HEAD, begun);
+        let report = Report::new(
+            (Arc::clone(&self.tree), ends),
+            client,
+            path,
+            method == Method::HEAD,
+            begun,
+        );
         let body = Body::new(content, answer.bytes.clone(), report);
         Ok(response(answer, body))
     }

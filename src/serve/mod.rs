@@ -10,6 +10,7 @@
 
 mod absence;
 mod accept;
+mod admin;
 mod boots;
 mod budget;
 mod catalog;
@@ -32,6 +33,7 @@ pub mod listen;
 mod loaders;
 mod memory;
 mod menus;
+mod meter;
 mod offer;
 mod options;
 mod outbox;
@@ -55,6 +57,7 @@ mod tree;
 mod upgrade;
 mod user;
 mod volumes;
+mod watch;
 pub mod who;
 
 use std::path::PathBuf;
@@ -74,6 +77,7 @@ use service::{Doors, Service, Shards};
 use state_dir::StateDir;
 use takeover::wire::Door;
 use takeover::{Given, Taking};
+use watch::Watch;
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -91,6 +95,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let (taking, mut given) = begin_taking(&options)?;
     // What takes privileges comes first; then they are given up, before there is any other thread.
     let waits = !options.takeover;
+    let admin = patience::until_there(waits, || configured.open_admin())?;
     let mut dhcp = patience::until_there(waits, || configured.open_dhcp(&mut given))?;
     let tftp = patience::until_there(waits, || configured.open_tftp(&mut given))?;
     let http = patience::until_there(waits, || configured.open_http(&mut given))?;
@@ -106,6 +111,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         dhcp.read_leases(state.as_deref().map(StateDir::path))?;
     }
     let named = named_images(&options, state.as_deref())?;
+    let watch = Watch::new(state.as_deref());
     // The demo keeps its image there, and a read-only one nothing else.
     let overlays = state.filter(|_| !options.read_only);
     let changer = dhcp.as_ref().map(Dhcp::changer);
@@ -123,12 +129,14 @@ pub fn run(options: Options) -> Result<(), Failure> {
         Arc::clone(running.offers()),
         Arc::clone(&shards.placement),
         shards.handles.clone(),
+        watch,
     ));
     let doors = Doors {
         bound,
         control,
         dhcp,
         tftp,
+        admin,
         http,
     };
     let service = Service {

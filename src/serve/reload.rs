@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use super::admin;
 use super::dhcp::{Change, Changer, Dhcp};
 use super::holders::Holders;
 use super::http;
@@ -86,6 +87,12 @@ impl Configured {
         let tftp = self.config.tftp.as_ref();
         let open = |config| tftp::Opened::open(config, given);
         tftp.map(open).transpose()
+    }
+
+    /// Opens what admins are served on, where they are.
+    pub(super) fn open_admin(&self) -> Result<Option<admin::Opened>, Failure> {
+        let admin = self.config.admin.as_ref();
+        admin.map(admin::Opened::open).transpose()
     }
 
     /// Opens what HTTP is served on, where it is served.

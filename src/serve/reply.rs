@@ -24,6 +24,13 @@ pub(super) struct Fault {
     at: Option<u64>,
 }
 
+impl Fault {
+    /// What the client is told.
+    pub(super) const fn errno(&self) -> Errno {
+        self.errno
+    }
+}
+
 impl From<Rejection> for Fault {
     fn from(rejection: Rejection) -> Self {
         Self {

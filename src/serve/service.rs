@@ -28,7 +28,7 @@ use super::takeover::{
     self, Ending, Giving, Predecessor, Prepared, Shown, Successor, Taken, Taking,
 };
 use super::tree::Tree;
-use super::{accept, boots, demo, failed, http, tftp};
+use super::{accept, admin, boots, demo, failed, http, tftp};
 use crate::limits::{DRAIN_TIME, LINGER_TIME, NBD_PORT, SHARDS_MAX};
 use http::Http;
 use tftp::Tftp;
@@ -73,6 +73,7 @@ pub(super) struct Doors {
     pub(super) dhcp: Option<Dhcp>,
     pub(super) tftp: Option<tftp::Opened>,
     pub(super) http: Option<http::Opened>,
+    pub(super) admin: Option<admin::Opened>,
 }
 
 impl Doors {
@@ -146,6 +147,10 @@ impl Service {
         };
         let (asking, asked) = mpsc::channel(1);
         let control = start_control(doors.control, &self.herd, &gate, asking).map_err(failed)?;
+        let watch = Arc::clone(self.herd.watch());
+        let watching = tokio::spawn(Arc::clone(&watch).run(Arc::clone(&self.herd)));
+        let admin = doors.admin.map(|admin| admin.start(&self.herd));
+        let admin = admin.transpose().map_err(failed)?;
         let port = nbd_port(&doors.bound);
         let tree = Arc::new(Tree::new(Arc::clone(&self.herd), port));
         let tftp = doors.tftp.map(|tftp| tftp.start(&tree, &gate));
@@ -158,7 +163,9 @@ impl Service {
         let leases = Arc::clone(self.running.leases());
         let taken = prepared.map(|prepared| self.take(prepared, &passed, control.as_ref()));
         let (predecessor, files) = taken.transpose()?.unzip();
-        let dhcp = doors.dhcp.map(|dhcp| dhcp.start(leases, begun));
+        let dhcp = doors
+            .dhcp
+            .map(|dhcp| dhcp.start(leases, (Arc::clone(&watch), begun)));
         let dhcp = dhcp.transpose().map_err(failed)?;
         gate.set_open(true);
         let reloader = self.running.wait_for_word().map_err(failed)?;
@@ -177,6 +184,8 @@ impl Service {
         let mut successors = see_successors(asked, shown, steward, Arc::clone(&self.herd));
         let end = until_end(&mut stop, &reloader, &mut successors, &giving).await?;
         if let End::Successor(pid) = end {
+            // The file of boots is the new server's, too.
+            watching.abort();
             // They are the new server's.
             std::mem::forget((accepting, files));
             if let Some(control) = control {
@@ -191,7 +200,9 @@ impl Service {
             return Ok(());
         }
         tracing::info!("stopping");
-        drop((accepting, control, dhcp, tftp, http, files));
+        drop((accepting, control, dhcp, tftp, http, admin, files));
+        watching.abort();
+        watch.save();
         boots.abort();
         drain(&self.shards, &mut stop).await
     }
@@ -353,6 +364,9 @@ fn announce(options: &Options, doors: &Doors) -> std::io::Result<()> {
     }
     if let Some(http) = &doors.http {
         http.announce(&mut out)?;
+    }
+    if let Some(admin) = &doors.admin {
+        admin.announce(&mut out)?;
     }
     if let Some(dhcp) = &doors.dhcp {
         dhcp.announce(&mut out)?;

@@ -10,11 +10,10 @@
 
 use std::rc::{Rc, Weak};
 
-use rustix::io::Errno;
-
 use super::describe;
 use super::link::Link;
 use super::memory::ShardMemory;
+use super::meter::{Meter, Ticket};
 use super::outbox::Outbox;
 use super::reply::{Fault, Replies};
 use super::succession::Progress;
@@ -24,6 +23,8 @@ use crate::io::{self, Pool, ReceiveBuffer};
 use crate::nbd::ExportInfo;
 use crate::nbd::agreed::{Agreed, Contexts, Headers};
 use crate::nbd::session::{self, Command, Cookie, Event};
+use crate::nbd::wire::Errno;
+use crate::status::traffic::Kind;
 use crate::tls::Channel;
 use crate::units::ByteRange;
 
@@ -31,11 +32,19 @@ mod change;
 
 /// Whether a receive gave nothing since it was ended.
 fn is_ended(error: &std::io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::CANCELED.raw_os_error())
+    error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error())
 }
 
 /// Requests that one session may have done before its neighbours get a turn.
 const TURN_REQUESTS: u32 = 64;
+
+/// How a request ended, as it is counted.
+fn outcome<T>(result: &Result<T, Fault>) -> Result<(), Errno> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(fault) => Err(fault.errno()),
+    }
+}
 
 /// How a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +93,7 @@ pub(super) struct Session {
     outbox: Rc<Outbox>,
     pool: Pool,
     progress: Rc<Progress>,
+    meter: Rc<Meter>,
     replies: Replies,
     turn: u32,
 }
@@ -95,6 +105,7 @@ impl Session {
         pool: Pool,
         memory: &Rc<ShardMemory>,
         progress: Rc<Progress>,
+        meter: Rc<Meter>,
     ) -> Self {
         let (ours, theirs) = (Rc::clone(&volume), Rc::clone(memory));
         let outbox = Outbox::new(link.clone(), ours, theirs, Rc::clone(&progress));
@@ -106,6 +117,7 @@ impl Session {
             outbox,
             pool,
             progress,
+            meter,
             replies: Replies::new(Headers::Simple),
             turn: 0,
         }
@@ -228,12 +240,18 @@ impl Session {
 
     async fn reject(&self, cookie: Cookie, fault: Fault) -> Result<(), End> {
         self.outbox.admit(0).await;
-        self.reply(cookie, Err(fault));
+        self.meter.rejected(fault.errno());
+        self.outbox.push(self.replies.of(cookie, Err(fault)), 0);
         Ok(())
     }
 
-    fn reply(&self, cookie: Cookie, result: Result<(), Fault>) {
+    fn reply(&self, cookie: Cookie, ticket: &Ticket, result: Result<(), Fault>) {
+        ticket.end(outcome(&result));
         self.outbox.push(self.replies.of(cookie, result), 0);
+    }
+
+    fn ticket(&self, kind: Kind, range: ByteRange) -> Ticket {
+        self.meter.begin(kind, range.len())
     }
 
     /// Lets the neighbours have their turn, now and then.
@@ -256,7 +274,8 @@ impl Session {
             Command::Trim { range, fua } => {
                 self.outbox.admit(0).await;
                 self.check_not_over()?;
-                self.change_beside(cookie, self.volume.trim(range), fua);
+                let ticket = self.ticket(Kind::Trim, range);
+                self.change_beside(cookie, ticket, self.volume.trim(range), fua);
             }
             Command::WriteZeroes {
                 range,
@@ -267,12 +286,14 @@ impl Session {
                 // Zeroing is a change of the map however long the range, so FAST_ZERO always holds.
                 self.outbox.admit(0).await;
                 self.check_not_over()?;
-                self.change_beside(cookie, self.volume.zero(range, no_hole), fua);
+                let ticket = self.ticket(Kind::WriteZeroes, range);
+                self.change_beside(cookie, ticket, self.volume.zero(range, no_hole), fua);
             }
             Command::Cache { range } => {
                 self.outbox.admit(0).await;
+                let ticket = self.ticket(Kind::Cache, range);
                 self.volume.prefetch(range);
-                self.reply(cookie, Ok(()));
+                self.reply(cookie, &ticket, Ok(()));
             }
             Command::BlockStatus {
                 range,
@@ -285,9 +306,10 @@ impl Session {
     }
 
     async fn read(&self, cookie: Cookie, range: ByteRange, in_one: bool) {
+        let ticket = self.ticket(Kind::Read, range);
         self.outbox.wait_for_room().await;
         if self.link.copies() {
-            return self.read_beside(cookie, range, in_one).await;
+            return self.read_beside(cookie, ticket, range, in_one).await;
         }
         match self.volume.read_cached(range) {
             Ok(Some(pieces)) => {
@@ -295,18 +317,20 @@ impl Session {
                 let held = reply.held();
                 self.outbox.admit(0).await;
                 self.outbox.charge(held);
+                ticket.hit();
+                ticket.end(Ok(()));
                 self.outbox.push(reply, held);
             }
-            Ok(None) => self.read_beside(cookie, range, in_one).await,
+            Ok(None) => self.read_beside(cookie, ticket, range, in_one).await,
             Err(error) => {
                 self.outbox.admit(0).await;
-                self.reply(cookie, Err((&error).into()));
+                self.reply(cookie, &ticket, Err((&error).into()));
             }
         }
     }
 
     /// A read that has to wait for a disk: others go on meanwhile.
-    async fn read_beside(&self, cookie: Cookie, range: ByteRange, in_one: bool) {
+    async fn read_beside(&self, cookie: Cookie, ticket: Ticket, range: ByteRange, in_one: bool) {
         self.outbox.admit(range.len()).await;
         let (volume, outbox) = (Rc::clone(&self.volume), Rc::clone(&self.outbox));
         let replies = self.replies;
@@ -316,9 +340,14 @@ impl Session {
                 outbox.discharge(range.len());
                 return;
             }
-            let reply = match volume.read(range).await {
+            let read = volume
+                .read(range)
+                .await
+                .map_err(|error| Fault::from(&error));
+            ticket.end(outcome(&read));
+            let reply = match read {
                 Ok(pieces) => replies.read(cookie, range, in_one, pieces),
-                Err(error) => replies.of(cookie, Err((&error).into())),
+                Err(fault) => replies.of(cookie, Err(fault)),
             };
             // Chunks may be more than the data that they hold.
             let more = reply.held().saturating_sub(range.len());
@@ -333,6 +362,7 @@ impl Session {
         self.outbox.admit(0).await;
         let (volume, outbox) = (Rc::clone(&self.volume), Rc::clone(&self.outbox));
         let replies = self.replies;
+        let ticket = self.ticket(Kind::BlockStatus, range);
         let answer = async move {
             volume.with_holes().await;
             let reach = describe::within_reach(range);
@@ -343,9 +373,11 @@ impl Session {
                 Ok((context, volume.describe(stretches)?))
             };
             let told: Result<Vec<_>, VolumeError> = contexts.iter().map(tell).collect();
+            let told = told.map_err(|error| Fault::from(&error));
+            ticket.end(outcome(&told));
             let reply = match told {
                 Ok(told) => replies.status(cookie, &told),
-                Err(error) => replies.of(cookie, Err((&error).into())),
+                Err(fault) => replies.of(cookie, Err(fault)),
             };
             let held = reply.held();
             outbox.charge(held);
@@ -363,8 +395,10 @@ impl Session {
     fn flush_then_reply(&self, cookie: Cookie) {
         let (volume, outbox) = (Rc::clone(&self.volume), Rc::clone(&self.outbox));
         let replies = self.replies;
+        let ticket = self.meter.begin(Kind::Flush, 0);
         drop(io::spawn(async move {
-            let result = volume.flush().await.map_err(|error| (&error).into());
+            let result = volume.flush().await.map_err(|error| Fault::from(&error));
+            ticket.end(outcome(&result));
             outbox.push(replies.of(cookie, result), 0);
         }));
     }

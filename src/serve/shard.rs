@@ -4,8 +4,8 @@
 //! new, and ends when its sessions have ended and its volumes are closed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::net::Shutdown;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use super::absence;
 use super::catalog::{Target, VolumeKey};
 use super::link::Link;
 use super::memory::ShardMemory;
+use super::meter::Meter;
 use super::outbox::Outbox;
 use super::placement::Placement;
 use super::session::{End, Outcome, Session};
@@ -27,10 +28,13 @@ use super::succession::{Elder, Progress};
 use super::volumes::Volumes;
 use crate::io::{self, Pool, Socket};
 use crate::overlay::OpenError;
+use crate::status::traffic::Latencies;
 use handle::{LeaseState, Order};
+use measure::Measured;
 use suspension::Suspension;
 
 mod handle;
+pub(super) mod measure;
 mod suspension;
 
 pub(super) use handle::{Accepted, Held, Lease, Live, ShardHandle, Standing, Suspended};
@@ -72,6 +76,9 @@ pub(super) fn start(
 struct Entry {
     key: VolumeKey,
     peer: String,
+    address: Option<IpAddr>,
+    is_read_only: bool,
+    meter: Rc<Meter>,
     elder: Elder,
     outbox: Weak<Outbox>,
 }
@@ -83,6 +90,10 @@ struct Shard {
     pool: Pool,
     memory: Rc<ShardMemory>,
     sessions: RefCell<BTreeMap<u64, Entry>>,
+    /// Sessions that have ended and that nobody was told of yet.
+    ended: RefCell<Vec<Measured>>,
+    /// How long answers of sessions took that have ended.
+    past: RefCell<HashMap<VolumeKey, Latencies>>,
     next: Cell<u64>,
     draining: Cell<bool>,
     suspension: Suspension,
@@ -100,6 +111,8 @@ impl Shard {
             pool: Pool::new(),
             memory: Rc::new(ShardMemory::new()),
             sessions: RefCell::default(),
+            ended: RefCell::default(),
+            past: RefCell::default(),
             next: Cell::new(0),
             draining: Cell::new(false),
             suspension: Suspension::default(),
@@ -137,6 +150,11 @@ impl Shard {
             Order::Hold { lease, answer } => drop(io::spawn(async move {
                 // Who asked may be gone; what comes back then is dropped, and released.
                 let _ = answer.send(shard.hold(lease).await);
+            })),
+            // Who asked may be gone.
+            Order::Measure(answer) => drop(answer.send(shard.measure())),
+            Order::Latencies(answer) => drop(io::spawn(async move {
+                let _ = answer.send(shard.latencies().await);
             })),
             Order::Vacate { lease, answer } => drop(io::spawn(async move {
                 shard.vacate(&lease.key).await;
@@ -251,11 +269,16 @@ impl Shard {
             progress: Rc::clone(&progress),
         };
         let link = Link::new(socket, standing.channel.take(), Rc::clone(&progress));
-        let session = Session::new(link, volume, self.pool.clone(), &self.memory, progress);
+        let (pool, meter) = (self.pool.clone(), Meter::new());
+        let measured = Rc::clone(&meter);
+        let session = Session::new(link, volume, pool, &self.memory, progress, measured);
         let number = self.next_number();
         let entry = Entry {
             key: lease.key.clone(),
             peer: standing.peer.clone(),
+            address: standing.address,
+            is_read_only: standing.info.read_only,
+            meter,
             elder: elder.clone(),
             outbox: session.outbox(),
         };
@@ -267,8 +290,12 @@ impl Shard {
             let is_settled = settle(elders, &elder, peer, key).await;
             let Standing { info, agreed, .. } = standing;
             match session.run(info, agreed, &standing.leftover).await {
-                Outcome::Ended(end) => log_end(&standing.peer, &lease.key, &end),
+                Outcome::Ended(end) => {
+                    log_end(&standing.peer, &lease.key, &end);
+                    shard.retire(number, &end);
+                }
                 Outcome::Suspended(rest) => {
+                    shard.sessions.borrow_mut().remove(&number);
                     standing.is_successor = !is_settled;
                     (standing.leftover, standing.channel) = (rest.leftover, rest.channel);
                     let accepted = |socket| Accepted { socket, standing };
@@ -276,7 +303,6 @@ impl Shard {
                     shard.suspension.keep_if_whole(number, target, whole);
                 }
             }
-            shard.sessions.borrow_mut().remove(&number);
             drop(lease);
         }));
     }

@@ -22,6 +22,7 @@ use super::tree::{Ends, Tree, blocking};
 use crate::boot::menu::Transport;
 use crate::config::TftpConfig;
 use crate::io::{Batch, DatagramSocket, Datagrams, Envelope};
+use crate::status::FileStep;
 use crate::tftp::name::path_of;
 use crate::tftp::transfer::Outcome;
 use crate::tftp::wire::{self, ErrorCode, Mode, Packet, Request};
@@ -204,7 +205,11 @@ impl Door {
             let _busy = busy;
             let opened = open(&tree, ends, &path, mode).await;
             match Line::between(envelope.to, client).await {
-                Ok(line) => serve(line, &path, opened, &owned).await,
+                Ok(line) => {
+                    let (outcome, step) = serve(line, &path, opened, &owned).await?;
+                    tree.note(ends, &path, step);
+                    outcome
+                }
                 Err(error) => {
                     tracing::warn!("tftp: {client}: no socket: {error}");
                     None
@@ -231,14 +236,14 @@ async fn serve(
     path: &str,
     opened: io::Result<Option<Source>>,
     request: &[u8],
-) -> Option<Outcome> {
+) -> Option<(Option<Outcome>, FileStep)> {
     let client = line.client();
     let refusal = match opened {
         Ok(Some(source)) => {
             let Ok(Packet::Read(request)) = Packet::read(request) else {
                 return None;
             };
-            return Sender::new(line, source, &request).run(path).await;
+            return Some(Sender::new(line, source, &request).run(path).await);
         }
         Ok(None) => {
             tracing::info!("tftp: {client}: {path}: there is no such file");

@@ -27,6 +27,7 @@ use crate::config::BootFile;
 use crate::export::name::ExportName;
 use crate::limits::BOOT_WAITS_MAX;
 use crate::name::Name;
+use crate::status::FileStep;
 use disks::{Disks, Wanted};
 
 /// The files of all machines.
@@ -65,6 +66,28 @@ impl Tree {
         ends: Ends,
         path: &str,
     ) -> io::Result<Option<Content>> {
+        let opened = self.find(ends, path).await;
+        self.note(
+            ends,
+            path,
+            match &opened {
+                Ok(Some(content)) => FileStep::Begun(content.size()),
+                Ok(None) => FileStep::Missing,
+                Err(error) => FileStep::Failed {
+                    sent: 0,
+                    why: error.to_string(),
+                },
+            },
+        );
+        opened
+    }
+
+    /// How far a file has got that a machine asked for: for its timeline.
+    pub(super) fn note(&self, ends: Ends, path: &str, step: FileStep) {
+        self.herd.watch().file(ends.client, path, step);
+    }
+
+    async fn find(self: &Arc<Self>, ends: Ends, path: &str) -> io::Result<Option<Content>> {
         let (offer, owned) = (self.herd.offer(), path.to_owned());
         let there = blocking(move || match &offer.files {
             Some(files) => files.open(&owned),

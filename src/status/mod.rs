@@ -3,6 +3,7 @@
 //! - [`event`] is what is seen of a machine; [`stage`] what a boot goes through.
 //! - [`boot`] is one pass from power-on to the mounted root; [`timelines`] has those of all.
 //! - [`usual`] knows how long stages take; [`words`] says what is wrong and what to do.
+//! - [`traffic`] counts requests and has how long they took.
 //! - [`report`] is all that in the form that people and programs get.
 //!
 //! Invariants:
@@ -12,10 +13,12 @@
 
 pub mod boot;
 pub mod event;
+pub mod metrics;
 pub mod report;
 pub mod stage;
 pub mod text;
 pub mod timelines;
+pub mod traffic;
 pub mod usual;
 pub mod words;
 

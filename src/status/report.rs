@@ -1,5 +1,7 @@
 //! What is known of machines, in the form that people and programs get: see cowherd-status(1).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{At, Stage};
@@ -88,8 +90,51 @@ pub struct Client {
     pub export: Option<String>,
     /// Its connections.
     pub connections: u32,
+    /// What it asks of its disk, since this server has started.
+    pub traffic: Option<Traffic>,
+    /// How long answers took, by the kind of request; in lists nothing.
+    #[serde(default)]
+    pub latencies: BTreeMap<String, Latency>,
     /// Its boots, the newest first; in lists only the newest.
     pub boots: Vec<Boot>,
+}
+
+/// What a machine asks of its disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Bytes that it has read.
+    pub bytes_read: u64,
+    /// Bytes that it has written.
+    pub bytes_written: u64,
+    /// Bytes that it reads in a second, now.
+    pub reads_per_second: u64,
+    /// Bytes that it writes in a second, now.
+    pub writes_per_second: u64,
+    /// Requests that it makes in a second, now.
+    pub requests_per_second: u64,
+    /// Requests that are being worked on.
+    pub underway: u32,
+    /// Reads that were answered from memory.
+    pub hits: u64,
+    /// Requests by their kind, of kinds that there were any of.
+    pub requests: BTreeMap<String, u64>,
+    /// Requests that failed, by the cause.
+    pub errors: BTreeMap<String, u64>,
+    /// Bytes of blocks that its overlay holds.
+    pub overlay_bytes: Option<u64>,
+}
+
+/// How long answers to one kind of request took, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// How many there were.
+    pub count: u64,
+    /// What half of them took at most.
+    pub median: u64,
+    /// What 99 of 100 took at most.
+    pub p99: u64,
+    /// The longest.
+    pub longest: u64,
 }
 
 /// One boot of a machine.

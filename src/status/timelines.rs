@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,22 +15,38 @@ use super::At;
 use super::boot::Boot;
 use super::event::{Event, Sign, Speaker};
 use super::stage::Stage;
+use super::traffic::Counts;
 use super::usual::Usual;
 use crate::limits::{STATUS_BOOTS_MAX, STATUS_CLIENTS_MAX};
 use crate::mac::MacAddress;
 use machine::Machine;
 
 mod describe;
+mod load;
 mod machine;
 #[cfg(test)]
 mod tests;
 
 /// What tells one machine from another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Key {
+pub enum Key {
+    /// Its network card.
     Mac(MacAddress),
+    /// Its address, where no more is known.
     Address(IpAddr),
+    /// Its name, where there is no address.
     Name(String),
+}
+
+/// What one connection has done since the last time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// That.
+    pub more: Counts,
+    /// Requests that are being worked on.
+    pub underway: u32,
+    /// Bytes that the overlay holds; `None` where there is none.
+    pub own_bytes: Option<u64>,
 }
 
 /// All machines, as they are kept across restarts.
@@ -88,17 +105,17 @@ impl Timelines {
         }
     }
 
-    /// Something was seen of a machine.
-    pub fn handle(&mut self, now: At, sign: &Sign, event: &Event) {
+    /// Something was seen of a machine, whose entry this gives.
+    pub fn handle(&mut self, now: At, sign: &Sign, event: &Event) -> Key {
         if is_stranger_s(event)
             && sign.name.is_none()
             && !self.machines.contains_key(&self.key(sign))
         {
-            return;
+            return self.key(sign);
         }
         let key = self.find(now, sign);
         let Some(machine) = self.machines.get_mut(&key) else {
-            return;
+            return key;
         };
         machine.seen = now;
         if sign.name.is_some() {
@@ -121,6 +138,21 @@ impl Timelines {
             && let Some(took) = boot.took(goal)
         {
             self.usual.learn(goal, took);
+        }
+        key
+    }
+
+    /// A connection of a machine was looked at.
+    pub fn count(&mut self, key: &Key, load: &Load) {
+        if let Some(machine) = self.machines.get_mut(key) {
+            machine.load.add(load);
+        }
+    }
+
+    /// All connections were looked at; `since` the last time so long has passed.
+    pub fn settle(&mut self, since: Duration) {
+        for machine in self.machines.values_mut() {
+            machine.load.settle(since);
         }
     }
 

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::status::At;
+use crate::status::report::Client;
+
 /// What a command gives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -19,8 +22,21 @@ pub enum Answer {
         /// Which.
         overlay: String,
     },
+    /// How the machines are doing.
+    Status(Status),
     /// A new image was written.
     Commit(Committed),
+}
+
+/// How the machines are doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether a server runs; without one, this is what it knew when it ended.
+    pub running: bool,
+    /// When this was so, in milliseconds since 1970.
+    pub now: At,
+    /// The machines; those that need help first.
+    pub clients: Vec<Client>,
 }
 
 /// One overlay, as far as it can be read.

@@ -41,6 +41,12 @@ pub enum Command {
         /// Which.
         overlay: OverlayName,
     },
+    /// Tell how the machines are doing.
+    Status {
+        /// The one machine that more is to be told of.
+        #[serde(default)]
+        client: Option<String>,
+    },
     /// Write image and overlay to a new image.
     Commit {
         /// Which.

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::answer::{Answer, Checked, Committed, Entry};
+use super::answer::{Answer, Checked, Committed, Entry, Status};
 use super::message::{Command, OverlayName};
 use super::task::{self, Hold, Site};
 use super::{Reporter, failed};
@@ -16,6 +16,8 @@ use crate::serve::host;
 use crate::serve::options::Failure;
 use crate::serve::shard::{Held, Live};
 use crate::serve::state_dir::StateDir;
+use crate::serve::watch::Watch;
+use crate::status::report::Client;
 
 /// A state directory, and the server that is on it if one is.
 #[derive(Clone, Debug)]
@@ -45,7 +47,11 @@ impl Workshop {
     }
 
     /// Does what `command` says.
-    pub(super) async fn run(&self, command: Command, report: Reporter) -> Result<Answer, Failure> {
+    pub(in crate::serve) async fn run(
+        &self,
+        command: Command,
+        report: Reporter,
+    ) -> Result<Answer, Failure> {
         match command {
             Command::List => self.list().await.map(Answer::List),
             Command::Show { overlay } => self.show(&overlay).await.map(Answer::Show),
@@ -57,6 +63,7 @@ impl Workshop {
                 let overlay = self.reset(&overlay).await?;
                 Ok(Answer::Reset { overlay })
             }
+            Command::Status { client } => self.status(client).await.map(Answer::Status),
             Command::Commit { overlay, to, image } => {
                 let committed = self.commit(&overlay, to, image, report).await;
                 committed.map(Answer::Commit)
@@ -106,6 +113,43 @@ impl Workshop {
         match self.hold(key).await? {
             Hold::Server(Held::Live(live)) => Err(in_use(key, &live)),
             hold => Ok(hold),
+        }
+    }
+
+    /// How the machines are doing; without a server, how they were doing when it ended.
+    async fn status(&self, client: Option<String>) -> Result<Status, Failure> {
+        let watch = match &self.herd {
+            Some(herd) => {
+                herd.watch().look(herd).await;
+                Arc::clone(herd.watch())
+            }
+            None => {
+                let state = Arc::clone(&self.state);
+                blocking(move || Watch::new(Some(&state))).await?
+            }
+        };
+        let clients = match client {
+            None => watch.clients(),
+            Some(who) => match self.client(&watch, &who).await {
+                Some(client) => vec![client],
+                None => {
+                    return Err(Failure::failed(format!(
+                        "no machine {who} was seen: `cowherd status` shows those that were"
+                    )));
+                }
+            },
+        };
+        Ok(Status {
+            running: self.herd.is_some(),
+            now: watch.now(),
+            clients,
+        })
+    }
+
+    async fn client(&self, watch: &Watch, who: &str) -> Option<Client> {
+        match &self.herd {
+            Some(herd) => watch.client_with_latencies(herd, who).await,
+            None => watch.client(who),
         }
     }
 

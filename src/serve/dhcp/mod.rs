@@ -32,6 +32,7 @@ use super::host;
 use super::options::Failure;
 use super::takeover::Given;
 use super::takeover::wire::Door;
+use super::watch::Watch;
 use crate::config::{ConfigError, DhcpConfig, OwnNetwork};
 use crate::dhcp::boot::Mode;
 use crate::dhcp::lease::{Leases, Record};
@@ -136,12 +137,12 @@ impl Dhcp {
     pub(super) fn start(
         mut self,
         leases: Arc<Holders>,
-        boots: Arc<Boots>,
+        (watch, boots): (Arc<Watch>, Arc<Boots>),
     ) -> io::Result<JoinSet<()>> {
         let echo = self.echo.take().map(EchoSocket::watched).transpose()?;
         let records = std::mem::take(&mut self.records);
         let server = Server::new(self.settings.clone(), Leases::recovered(records));
-        task::start(self, echo, server, leases, boots)
+        task::start(self, echo, server, leases, (watch, boots))
     }
 }
 

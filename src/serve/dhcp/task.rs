@@ -31,6 +31,7 @@ use crate::serve::boots::Boots;
 use crate::serve::holders::Holders;
 use crate::serve::host;
 use crate::serve::takeover::wire::Door;
+use crate::serve::watch::Watch;
 
 /// Starts the tasks of all sockets and the one that drives the core.
 pub(super) fn start(
@@ -38,7 +39,7 @@ pub(super) fn start(
     echo: Option<EchoProbe>,
     server: Server,
     leases: Arc<Holders>,
-    boots: Arc<Boots>,
+    (watch, boots): (Arc<Watch>, Arc<Boots>),
 ) -> io::Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
     let (sender, incoming) = mpsc::channel(DHCP_INCOMING_MAX);
@@ -57,6 +58,7 @@ pub(super) fn start(
         waiting: Vec::new(),
         probes: Probes::default(),
         leases,
+        watch,
         boots,
         log: Log::default(),
         settings: dhcp.settings,
@@ -85,6 +87,7 @@ struct Driver {
     waiting: Vec<Reply>,
     probes: Probes,
     leases: Arc<Holders>,
+    watch: Arc<Watch>,
     boots: Arc<Boots>,
     log: Log,
     settings: Settings,
@@ -221,6 +224,7 @@ impl Driver {
                     from,
                     message: &message,
                 };
+                self.watch.dhcp_asks(&message);
                 self.server.handle_message(host::moment(), &arrival);
             }
             Incoming::Malformed { from, why } => self.log.malformed(from, why),
@@ -274,8 +278,11 @@ impl Driver {
                 }
                 Effect::Send(reply) => self.waiting.push(reply),
                 Effect::Probe { link, address, mac } => self.probe(link.interface, address, mac),
+                Effect::Report(report) => {
+                    self.watch.dhcp_reported(&report);
+                    self.log.report(&report);
+                }
                 Effect::Begin(boot) => self.boots.begin(&boot),
-                Effect::Report(report) => self.log.report(&report),
             }
         }
         self.save();
@@ -356,7 +363,13 @@ impl Driver {
             return;
         };
         match place.sockets.send(reply) {
-            Ok(()) => self.log.sent(reply),
+            Ok(()) => {
+                let holder = self.server.holder_of(reply.message.yiaddr);
+                let name = holder.and_then(|holder| holder.name);
+                self.watch
+                    .dhcp_replied(reply, name.map(|name| name.to_string()));
+                self.log.sent(reply);
+            }
             Err(error) => self.log.not_sent(reply, &error),
         }
     }

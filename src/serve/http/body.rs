@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -14,6 +15,8 @@ use tokio::task::JoinHandle;
 use crate::boot::files::Content;
 use crate::limits::HTTP_PIECE;
 use crate::serve::tree::blocking;
+use crate::serve::tree::{Ends, Tree};
+use crate::status::FileStep;
 
 /// A part of a file, on its way.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub(super) struct Body {
 /// What is told of an answer when it has ended.
 #[derive(Debug)]
 pub(super) struct Report {
+    /// Where it is noted for the timeline of the machine.
+    notes: (Arc<Tree>, Ends),
     client: SocketAddrV4,
     path: String,
     is_head: bool,
@@ -40,12 +45,14 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) const fn new(
+        notes: (Arc<Tree>, Ends),
         client: SocketAddrV4,
         path: String,
         is_head: bool,
         begun: Instant,
     ) -> Self {
         Self {
+            notes,
             client,
             path,
             is_head,
@@ -55,12 +62,22 @@ impl Report {
         }
     }
 
+    fn note(&self, step: FileStep) {
+        let (tree, ends) = &self.notes;
+        tree.note(*ends, &self.path, step);
+    }
+
     /// All up to `end` was handed over.
     fn tell(&self, end: u64) {
         let Self { client, path, .. } = self;
         let (count, took) = (self.bytes.end - self.bytes.start, self.begun.elapsed());
         let took = took.as_millis();
         let sent = end - self.bytes.start;
+        let is_whole = !self.is_head && sent == count;
+        self.note(match is_whole {
+            true => FileStep::Sent(count),
+            false => FileStep::Probed,
+        });
         if self.is_head {
             tracing::info!("http: {client}: {path}: asked for its size");
         } else if sent < count {
@@ -150,6 +167,10 @@ impl hyper::body::Body for Body {
             Err(error) => {
                 // The connection ends with it, so the client knows that this was not all.
                 if let Some(report) = self.report.take() {
+                    report.note(FileStep::Failed {
+                        sent: self.rest.start - report.bytes.start,
+                        why: error.to_string(),
+                    });
                     let Report { client, path, .. } = report;
                     tracing::warn!("http: {client}: {path}: {error}");
                 }

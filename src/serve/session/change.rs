@@ -3,19 +3,22 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::{End, Session};
+use super::{End, Session, outcome};
 use crate::export::{Volume, VolumeError};
 use crate::io::{self, Buffer, ReceiveBuffer};
 use crate::limits::{DIRECT_PAYLOAD_MIN, WRITE_PIECE};
 use crate::nbd::session::Cookie;
+use crate::serve::meter::Ticket;
 use crate::serve::outbox::Outbox;
-use crate::serve::reply::Replies;
+use crate::serve::reply::{Fault, Replies};
+use crate::status::traffic::Kind;
 use crate::units::ByteRange;
 
 /// The answer that a change will get.
 #[derive(Debug)]
 struct Answer {
     cookie: Cookie,
+    ticket: Ticket,
     fua: bool,
     volume: Rc<Volume>,
     outbox: Rc<Outbox>,
@@ -28,7 +31,8 @@ impl Answer {
         if self.fua && result.is_ok() {
             result = self.volume.flush().await;
         }
-        let result = result.map_err(|error| (&error).into());
+        let result = result.map_err(|error| Fault::from(&error));
+        self.ticket.end(outcome(&result));
         self.outbox.push(self.replies.of(self.cookie, result), 0);
     }
 }
@@ -69,9 +73,10 @@ impl Write {
 }
 
 impl Session {
-    fn answer(&self, cookie: Cookie, fua: bool) -> Answer {
+    fn answer(&self, cookie: Cookie, ticket: Ticket, fua: bool) -> Answer {
         Answer {
             cookie,
+            ticket,
             fua,
             volume: Rc::clone(&self.volume),
             outbox: Rc::clone(&self.outbox),
@@ -83,10 +88,11 @@ impl Session {
     pub(super) fn change_beside(
         &self,
         cookie: Cookie,
+        ticket: Ticket,
         change: impl Future<Output = Result<(), VolumeError>> + 'static,
         fua: bool,
     ) {
-        let answer = self.answer(cookie, fua);
+        let answer = self.answer(cookie, ticket, fua);
         let underway = self.progress.begin_change();
         drop(io::spawn(async move {
             let result = change.await;
@@ -105,7 +111,7 @@ impl Session {
     ) -> Result<(), End> {
         self.outbox.admit(0).await;
         let write = Rc::new(Write {
-            answer: self.answer(cookie, fua),
+            answer: self.answer(cookie, self.ticket(Kind::Write, range), fua),
             open: Cell::new(1),
             failure: RefCell::default(),
             is_broken_off: Cell::new(false),
@@ -113,6 +119,7 @@ impl Session {
         self.progress.waits_for_rest(true);
         let taken = self.take_payload(&write, range, received).await;
         self.progress.waits_for_rest(false);
+        write.answer.ticket.begin_now();
         write.is_broken_off.set(taken.is_err());
         // The answer may have to wait for a sync: beside.
         drop(io::spawn(async move { write.close(Ok(())).await }));

@@ -1,11 +1,13 @@
 //! A shard as the control plane sees it, and what goes between the two.
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
+use super::measure::{AllLatencies, Measured};
 use crate::disk::RealDisk;
 use crate::nbd::ExportInfo;
 use crate::nbd::agreed::Agreed;
@@ -37,6 +39,8 @@ pub(in crate::serve) struct Standing {
     pub(in crate::serve) agreed: Agreed,
     /// For the log.
     pub(in crate::serve) peer: String,
+    /// Where it is; `None` where it came by a socket of this host.
+    pub(in crate::serve) address: Option<IpAddr>,
     /// Whether it comes after the connections to its overlay that are there before it. One that
     /// goes on was beside them already.
     pub(in crate::serve) is_successor: bool,
@@ -72,6 +76,8 @@ pub(super) enum Order {
         lease: Lease,
         answer: oneshot::Sender<Held>,
     },
+    Measure(oneshot::Sender<Vec<Measured>>),
+    Latencies(oneshot::Sender<AllLatencies>),
     Release(VolumeKey),
     Forget(VolumeKey),
     Flush(oneshot::Sender<()>),

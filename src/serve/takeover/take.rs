@@ -21,6 +21,7 @@ use crate::limits::{
     CONNECTIONS_MAX, CONTROL_ANSWER_MAX, TAKEOVER_DOORS_MAX, TAKEOVER_PREPARATION_TIME,
 };
 use crate::name::Name;
+use crate::serve::connection::address_of;
 use crate::serve::control;
 use crate::serve::herd::{Herd, Reopened};
 use crate::serve::images::Images;
@@ -289,7 +290,8 @@ fn of_session(
     if target.info.size != info.size || target.info.read_only != info.read_only {
         return Err(about("its disk is another one here".to_owned()));
     }
-    let seat = seats.keep(&peer_of(&socket));
+    let caller = peer_of(&socket);
+    let seat = seats.keep(&caller);
     let standing = Standing {
         channel: None,
         seat,
@@ -297,6 +299,7 @@ fn of_session(
         info,
         agreed,
         peer: session.peer,
+        address: address_of(&caller),
         is_successor: session.is_successor,
     };
     Ok(Suspended {

@@ -12,6 +12,7 @@ use tokio::time::{Sleep, sleep_until};
 use super::source::Source;
 use crate::io::Conversation;
 use crate::limits::{TFTP_BLOCK_MAX, TFTP_BLOCK_MIN};
+use crate::status::FileStep;
 use crate::tftp::terms::agree;
 use crate::tftp::transfer::{Outcome, Transfer, Transmit};
 use crate::tftp::wire::{DATA_HEADER, ErrorCode, Packet, Request, data_header, error, oack};
@@ -92,19 +93,35 @@ impl Sender {
     }
 
     /// Sends the file at `path` to its end, and logs how that was. `None` where we failed.
-    pub(super) async fn run(mut self, path: &str) -> Option<Outcome> {
+    pub(super) async fn run(mut self, path: &str) -> (Option<Outcome>, FileStep) {
         let client = self.line.client;
         match self.send_all().await {
             Ok(outcome) => {
                 self.report(path, outcome);
-                Some(outcome)
+                (Some(outcome), self.step(outcome))
             }
             Err(error) => {
                 tracing::warn!("tftp: {client}: {path}: {error}");
                 let lost = wire_error("the file can't be read any more");
                 self.line.send(&lost).await;
-                None
+                (None, self.failed(error.to_string()))
             }
+        }
+    }
+
+    /// What it means for the boot that it is a part of.
+    fn step(&self, outcome: Outcome) -> FileStep {
+        match outcome {
+            Outcome::Complete | Outcome::Unconfirmed => FileStep::Sent(self.source.size()),
+            Outcome::Probed | Outcome::Refused(_) => FileStep::Probed,
+            Outcome::GaveUp => self.failed("the machine did not answer any more".to_owned()),
+        }
+    }
+
+    fn failed(&self, why: String) -> FileStep {
+        FileStep::Failed {
+            sent: self.transfer.delivered(),
+            why,
         }
     }
 

@@ -1,5 +1,7 @@
 //! The machines as reports.
 
+use std::collections::BTreeMap;
+
 use super::super::report::{self, State};
 use super::super::stage::Stage;
 use super::super::usual::Usual;
@@ -79,6 +81,8 @@ impl Machine {
             problem: first.and_then(|boot| boot.problem.clone()),
             export: boot.and_then(|boot| boot.export.clone()),
             connections: self.connections,
+            traffic: self.load.report(),
+            latencies: BTreeMap::new(),
             boots,
         }
     }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::load::Loads;
 use crate::limits::STATUS_BOOTS_MAX;
 use crate::mac::MacAddress;
 use crate::status::At;
@@ -41,6 +42,8 @@ pub(super) struct Machine {
     pub(super) asked_since: bool,
     #[serde(skip)]
     pub(super) connections: u32,
+    #[serde(skip)]
+    pub(super) load: Loads,
 }
 
 /// MAC addresses as people write them.

@@ -1,0 +1,87 @@
+//! The options of `cowherd status`, and its answers for people and for programs.
+
+mod live;
+mod screen;
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::serve::Failure;
+use crate::serve::control::answer::Status;
+use crate::serve::control::{Answer, Command, Progress, Reporter};
+
+/// Shows how the machines are doing: who boots, how far, how fast, from what, and what is wrong
+///
+/// It asks the running server by its control socket, which only the server's own user can do.
+/// Without a server it shows what the last one knew when it ended, or some seconds before that if
+/// it was killed.
+///
+/// Machines that need help come first, each with what is wrong and what to do. With CLIENT, the
+/// boots of that machine are shown stage by stage; what took far longer than usual, for this
+/// machine or for the herd, is marked.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The machine: its name, MAC address or IP address
+    #[arg(value_name = "CLIENT")]
+    client: Option<String>,
+
+    /// Show it live, until q is pressed
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
+
+    /// Directory that keeps the overlays
+    ///
+    /// Without it, the one that `cowherd serve` uses without it.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows it; whether no machine needs help is not what the exit code is about.
+pub(super) fn run(
+    arguments: Arguments,
+    work: impl Fn(Option<PathBuf>, &Command, &Reporter) -> Result<Answer, Failure>,
+) -> Result<bool, Failure> {
+    let Arguments {
+        client,
+        watch,
+        state,
+        json,
+    } = arguments;
+    let report: Reporter = Arc::new(|_: &Progress| ControlFlow::Continue(()));
+    let ask = || {
+        let client = client.clone();
+        match work(state.clone(), &Command::Status { client }, &report)? {
+            Answer::Status(status) => Ok(status),
+            _ => Err(Failure::failed("the server answered something else")),
+        }
+    };
+    if watch {
+        return live::run(ask, client.is_some()).map(|()| true);
+    }
+    let status = ask()?;
+    match print(&status, client.is_some(), json) {
+        // Whoever reads has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        Err(error) => Err(Failure::failed(format!("standard output: {error}"))),
+        Ok(()) => Ok(true),
+    }
+}
+
+fn print(status: &Status, is_one: bool, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, status)?;
+        return writeln!(out);
+    }
+    let lines = match status.clients.first() {
+        Some(client) if is_one => screen::one(client, status.now),
+        _ => screen::all(status),
+    };
+    lines.iter().try_for_each(|line| writeln!(out, "{line}"))
+}

@@ -1,0 +1,192 @@
+//! What one session has done, counted on the thread of its shard.
+//!
+//! Invariants:
+//! - Nothing here locks: counters are cells of one thread, and read there when somebody asks.
+//! - A request is counted when its reply is queued; one that gets none is not.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::host;
+use crate::dhcp::Moment;
+use crate::nbd::wire::Errno;
+use crate::status::traffic::{Cause, Counts, Kind, Latencies};
+
+/// The counters of one session.
+#[derive(Debug)]
+pub(super) struct Meter {
+    began: Moment,
+    first_read: Cell<Option<Moment>>,
+    has_read: Cell<Option<Moment>>,
+    has_written: Cell<Option<Moment>>,
+    counts: RefCell<Counts>,
+    latencies: RefCell<Latencies>,
+    underway: Cell<u32>,
+}
+
+/// What a session has done.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    pub(super) began: Moment,
+    /// When its first read came.
+    pub(super) first_read: Option<Moment>,
+    /// When that was answered.
+    pub(super) has_read: Option<Moment>,
+    /// When its first change was made.
+    pub(super) has_written: Option<Moment>,
+    pub(super) counts: Counts,
+    /// Requests that are being worked on.
+    pub(super) underway: u32,
+}
+
+/// One request that is being worked on.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    meter: Rc<Meter>,
+    kind: Kind,
+    bytes: u64,
+    begun: Cell<Instant>,
+}
+
+impl Meter {
+    pub(super) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            began: host::moment(),
+            first_read: Cell::default(),
+            has_read: Cell::default(),
+            has_written: Cell::default(),
+            counts: RefCell::default(),
+            latencies: RefCell::default(),
+            underway: Cell::default(),
+        })
+    }
+
+    /// A request has come.
+    pub(super) fn begin(self: &Rc<Self>, kind: Kind, bytes: u64) -> Ticket {
+        if kind == Kind::Read && self.first_read.get().is_none() {
+            self.first_read.set(Some(host::moment()));
+        }
+        self.underway.set(self.underway.get() + 1);
+        Ticket {
+            meter: Rc::clone(self),
+            kind,
+            bytes,
+            begun: Cell::new(Instant::now()),
+        }
+    }
+
+    /// A request was refused before it was one.
+    pub(super) fn rejected(&self, errno: Errno) {
+        self.failed(errno);
+    }
+
+    fn failed(&self, errno: Errno) {
+        let cause = match errno {
+            Errno::EPERM => Cause::ReadOnly,
+            Errno::ENOSPC => Cause::NoSpace,
+            Errno::EIO => Cause::Io,
+            _ => Cause::Invalid,
+        };
+        self.counts.borrow_mut().errors[cause as usize] += 1;
+    }
+
+    pub(super) fn read(&self) -> Reading {
+        Reading {
+            began: self.began,
+            first_read: self.first_read.get(),
+            has_read: self.has_read.get(),
+            has_written: self.has_written.get(),
+            counts: *self.counts.borrow(),
+            underway: self.underway.get(),
+        }
+    }
+
+    pub(super) fn add_latencies(&self, sum: &mut Latencies) {
+        sum.add(&self.latencies.borrow());
+    }
+}
+
+impl Ticket {
+    /// The time before now does not count: it was the client's.
+    pub(super) fn begin_now(&self) {
+        self.begun.set(Instant::now());
+    }
+
+    /// The read was answered from memory.
+    pub(super) fn hit(&self) {
+        self.meter.counts.borrow_mut().hits += 1;
+    }
+
+    /// Its answer is queued.
+    pub(super) fn end(&self, result: Result<(), Errno>) {
+        let meter = &self.meter;
+        if let Err(errno) = result {
+            meter.failed(errno);
+        } else {
+            self.mark();
+        }
+        let mut counts = meter.counts.borrow_mut();
+        counts.requests[self.kind as usize] += 1;
+        if result.is_ok() {
+            counts.bytes[self.kind as usize] += self.bytes;
+        }
+        let took = u64::try_from(self.begun.get().elapsed().as_nanos()).unwrap_or(u64::MAX);
+        meter.latencies.borrow_mut().record(self.kind, took);
+    }
+
+    fn mark(&self) {
+        let mark = match self.kind {
+            Kind::Read => &self.meter.has_read,
+            Kind::Write | Kind::WriteZeroes => &self.meter.has_written,
+            _ => return,
+        };
+        if mark.get().is_none() {
+            mark.set(Some(host::moment()));
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.meter.underway.set(self.meter.underway.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_counted_when_it_was_answered() {
+        let meter = Meter::new();
+        let read = meter.begin(Kind::Read, 4096);
+        let write = meter.begin(Kind::Write, 512);
+        assert_eq!(meter.read().underway, 2);
+        assert!(meter.read().first_read.is_some() && meter.read().has_read.is_none());
+        read.hit();
+        read.end(Ok(()));
+        write.end(Err(Errno::ENOSPC));
+        drop((read, write));
+        let Reading {
+            counts,
+            underway,
+            has_read,
+            has_written,
+            ..
+        } = meter.read();
+        assert_eq!((underway, counts.hits), (0, 1));
+        assert_eq!(counts.requests[..2], [1, 1]);
+        assert_eq!(counts.bytes[..2], [4096, 0]);
+        assert_eq!(counts.errors[Cause::NoSpace as usize], 1);
+        assert!(has_read.is_some() && has_written.is_none());
+    }
+
+    #[test]
+    fn a_request_that_gets_no_answer_is_none() {
+        let meter = Meter::new();
+        drop(meter.begin(Kind::Write, 512));
+        let reading = meter.read();
+        assert_eq!((reading.underway, reading.counts), (0, Counts::default()));
+    }
+}
