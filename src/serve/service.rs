@@ -11,6 +11,7 @@ use rustix::process::Pid;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::control::{self, Control, ControlSocket, Workshop};
 use super::dhcp::{Dhcp, Steward};
@@ -147,10 +148,8 @@ impl Service {
         };
         let (asking, asked) = mpsc::channel(1);
         let control = start_control(doors.control, &self.herd, &gate, asking).map_err(failed)?;
-        let watch = Arc::clone(self.herd.watch());
-        let watching = tokio::spawn(Arc::clone(&watch).run(Arc::clone(&self.herd)));
-        let admin = doors.admin.map(|admin| admin.start(&self.herd));
-        let admin = admin.transpose().map_err(failed)?;
+        let watching = tokio::spawn(Arc::clone(self.herd.watch()).run(Arc::clone(&self.herd)));
+        let admin = start_admin(doors.admin, &self.herd).map_err(failed)?;
         let port = nbd_port(&doors.bound);
         let tree = Arc::new(Tree::new(Arc::clone(&self.herd), port));
         let tftp = doors.tftp.map(|tftp| tftp.start(&tree, &gate));
@@ -158,14 +157,12 @@ impl Service {
         let http = doors.http.map(|http| http.start(&tree, &gate));
         let http = http.transpose().map_err(failed)?;
         let boots = tokio::spawn(boots::see_to(Arc::clone(&self.herd)));
-        let begun = Arc::clone(self.herd.boots());
+        let (watch, begun) = (Arc::clone(self.herd.watch()), Arc::clone(self.herd.boots()));
         let accepting = accept::start(doors.bound, &self.herd, &seats, &gate).map_err(failed)?;
         let leases = Arc::clone(self.running.leases());
         let taken = prepared.map(|prepared| self.take(prepared, &passed, control.as_ref()));
         let (predecessor, files) = taken.transpose()?.unzip();
-        let dhcp = doors
-            .dhcp
-            .map(|dhcp| dhcp.start(leases, (Arc::clone(&watch), begun)));
+        let dhcp = doors.dhcp.map(|dhcp| dhcp.start(leases, (watch, begun)));
         let dhcp = dhcp.transpose().map_err(failed)?;
         gate.set_open(true);
         let reloader = self.running.wait_for_word().map_err(failed)?;
@@ -184,9 +181,8 @@ impl Service {
         let mut successors = see_successors(asked, shown, steward, Arc::clone(&self.herd));
         let end = until_end(&mut stop, &reloader, &mut successors, &giving).await?;
         if let End::Successor(pid) = end {
-            // The file of boots is the new server's, too.
+            // They are the new server's, and so is the file of boots.
             watching.abort();
-            // They are the new server's.
             std::mem::forget((accepting, files));
             if let Some(control) = control {
                 control.own(false);
@@ -202,7 +198,7 @@ impl Service {
         tracing::info!("stopping");
         drop((accepting, control, dhcp, tftp, http, admin, files));
         watching.abort();
-        watch.save();
+        self.herd.watch().save();
         boots.abort();
         drain(&self.shards, &mut stop).await
     }
@@ -351,6 +347,13 @@ fn nbd_port(bound: &[Bound]) -> u16 {
         _ => None,
     });
     port.unwrap_or(NBD_PORT)
+}
+
+fn start_admin(
+    opened: Option<admin::Opened>,
+    herd: &Arc<Herd>,
+) -> std::io::Result<Option<JoinSet<()>>> {
+    opened.map(|admin| admin.start(herd)).transpose()
 }
 
 /// Says where clients find what.

@@ -249,14 +249,8 @@ impl Shard {
             socket,
             mut standing,
         } = accepted;
-        let socket = match prepare(socket, self.keepalive) {
-            Ok(socket) if !self.draining.get() => socket,
-            Ok(_) => return,
-            Err(error) => {
-                let peer = standing.peer;
-                tracing::warn!("{peer}: connection lost before its first request: {error}");
-                return;
-            }
+        let Some(socket) = self.prepared(socket, &standing.peer) else {
+            return;
         };
         let progress = Rc::new(Progress::default());
         progress.received(standing.leftover.len() as u64);
@@ -270,8 +264,8 @@ impl Shard {
         };
         let link = Link::new(socket, standing.channel.take(), Rc::clone(&progress));
         let (pool, meter) = (self.pool.clone(), Meter::new());
-        let measured = Rc::clone(&meter);
-        let session = Session::new(link, volume, pool, &self.memory, progress, measured);
+        let same = Rc::clone(&meter);
+        let session = Session::new(link, volume, pool, &self.memory, progress, same);
         let number = self.next_number();
         let entry = Entry {
             key: lease.key.clone(),
@@ -305,6 +299,16 @@ impl Shard {
             }
             drop(lease);
         }));
+    }
+
+    /// The socket of a session that begins, unless there is none to begin any more.
+    fn prepared(&self, socket: OwnedFd, peer: &str) -> Option<Socket> {
+        prepare(socket, self.keepalive)
+            .inspect_err(|error| {
+                tracing::warn!("{peer}: connection lost before its first request: {error}");
+            })
+            .ok()
+            .filter(|_| !self.draining.get())
     }
 
     /// The sessions that a new one of the overlay must come after.

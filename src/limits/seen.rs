@@ -1,0 +1,55 @@
+//! Bounds of what is seen of machines, of the listener that shows it, and of `cowherd-attach`.
+
+use std::time::Duration;
+
+/// Connections of one device that `cowherd-attach` keeps.
+pub const ATTACH_CONNECTIONS_MAX: u16 = 16;
+
+/// Addresses of servers that it tries.
+pub const ATTACH_ADDRESSES_MAX: usize = 64;
+
+/// How long it waits for a server to answer a connection at all.
+pub const ATTACH_CONNECT_TIME: Duration = Duration::from_secs(3);
+
+/// How long it waits for the end of a handshake: a server may have an overlay to recover first.
+pub const ATTACH_HANDSHAKE_TIME: Duration = Duration::from_secs(30);
+
+/// Machines whose boots are remembered; of more, those that were seen longest ago are forgotten.
+pub const STATUS_CLIENTS_MAX: usize = 2048;
+
+/// Boots of one machine that are remembered.
+pub const STATUS_BOOTS_MAX: usize = 6;
+
+/// Bytes of one text that a machine sent.
+pub const STATUS_TEXT_MAX: usize = 160;
+
+/// How long each stage took in the last boots of all: so many are remembered of each.
+pub const STATUS_SAMPLES_MAX: usize = 128;
+
+/// Sessions of a shard that have ended and that nobody was told of yet.
+pub const STATUS_ENDED_MAX: usize = 4096;
+
+/// Clients of a shard whose latencies are kept when they have no session any more; for each that is
+/// some ten kilobytes for each kind of request.
+pub const STATUS_LATENCIES_MAX: usize = 256;
+
+/// Machines that metrics have series of their own for.
+pub const STATUS_SERIES_CLIENTS_MAX: usize = 1000;
+
+/// Connections to the admin's listener at a time; more wait.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Bytes of the head of an admin's request.
+pub const ADMIN_HEADER_BYTES: usize = 16 * 1024;
+
+/// How long an admin's request may take to come.
+pub const ADMIN_HEADER_TIME: Duration = Duration::from_secs(10);
+
+/// The shortest token of an admin.
+pub const ADMIN_TOKEN_MIN: usize = 16;
+
+/// The longest token of an admin.
+pub const ADMIN_TOKEN_MAX: usize = 256;
+
+/// Largest file of boots that is read.
+pub const STATUS_FILE_MAX: u64 = 64 * 1024 * 1024;
