@@ -25,8 +25,11 @@ const TOOLS: [&str; 7] = [
     "ip",
     "fincore",
 ];
-const FILES: [&str; 3] = [
+const FILES: [&str; 6] = [
     "/usr/share/OVMF/OVMF_CODE_4M.fd",
+    "/usr/share/OVMF/OVMF_CODE_4M.ms.fd",
+    "/usr/lib/shim/shimx64.efi.signed",
+    "/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed",
     "/usr/lib/grub/i386-pc",
     "/usr/lib/grub/x86_64-efi",
 ];
@@ -232,4 +235,39 @@ fn machines_use_disks_update_kernels_and_are_switched_off_without_a_word() {
     assert!(after + (16 << 20) < before, "{after} after {before}");
     let again = &outcome.script("disk.sh", 2).said;
     assert!(again.contains("recovery complete"), "{again}");
+}
+
+#[test]
+fn beside_another_dhcp_server_machines_boot_from_ours() {
+    if !can_boot() || !require(&["dnsmasq"]) {
+        return;
+    }
+    let outcome = boot(&PLAIN, "--dhcp proxy --firmware bios --firmware uefi");
+    for client in ["herd-0", "herd-1"] {
+        assert_eq!(outcome.boot(client, 1).root, "/dev/nbd0,btrfs");
+    }
+}
+
+#[test]
+fn uefi_boots_by_http() {
+    if !can_boot() {
+        return;
+    }
+    let outcome = boot(&PLAIN, "--firmware uefi-http");
+    assert_eq!(outcome.boot("herd-0", 1).root, "/dev/nbd0,btrfs");
+    let log = &outcome.log;
+    assert!(
+        log.contains("disk/disk+1/kernel") && !log.contains("INFO tftp: "),
+        "{log}"
+    );
+}
+
+#[test]
+fn uefi_with_the_keys_of_microsoft_boots_securely() {
+    if !can_boot() {
+        return;
+    }
+    let outcome = boot(&PLAIN, "--firmware uefi-secure --run secure.sh");
+    let said = &outcome.script("secure.sh", 1).said;
+    assert!(said.contains("Secure boot enabled"), "{said}");
 }
