@@ -72,7 +72,6 @@ impl Dhcp {
         let own: Vec<_> = links.iter().map(|link| link.own.clone()).collect();
         let settings = config.settings(&own);
         let settings = settings.map_err(|wrong| Failure::usage(wrong.to_string()))?;
-        tell_of_http(config, &own);
         Ok(Self {
             // What it lacks without, the links have told of already.
             echo: echo.or_else(|| EchoSocket::open().ok()),
@@ -140,6 +139,7 @@ impl Dhcp {
         (watch, boots): (Arc<Watch>, Arc<Boots>),
     ) -> io::Result<JoinSet<()>> {
         let echo = self.echo.take().map(EchoSocket::watched).transpose()?;
+        tell_of_http(&self.config, &self.own.get());
         let records = std::mem::take(&mut self.records);
         let server = Server::new(self.settings.clone(), Leases::recovered(records));
         task::start(self, echo, server, leases, (watch, boots))
