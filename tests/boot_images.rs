@@ -3,9 +3,10 @@
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
 
+use std::net::SocketAddr;
 use std::path::Path;
 
-use support::{Server, Setup, Tool, assert_same, read_file, require, skipped, write_file};
+use support::{Server, TftpServer, Tool, assert_same, read_file, require, skipped, write_file};
 
 const BIOS: &str = "boot/grub/i386-pc/core.0";
 const UEFI: &str = "boot/grub/x86_64-efi/core.efi";
@@ -13,7 +14,7 @@ const UEFI: &str = "boot/grub/x86_64-efi/core.efi";
 /// A server that has boot files, and what it said of TFTP.
 struct Bench {
     server: Server,
-    at: String,
+    at: SocketAddr,
 }
 
 impl Bench {
@@ -28,19 +29,7 @@ impl Bench {
         if !require(&["grub-mkimage", "curl"]) {
             return None;
         }
-        let setup = Setup::new();
-        let root = setup.file("tree");
-        std::fs::create_dir(&root).expect("a new folder");
-        let disk = setup.file("disk.img");
-        write_file(&disk, &[7; 4096]);
-        let config = setup.file("cowherd.toml");
-        let text = format!(
-            "[image.disk]\nfile = {disk:?}\n[tftp]\nroot = {root:?}\nlisten = \"127.0.0.1:0\"\n"
-        );
-        write_file(&config, text.as_bytes());
-        let server = setup.with_arg("--config").with_arg(config).start();
-        let line = server.said("tftp on ");
-        let at = line.trim_start_matches("tftp on ").to_owned();
+        let TftpServer { server, at } = TftpServer::new(&[]);
         Some(Self { server, at })
     }
 
