@@ -6,12 +6,11 @@
 //! - Files are named with their device, so that it counts neither where GRUB was loaded from nor
 //!   which server it takes for its own: behind a proxy that is the wrong one.
 
-use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 use crate::mac::MacAddress;
 
-use super::menu::{Entry, Menu, Place, Serial, shown};
+use super::menu::{Entry, Menu, Place, Serial, put, shown};
 
 /// The menu as a `grub.cfg`.
 #[must_use]
@@ -88,12 +87,6 @@ pub fn dispatch(server: Ipv4Addr, menus: &[(MacAddress, String)]) -> String {
 pub fn place(place: &Place) -> String {
     let device = place.transport.name();
     quoted(&format!("({device},{})/{}", place.server, place.path))
-}
-
-/// One line.
-fn put(out: &mut String, line: std::fmt::Arguments<'_>) {
-    // Nothing can fail in writing to a String.
-    let _ = writeln!(out, "{line}");
 }
 
 /// A text as one word of GRUB's shell. A quote ends the quoting, stands for itself behind a

@@ -3,10 +3,9 @@
 //! Invariant: iPXE takes a line apart at its spaces and has no quotes, so that a text that would be
 //! a command, a comment or a variable is refused. Nothing is replaced in words and paths.
 
-use std::fmt::Write;
 use std::net::Ipv4Addr;
 
-use super::menu::{Entry, Format, Menu, Place, Unquotable, shown};
+use super::menu::{Entry, Format, Menu, Place, Unquotable, put, shown};
 
 /// By this iPXE knows a script.
 const FIRST_LINE: &str = "#!ipxe\n";
@@ -122,17 +121,7 @@ fn word(text: &str) -> Result<&str, Unquotable> {
 }
 
 fn unquotable(text: &str, why: &'static str) -> Unquotable {
-    Unquotable {
-        loader: Format::Ipxe,
-        text: text.to_owned(),
-        why,
-    }
-}
-
-/// One line.
-fn put(out: &mut String, line: std::fmt::Arguments<'_>) {
-    // Nothing can fail in writing to a String.
-    let _ = writeln!(out, "{line}");
+    Unquotable::new(Format::Ipxe, text, why)
 }
 
 #[cfg(test)]

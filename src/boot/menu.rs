@@ -1,5 +1,6 @@
 //! What a machine may choose from, before it is written in the language of a boot loader.
 
+use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -107,6 +108,22 @@ pub struct Unquotable {
     pub text: String,
     /// What it would do.
     pub why: &'static str,
+}
+
+impl Unquotable {
+    pub(super) fn new(loader: Format, text: &str, why: &'static str) -> Self {
+        Self {
+            loader,
+            text: text.to_owned(),
+            why,
+        }
+    }
+}
+
+/// Adds one line to a menu.
+pub(super) fn put(out: &mut String, line: std::fmt::Arguments<'_>) {
+    // Nothing can fail in writing to a String.
+    let _ = writeln!(out, "{line}");
 }
 
 impl Menu {

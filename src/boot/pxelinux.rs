@@ -3,9 +3,7 @@
 //! Invariant: a line ends what it says, and there are no quotes: what could end a line or a list is
 //! refused, or shown as a space where it is a title.
 
-use std::fmt::Write;
-
-use super::menu::{Entry, Format, Menu, Place, Serial, Transport, Unquotable, shown};
+use super::menu::{Entry, Format, Menu, Place, Serial, Transport, Unquotable, put, shown};
 
 /// The menu as a file of `pxelinux.cfg/`.
 ///
@@ -97,17 +95,7 @@ fn word(text: &str) -> Result<&str, Unquotable> {
 }
 
 fn unquotable(text: &str, why: &'static str) -> Unquotable {
-    Unquotable {
-        loader: Format::Pxelinux,
-        text: text.to_owned(),
-        why,
-    }
-}
-
-/// One line.
-fn put(out: &mut String, line: std::fmt::Arguments<'_>) {
-    // Nothing can fail in writing to a String.
-    let _ = writeln!(out, "{line}");
+    Unquotable::new(Format::Pxelinux, text, why)
 }
 
 #[cfg(test)]
