@@ -125,7 +125,7 @@ class NfsServer:
         config.write_text(GANESHA.format(home=home) + exports.stdout)
         # Its sockets in /run are not those of this host.
         script = (
-            "mount -t tmpfs tmpfs /run && rpcbind && exec ganesha.nfsd -F -x"
+            "mount -t tmpfs tmpfs /run && rpcbind && exec ganesha.nfsd -F"
             f" -f {config} -L {home}/ganesha.log -N NIV_EVENT -p /run/ganesha.pid"
         )
         # What is started there ends with its first process, rpcbind too.
