@@ -272,3 +272,17 @@ fn uefi_with_the_keys_of_microsoft_boots_securely() {
     let said = &outcome.script("secure.sh", 1).said;
     assert!(said.contains("Secure boot enabled"), "{said}");
 }
+
+#[test]
+fn kernels_are_served_as_a_mount_shows_them_before_and_after_a_client_replaced_them() {
+    if !can_boot() || !require(&["nbdfuse", "curl", "mkfs.ext4"]) {
+        return;
+    }
+    let (home, _lock) = home();
+    let image = image(&home, &PLAIN);
+    let is_same = tool("check-boot-files", |check| {
+        let program = env!("CARGO_BIN_EXE_cowherd");
+        check.env("COWHERD", program).arg(&image);
+    });
+    assert!(is_same);
+}
