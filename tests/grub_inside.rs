@@ -36,7 +36,9 @@ impl System {
         fs::create_dir_all(&grub).expect("folders");
         for entry in fs::read_dir(host).expect("a folder") {
             let entry = entry.expect("an entry");
-            fs::copy(entry.path(), grub.join(entry.file_name())).expect("room");
+            if entry.path().is_file() {
+                fs::copy(entry.path(), grub.join(entry.file_name())).expect("room");
+            }
         }
         // It differs from the host's: it is without a module that images usually have, and has a
         // list that no other has.

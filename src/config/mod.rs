@@ -91,7 +91,7 @@ impl AdminConfig {
 pub enum Listen {
     /// At these addresses; at least one.
     At(Vec<SocketAddrV4>),
-    /// At this port of whatever addresses the interfaces of `[network]` have; there is at least one.
+    /// At this port of whatever addresses the interfaces of `[network]` have; it has one at least.
     OnInterfaces(NetworkConfig, u16),
 }
 

@@ -97,8 +97,8 @@ impl Plan {
         };
         for path in grub.names() {
             let file = grub.file_at(&path).unwrap_or_default();
-            // Not every GRUB has every list.
-            if path.ends_with(".mod") || opened.found(&file).is_ok() {
+            // The list of modules has the kernel too, and not every GRUB has every list.
+            if !matches!(opened.found(&file), Err(InsideError::NotFound)) {
                 self.put(path, Source::OfImage(Arc::clone(opened), file));
             }
         }

@@ -1,3 +1,5 @@
+//! Which addresses are served while those of interfaces change.
+
 use super::*;
 
 /// A socket that every address can have but those of 10.99.

@@ -130,13 +130,13 @@ fn disk_with_file(bytes: &[u8]) -> (TempDir, Arc<Image>) {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("fat.img");
     let mut disk = std::fs::File::options();
-    let mut disk = disk.read(true).write(true).create_new(true);
+    let disk = disk.read(true).write(true).create_new(true);
     let mut disk = disk.open(&path).unwrap();
     disk.set_len(2 << 20).unwrap();
     fatfs::format_volume(&mut disk, fatfs::FormatVolumeOptions::new()).unwrap();
     let fat = fatfs::FileSystem::new(&mut disk, fatfs::FsOptions::new()).unwrap();
     let mut file = fat.root_dir().create_file("file").unwrap();
-    std::io::Write::write_all(&mut file, bytes).unwrap();
+    io::Write::write_all(&mut file, bytes).unwrap();
     drop(file);
     fat.unmount().unwrap();
     (home, Arc::new(Image::open(&path).unwrap()))
