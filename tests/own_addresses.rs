@@ -4,7 +4,7 @@
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
 
-use support::{Finished, Host, Lan, Server, Setup, Tool, eventually, write_file};
+use support::{Finished, Host, Lan, Server, Setup, eventually, write_file};
 
 /// A server on `lan0` that is 10.77.0.1, and a machine beside it.
 struct Net {

@@ -54,8 +54,11 @@ struct OfImage {
     grub: OnceCell<Option<GrubOfDisk>>,
     /// No boot image could be made of it.
     is_unfit: AtomicBool,
-    made: Mutex<HashMap<(Transport, Ipv4Addr), Arc<OnceCell<Content>>>>,
+    made: Mutex<HashMap<Asked, Arc<OnceCell<Content>>>>,
 }
+
+/// How a boot image is asked for, and at which address of ours.
+type Asked = (Transport, Ipv4Addr);
 
 impl OfImages {
     /// The boot image of this kind. `None` where the host's is to be served.
