@@ -78,12 +78,6 @@ pub const BENCH_TRACE_MAX: usize = 10_000_000;
 /// Largest boot image of GRUB that is served; those of today have less than a megabyte.
 pub const GRUB_IMAGE_MAX: u64 = 32 * 1024 * 1024;
 
-/// Modules of a GRUB inside of a disk; those of today have less than 300.
-pub const GRUB_MODULES_MAX: usize = 2048;
-
-/// Bytes of all files of it that one boot image is made of.
-pub const GRUB_PIECES_BYTES_MAX: u64 = 2 * GRUB_IMAGE_MAX;
-
 /// Bytes that the reader of a file system may read for one file: the file, and what leads to it.
 pub const BOOT_FILE_READ_MAX: u64 = 4 * BOOT_FILE_MAX as u64;
 

@@ -494,8 +494,6 @@ const SHOWN: &[(&str, &str, Bound)] = &[
 
 /// What no user runs into: how the work is cut, kept and repeated.
 const INNER: &[&str] = &[
-    "GRUB_MODULES_MAX",
-    "GRUB_PIECES_BYTES_MAX",
     "STATUS_TEXT_MAX",
     "ADMIN_HEADER_BYTES",
     "ADMIN_HEADER_TIME",

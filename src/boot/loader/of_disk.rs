@@ -15,10 +15,13 @@ use std::sync::Arc;
 use super::{HOMES, Kind, LoaderError, MODULES, Modules};
 use crate::boot::files::Files;
 use crate::boot::inside::{Blocks, InsideError, Whereabouts, read_file_with};
-use crate::limits::{GRUB_MODULES_MAX, GRUB_PIECES_BYTES_MAX};
+use crate::limits::GRUB_IMAGE_MAX;
 
 /// The list of all modules of a platform, with what each needs.
 const DEPENDENCIES: &str = "moddep.lst";
+
+/// Bytes of all files that one image is made of. It also bounds how many modules a list has.
+const PIECES_BYTES_MAX: u64 = 2 * GRUB_IMAGE_MAX;
 
 /// Lists that GRUB asks for beside its modules.
 const LISTS: [&str; 8] = [
@@ -53,7 +56,7 @@ impl GrubOfDisk {
         for home in HOMES {
             let home = home.trim_start_matches('/');
             let path = |file: &str| format!("{home}/{}/{file}", kind.directory);
-            let Some(list) = read(of, &path(DEPENDENCIES), GRUB_PIECES_BYTES_MAX)? else {
+            let Some(list) = read(of, &path(DEPENDENCIES), PIECES_BYTES_MAX)? else {
                 continue;
             };
             return Ok(Some(Self {
@@ -89,7 +92,7 @@ impl GrubOfDisk {
         let home = tempfile::tempdir()?;
         let directory = home.path().join(self.kind.directory);
         std::fs::create_dir(&directory)?;
-        let mut left = GRUB_PIECES_BYTES_MAX;
+        let mut left = PIECES_BYTES_MAX;
         for file in self.pieces() {
             let path = self.path(&file);
             let Some(bytes) = read(of, &path, left)? else {
@@ -137,7 +140,7 @@ fn dependencies_in(list: &str) -> BTreeMap<String, Vec<String>> {
         let needs = needs.filter(|name| is_module(name)).map(str::to_owned);
         is_module(name).then(|| (name.to_owned(), needs.collect()))
     });
-    lines.take(GRUB_MODULES_MAX).collect()
+    lines.collect()
 }
 
 fn is_module(name: &str) -> bool {
