@@ -330,3 +330,17 @@ fn machines_share_a_root_on_nfs_and_each_has_its_own_in_memory() {
     });
     assert_ne!(said[0], said[1]);
 }
+
+#[test]
+fn kernels_are_served_as_a_mount_shows_them_before_and_after_a_client_replaced_them() {
+    if !can_boot() || !require(&["nbdfuse", "curl", "mkfs.ext4"]) {
+        return;
+    }
+    let (home, _lock) = home();
+    let image = image(&home, &PLAIN);
+    let is_same = tool("check-boot-files", |check| {
+        let program = env!("CARGO_BIN_EXE_cowherd");
+        check.env("COWHERD", program).arg(&image);
+    });
+    assert!(is_same);
+}

@@ -58,7 +58,7 @@ pub(super) struct Look {
     _held: Option<Held>,
 }
 
-#[cfg(test)]
+/// Of an image that nobody changes.
 impl From<Snapshot> for Look {
     fn from(disk: Snapshot) -> Self {
         Self { disk, _held: None }

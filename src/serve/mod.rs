@@ -41,6 +41,7 @@ mod patience;
 mod placement;
 #[cfg(test)]
 mod poll_once;
+mod posts;
 mod reload;
 mod reply;
 mod seats;
