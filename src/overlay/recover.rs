@@ -20,7 +20,7 @@ use super::cycle::{Cycle, CycleError, Files, Step};
 use super::header::{Base, HEADER_BYTES, Header, HeaderError};
 use super::journal::{self, ChainEnd, Change, Cursor, JOURNAL_BYTES, JournalDamage};
 use super::map::BlockMap;
-use super::{Overlay, OverlayMode};
+use super::{Overlay, OverlayMode, Voucher};
 use crate::disk::{Disk, DiskFile};
 use crate::units::BlockIndex;
 
@@ -167,6 +167,31 @@ fn recover<D: Disk>(
         None => begin_journal(&files, generation, chain)?,
     };
     Ok(Overlay::new(files, header, map, cursor, owed))
+}
+
+/// As [`recover`], without a sync and without a change of any file; `None` where what is found is
+/// not what was vouched for.
+pub(super) fn recover_vouched<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    spec: &Spec,
+    voucher: &Voucher,
+) -> Option<Overlay<D>> {
+    let durable = voucher.durable?;
+    let header = read_header(disk, dir).ok()??;
+    let is_it = header.uuid == voucher.uuid && header.base == spec.base;
+    if !is_it || header.mode != spec.mode {
+        return None;
+    }
+    let files = open_files(disk, dir, &header).ok()?;
+    let snapshot = newest_checkpoint(disk, dir, &header).ok()?;
+    let mut map = snapshot.map;
+    let live = replay(&files, snapshot.generation, snapshot.chain).ok()??;
+    if live.cursor != durable {
+        return None;
+    }
+    apply(&mut map, &live.changes);
+    Some(Overlay::new(files, header, map, live.cursor, None))
 }
 
 /// The page cache may hold what the disk does not: a killed server's last, unacknowledged writes,

@@ -18,6 +18,7 @@ use super::dhcp::{Dhcp, Steward};
 use super::gate::Gate;
 use super::herd::{Herd, Reopened};
 use super::images::Images;
+use super::kept::{Before, Store};
 use super::listen::{self, Bound, BoundAddress};
 use super::options::{Failure, Options};
 use super::placement::Placement;
@@ -114,6 +115,8 @@ pub(super) struct Service {
     pub(super) running: Running,
     pub(super) herd: Arc<Herd>,
     pub(super) shards: Shards,
+    /// What the manager has kept of earlier processes.
+    pub(super) before: Before,
 }
 
 /// What ends it.
@@ -134,7 +137,7 @@ impl Service {
             .block_on(self.serve(doors, underway))
     }
 
-    async fn serve(self, mut doors: Doors, underway: Option<Underway>) -> Result<(), Failure> {
+    async fn serve(mut self, mut doors: Doors, underway: Option<Underway>) -> Result<(), Failure> {
         let mut stop = StopSignals::new().map_err(failed)?;
         announce(&self.options, &doors).map_err(unsaid)?;
         let shown = Arc::new(Shown(doors.share().map_err(failed)?));
@@ -146,6 +149,7 @@ impl Service {
             Some(underway) => Some(self.prepare(underway, &mut doors, &seats).await?),
             None => None,
         };
+        let left = self.before.reopen(&self.herd, &seats).await;
         let (asking, asked) = mpsc::channel(1);
         let control = start_control(doors.control, &self.herd, &gate, asking).map_err(failed)?;
         let watching = tokio::spawn(Arc::clone(self.herd.watch()).run(Arc::clone(&self.herd)));
@@ -164,6 +168,7 @@ impl Service {
         let (predecessor, files) = taken.transpose()?.unzip();
         let dhcp = doors.dhcp.map(|dhcp| dhcp.start(leases, (watch, begun)));
         let dhcp = dhcp.transpose().map_err(failed)?;
+        left.into_iter().for_each(Reopened::serve);
         gate.set_open(true);
         let reloader = self.running.wait_for_word().map_err(failed)?;
         say_ready().map_err(unsaid)?;
@@ -171,6 +176,10 @@ impl Service {
             // It tells systemd which process the service is now.
             Some(predecessor) => predecessor.dismiss(),
             None => notify(sd_notify::NotifyState::Ready),
+        }
+        let mut store = Store::of_manager();
+        if let Some(store) = &mut store {
+            store.keep_doors(&shown.0, &self.before);
         }
         let giving = Giving {
             herd: Arc::clone(&self.herd),
@@ -197,6 +206,9 @@ impl Service {
         }
         tracing::info!("stopping");
         drop((accepting, control, dhcp, tftp, http, admin, files));
+        if let Some(store) = &store {
+            store.keep_sessions(&self.herd).await;
+        }
         watching.abort();
         self.herd.watch().save();
         boots.abort();

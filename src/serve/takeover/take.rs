@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, recv};
 
 use super::line::Line;
 use super::sabotage::{Place, perhaps};
-use super::terms::{is_same, overlay_of, standing_terms};
+use super::terms::{is_same, overlay_of, standing_terms, voucher_of};
 use super::wire::{Door, FORMAT, Message, Session, UsedImage};
 use crate::access::Peer;
 use crate::config::ImageSource;
@@ -32,7 +32,7 @@ use crate::serve::shard::{Accepted, Standing, Suspended};
 /// The sockets of the old server, from which the new one takes those that it wants. Empty where
 /// nothing is taken over.
 #[derive(Debug, Default)]
-pub(in crate::serve) struct Given(Vec<(Door, OwnedFd)>);
+pub(in crate::serve) struct Given(pub(in crate::serve) Vec<(Door, OwnedFd)>);
 
 impl Given {
     /// The first one that is wanted.
@@ -131,16 +131,7 @@ impl Taking {
 
     /// The images that sessions use, wherever the config has them now.
     pub(in crate::serve) fn used(&self) -> Result<Vec<ImageSource>, Failure> {
-        let source = |used: &UsedImage| {
-            let mut source = ImageSource::of_file(
-                Name::new(&used.name).map_err(failed)?,
-                PathBuf::from(&used.path),
-            );
-            source.current = used.generation;
-            source.files = [(used.generation, PathBuf::from(&used.path))].into();
-            Ok(source)
-        };
-        self.used.iter().map(source).collect()
+        self.used.iter().map(source_of).collect()
     }
 
     /// Has the old server stop, and opens all that it hands over. `images` are those of the
@@ -180,7 +171,7 @@ impl Taking {
         let (lock, boots) = loop {
             match self.line.hear().map_err(|silence| silence.to_string())? {
                 (Message::Session(session), Some(socket)) if suspended.len() < CONNECTIONS_MAX => {
-                    suspended.push(of_session(herd, images, seats, session, socket)?);
+                    suspended.push(suspended_of(herd, images, seats, session, socket)?);
                     perhaps(Place::Sessions);
                 }
                 (Message::All { boots }, Some(lock)) => break (lock, boots),
@@ -273,7 +264,17 @@ fn refused(stream: &UnixStream) -> Result<(), Failure> {
     Err(refusal.unwrap_or_else(|| failed("its answer can't be read")))
 }
 
-fn of_session(
+/// Where an image is opened again.
+pub(in crate::serve) fn source_of(used: &UsedImage) -> Result<ImageSource, Failure> {
+    let name = Name::new(&used.name).map_err(failed)?;
+    let mut source = ImageSource::of_file(name, PathBuf::from(&used.path));
+    source.current = used.generation;
+    source.files = [(used.generation, PathBuf::from(&used.path))].into();
+    Ok(source)
+}
+
+/// A session in this process, of what another says of it.
+pub(in crate::serve) fn suspended_of(
     herd: &Herd,
     images: &[Images],
     seats: &Arc<Seats>,
@@ -305,6 +306,7 @@ fn of_session(
     Ok(Suspended {
         target: Arc::new(target),
         accepted: Accepted { socket, standing },
+        voucher: session.voucher.as_ref().map(voucher_of),
     })
 }
 
