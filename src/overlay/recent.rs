@@ -202,11 +202,25 @@ impl<D: Disk> Recent<D> {
         })
     }
 
-    /// The write of a note has ended, however.
-    pub(super) fn written(&mut self, note: &Note<D::File>) {
+    /// The write of a note has ended. One that is not in the file goes there with the next one: the
+    /// map says already what it tells of, so that nothing would note it again.
+    pub(super) fn written(&mut self, note: &Note<D::File>, is_there: bool) {
         if let Some(underway) = self.underway.get_mut(note.which) {
             *underway -= 1;
         }
+        if is_there {
+            return;
+        }
+        let mut again = note.bytes.clone();
+        let (entries, _) = again.as_chunks_mut::<ENTRY_BYTES>();
+        for raw in entries {
+            let mut entry: Entry = zerocopy::transmute!(*raw);
+            entry.generation = self.generation.into();
+            *raw = zerocopy::transmute!(entry);
+        }
+        // Before those that came since.
+        again.append(&mut self.pending);
+        self.pending = again;
     }
 
     /// Whether all that was noted is in the files.

@@ -221,6 +221,7 @@ impl<S: Stream> Guide<S> {
                     peer,
                     address,
                     is_successor: true,
+                    goes_on: false,
                 },
             },
         );

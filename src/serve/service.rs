@@ -240,8 +240,10 @@ impl Service {
             sessions,
             lock,
             boots,
+            seen,
             predecessor,
         } = prepared.take()?;
+        self.herd.watch().replace(seen);
         let count = sessions.len();
         sessions.into_iter().for_each(Reopened::serve);
         tracing::info!("{count} sessions were taken over");

@@ -80,6 +80,7 @@ struct Entry {
     peer: String,
     address: Option<IpAddr>,
     is_read_only: bool,
+    goes_on: bool,
     meter: Rc<Meter>,
     elder: Elder,
     outbox: Weak<Outbox>,
@@ -287,6 +288,7 @@ impl Shard {
             peer: standing.peer.clone(),
             address: standing.address,
             is_read_only: standing.info.read_only,
+            goes_on: standing.goes_on,
             meter,
             elder: elder.clone(),
             outbox: session.outbox(),
@@ -304,8 +306,9 @@ impl Shard {
                     shard.retire(number, &end);
                 }
                 Outcome::Suspended(rest) => {
-                    shard.sessions.borrow_mut().remove(&number);
+                    shard.retire(number, &End::Suspended);
                     standing.is_successor = !is_settled;
+                    standing.goes_on = true;
                     (standing.leftover, standing.channel) = (rest.leftover, rest.channel);
                     let accepted = |socket| Accepted { socket, standing };
                     let whole = elder.socket.to_owned_fd().map(accepted);

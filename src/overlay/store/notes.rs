@@ -50,7 +50,7 @@ impl<D: Disk> Overlay<D> {
         written: io::Result<()>,
     ) -> Result<(), WriteError> {
         if let Some(recent) = &mut self.recent {
-            recent.written(note);
+            recent.written(note, written.is_ok());
         }
         written.map_err(|error| self.failed("write of a note", &error))
     }

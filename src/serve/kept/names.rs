@@ -24,7 +24,7 @@ const DOORS: [(&str, Door); 3] = [
 ];
 
 /// Whether something of this name was kept by an earlier server of ours.
-pub(super) fn is_ours(name: &str) -> bool {
+pub(in crate::serve) fn is_ours(name: &str) -> bool {
     name.starts_with("kept.")
 }
 

@@ -44,6 +44,8 @@ pub(in crate::serve) struct Standing {
     /// Whether it comes after the connections to its overlay that are there before it. One that
     /// goes on was beside them already.
     pub(in crate::serve) is_successor: bool,
+    /// It had stopped, here or in another process, and goes on.
+    pub(in crate::serve) goes_on: bool,
 }
 
 /// A session that has stopped between two requests, all of which are answered. It can go on in any

@@ -18,6 +18,7 @@ use crate::serve::gate::Gate;
 use crate::serve::herd::Herd;
 use crate::serve::seats::Seats;
 use crate::serve::shard::{Leaving, Suspended};
+use crate::status::timelines::Saved;
 
 /// How long handshakes may take to end once nobody new is let in.
 const HANDSHAKES_END: Duration = Duration::from_millis(100);
@@ -150,8 +151,9 @@ impl Successor {
     fn hand_over(
         &self,
         sessions: &[Suspended],
-        lock: &OwnedFd,
+        seen: Vec<Saved>,
         boots: Vec<String>,
+        lock: &OwnedFd,
     ) -> Result<(), Silence> {
         self.line.set_patience(Some(TAKEOVER_TIME))?;
         for session in sessions {
@@ -160,6 +162,9 @@ impl Successor {
                 let words = Message::Session(session_words(session));
                 self.line.say(&words, Some(socket))?;
             }
+        }
+        for some in seen {
+            self.line.say(&Message::Seen(some), None)?;
         }
         let all = Message::All { boots };
         self.line.say(&all, Some(lock.as_fd()))
@@ -229,12 +234,13 @@ impl Giving {
         };
         let lock = self.lock();
         let boots = self.herd.boots().names();
+        let seen = self.seen().await;
         let concluded = spawn_blocking(move || {
             let handed = match (failure, lock) {
                 (Some(failure), _) => Some(Event::Failed(failure)),
                 (None, Err(error)) => Some(Event::Failed(format!("the lock: {error}"))),
                 (None, Ok(lock)) => {
-                    let handed = successor.hand_over(&sessions, &lock, boots);
+                    let handed = successor.hand_over(&sessions, seen, boots, &lock);
                     handed.err().map(event_of)
                 }
             };
@@ -247,6 +253,13 @@ impl Giving {
             Err(error) => (Next::KeepDoors(error.to_string()), Vec::new()),
         };
         self.end(next, sessions, pid, begun).await
+    }
+
+    /// What is known of the machines, up to this moment.
+    async fn seen(&self) -> Vec<Saved> {
+        let watch = self.herd.watch();
+        watch.look(&self.herd).await;
+        watch.saved().in_parts()
     }
 
     /// Stops everything; why not, where it can't be.

@@ -28,6 +28,7 @@ use crate::serve::images::Images;
 use crate::serve::options::Failure;
 use crate::serve::seats::Seats;
 use crate::serve::shard::{Accepted, Standing, Suspended};
+use crate::status::timelines::Saved;
 
 /// The sockets of the old server, from which the new one takes those that it wants. Empty where
 /// nothing is taken over.
@@ -85,6 +86,8 @@ pub(in crate::serve) struct Prepared {
     sessions: Vec<Reopened>,
     /// Machines that have been switched on and not seen to.
     pub(in crate::serve) boots: Vec<Name>,
+    /// What is known of all machines.
+    seen: Saved,
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {
@@ -153,7 +156,8 @@ impl Taking {
                 let _ = self.line.say(&Message::Refused { why: why.clone() }, None);
                 failed(why)
             })
-            .map(|(lock, boots, sessions)| Prepared {
+            .map(|(lock, boots, sessions, seen)| Prepared {
+                seen,
                 line: self.line,
                 lock,
                 sessions,
@@ -166,14 +170,15 @@ impl Taking {
         herd: &Herd,
         images: &[Images],
         seats: &Arc<Seats>,
-    ) -> Result<(OwnedFd, Vec<Name>, Vec<Reopened>), String> {
-        let mut suspended = Vec::new();
+    ) -> Result<(OwnedFd, Vec<Name>, Vec<Reopened>, Saved), String> {
+        let (mut suspended, mut seen) = (Vec::new(), Saved::default());
         let (lock, boots) = loop {
             match self.line.hear().map_err(|silence| silence.to_string())? {
                 (Message::Session(session), Some(socket)) if suspended.len() < CONNECTIONS_MAX => {
                     suspended.push(suspended_of(herd, images, seats, session, socket)?);
                     perhaps(Place::Sessions);
                 }
+                (Message::Seen(more), None) => seen.extend(more),
                 (Message::All { boots }, Some(lock)) => break (lock, boots),
                 (Message::Refused { why }, _) => return Err(why),
                 _ => return Err("the running server has mixed up the order of things".to_owned()),
@@ -189,7 +194,7 @@ impl Taking {
         let sessions = reopened.collect::<Result<_, _>>();
         let sessions = sessions.map_err(|error| error.to_string())?;
         perhaps(Place::Reopened);
-        Ok((lock, boots, sessions))
+        Ok((lock, boots, sessions, seen))
     }
 }
 
@@ -207,6 +212,7 @@ impl Prepared {
                     sessions: self.sessions,
                     lock: self.lock,
                     boots: self.boots,
+                    seen: self.seen,
                 })
             }
             Ok(_) => Err(failed(
@@ -225,6 +231,8 @@ pub(in crate::serve) struct Taken {
     pub(in crate::serve) lock: OwnedFd,
     /// Machines that have been switched on and not seen to.
     pub(in crate::serve) boots: Vec<Name>,
+    /// What is known of all machines.
+    pub(in crate::serve) seen: Saved,
     pub(in crate::serve) predecessor: Predecessor,
 }
 
@@ -302,6 +310,7 @@ pub(in crate::serve) fn suspended_of(
         peer: session.peer,
         address: address_of(&caller),
         is_successor: session.is_successor,
+        goes_on: true,
     };
     Ok(Suspended {
         target: Arc::new(target),

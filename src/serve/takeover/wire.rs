@@ -10,6 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{TAKEOVER_BYTES_MAX, TAKEOVER_TEXT_MAX};
+use crate::status::timelines::Saved;
 
 /// The version of all that is below. The two servers refuse each other where they know different
 /// ones: a test holds the bytes against it.
@@ -35,6 +36,8 @@ pub enum Message {
     /// Of the old one: a session that has stopped, with its descriptor and what came for it and was
     /// not begun.
     Session(Session),
+    /// Of the old one: what is known of some machines and their boots.
+    Seen(Saved),
     /// Of the old one: that was all, with the lock of the state directory.
     All {
         /// Machines that have been switched on and not seen to.
@@ -344,6 +347,10 @@ mod tests {
                 r#"{"says":"door","for":"nbd","is_inherited":true}"#,
             ),
             (Message::Freeze, r#"{"says":"freeze"}"#),
+            (
+                Message::Seen(Saved::default()),
+                r#"{"says":"seen","version":0,"machines":[]}"#,
+            ),
             (
                 Message::All {
                     boots: vec!["a".to_owned()],
