@@ -202,7 +202,10 @@ fn a_request_that_came_while_the_server_was_away_is_answered() {
     let cookie = client.submit(&Request::read(9, 6)).expect("room to send");
     let server = manager.start(&setup);
     let (answered, answer) = client.answer().expect("an answer");
-    assert_eq!((answered, answer.expect("a read")), (cookie, b"before".to_vec()));
+    assert_eq!(
+        (answered, answer.expect("a read")),
+        (cookie, b"before".to_vec())
+    );
     server.terminate();
 }
 

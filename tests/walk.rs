@@ -154,7 +154,8 @@ impl Walk {
     fn take_over(&mut self, command: &str) {
         let mut client = self.session().expect("a session");
         let before = client.read(0, 4096).expect("a read");
-        self.run(command);
+        // The log goes on when the command has ended.
+        self.run(&format!("{command} >/dev/null 2>&1"));
         assert_eq!(client.read(0, 4096).expect("a read"), before);
         let mut old = self.serving.take().expect("a server");
         assert!(old.wait().expect("its end").success());
@@ -188,7 +189,9 @@ impl Walk {
     fn move_house(&self, command: &str) {
         self.run(command);
         let home = self.home.path();
-        let copies = self.path("mnt").join(home.strip_prefix("/").expect("from the top"));
+        let copies = self
+            .path("mnt")
+            .join(home.strip_prefix("/").expect("from the top"));
         for name in ["srv/cowherd", "etc/cowherd", "var/lib/cowherd"] {
             fs::rename(home.join(name), home.join(format!("{name}.old"))).expect("a rename");
             fs::rename(copies.join(name), home.join(name)).expect("a rename");

@@ -96,8 +96,8 @@ pub fn receive_passing(
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
     use super::*;
+    use std::io::{Read, Write};
 
     #[test]
     fn a_descriptor_arrives_with_the_bytes_that_it_was_sent_with() {

@@ -186,7 +186,9 @@ pub(super) fn recover_vouched<D: Disk>(
     let files = open_files(disk, dir, &header).ok()?;
     let snapshot = newest_checkpoint(disk, dir, &header).ok()?;
     let mut map = snapshot.map;
-    let live = replay(&files, snapshot.generation, snapshot.chain).ok()??;
+    // What is behind that place was not written by who vouches for it.
+    let (generation, chain) = (snapshot.generation, snapshot.chain);
+    let live = replay_up_to(&files, generation, chain, durable.offset).ok()??;
     if live.cursor != durable {
         return None;
     }
@@ -330,7 +332,17 @@ fn replay<D: Disk>(
     generation: u64,
     chain: ChainEnd,
 ) -> Result<Option<journal::Replay>, OpenError> {
-    let mut bytes = vec![0; JOURNAL_BYTES];
+    replay_up_to(files, generation, chain, JOURNAL_BYTES)
+}
+
+/// As [`replay`], of the first `end` bytes of the journal.
+fn replay_up_to<D: Disk>(
+    files: &Files<D>,
+    generation: u64,
+    chain: ChainEnd,
+    end: usize,
+) -> Result<Option<journal::Replay>, OpenError> {
+    let mut bytes = vec![0; end.min(JOURNAL_BYTES)];
     files
         .journal(generation)
         .read_at(&mut bytes, 0)

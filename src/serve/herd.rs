@@ -242,7 +242,11 @@ impl Herd {
             .ok_or_else(gone)?;
         let key = target.key.clone();
         let overlay = target.overlay.as_ref().map(|(dir, _)| Arc::from(&**dir));
-        match shard.open(Arc::clone(&target), None).await.ok_or_else(gone)? {
+        match shard
+            .open(Arc::clone(&target), None)
+            .await
+            .ok_or_else(gone)?
+        {
             Ok(lease) => Ok(Opened {
                 shard: shard.clone(),
                 described: target.described(Some(lease.overlay)),

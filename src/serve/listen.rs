@@ -260,7 +260,10 @@ pub(super) fn inherited() -> Result<(Vec<Bound>, Stored), ListenError> {
             None => bound.push(adopt(&mut given, index)?),
             Some(name) => {
                 let number = given.take_raw_fd(index);
-                let number = number.ok().flatten().ok_or(ListenError::Inherited(index + 1))?;
+                let number = number
+                    .ok()
+                    .flatten()
+                    .ok_or(ListenError::Inherited(index + 1))?;
                 stored.push(((*name).to_owned(), inherited_descriptor(number)));
             }
         }

@@ -177,10 +177,7 @@ impl Service {
             Some(predecessor) => predecessor.dismiss(),
             None => notify(sd_notify::NotifyState::Ready),
         }
-        let mut store = Store::of_manager();
-        if let Some(store) = &mut store {
-            store.keep_doors(&shown.0, &self.before);
-        }
+        let store = Store::of_manager(&shown.0, &self.before);
         let giving = Giving {
             herd: Arc::clone(&self.herd),
             gate,
@@ -206,13 +203,9 @@ impl Service {
         }
         tracing::info!("stopping");
         drop((accepting, control, dhcp, tftp, http, admin, files));
-        if let Some(store) = &store {
-            store.keep_sessions(&self.herd).await;
-        }
         watching.abort();
-        self.herd.watch().save();
         boots.abort();
-        drain(&self.shards, &mut stop).await
+        end_by_signal(&self.herd, &self.shards, store, &mut stop).await
     }
 
     /// Has the server stop that is taken over from, and opens what it hands over.
@@ -259,6 +252,20 @@ impl Service {
         }
         Ok((predecessor, files))
     }
+}
+
+/// Has the manager keep what it keeps, and lets the rest end.
+async fn end_by_signal(
+    herd: &Herd,
+    shards: &Shards,
+    store: Option<Store>,
+    stop: &mut StopSignals,
+) -> Result<(), Failure> {
+    if let Some(store) = store {
+        store.keep_sessions(herd).await;
+    }
+    herd.watch().save();
+    drain(shards, stop).await
 }
 
 /// Starts to answer commands and, beside, to remove overlays of earlier boots.

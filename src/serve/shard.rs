@@ -37,9 +37,7 @@ mod handle;
 pub(super) mod measure;
 mod suspension;
 
-pub(super) use handle::{
-    Accepted, Held, Lease, Leaving, Live, ShardHandle, Standing, Suspended,
-};
+pub(super) use handle::{Accepted, Held, Lease, Leaving, Live, ShardHandle, Standing, Suspended};
 
 /// Starts shard `index` on a thread of its own; an error where it has no ring.
 pub(super) fn start(

@@ -135,7 +135,8 @@ impl Volumes {
         slots.values().filter_map(target).collect()
     }
 
-    /// Flushes all that are open, and gives back their freed space. Those who use them are told of failures, and nobody else.
+    /// Flushes all that are open, and gives back their freed space. Those who use them are told of
+    /// failures, and nobody else.
     pub(super) async fn flush(&self) {
         let volumes: Vec<_> = self
             .slots

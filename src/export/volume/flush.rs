@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 use super::{Volume, VolumeError};
 use crate::disk::RealDisk;
 use crate::io;
-use crate::overlay::{Overlay, Voucher};
 use crate::overlay::cycle::{CheckpointJob, Cycle, CycleError};
 use crate::overlay::flush::Begin;
+use crate::overlay::{Overlay, Voucher};
 
 impl Volume {
     /// Waits until all that was answered before is durable.

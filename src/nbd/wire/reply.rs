@@ -76,10 +76,9 @@ impl OptionReply<'_> {
         match self {
             Self::Ack => ReplyType::ACK,
             Self::Server { .. } => ReplyType::SERVER,
-            Self::Export { .. }
-            | Self::Name(_)
-            | Self::Description(_)
-            | Self::BlockSizes(_) => ReplyType::INFO,
+            Self::Export { .. } | Self::Name(_) | Self::Description(_) | Self::BlockSizes(_) => {
+                ReplyType::INFO
+            }
             Self::Context { .. } => ReplyType::META_CONTEXT,
             Self::Error { kind, .. } => *kind,
         }

@@ -155,7 +155,10 @@ fn read(words: &File, mut each: impl FnMut(usize, Message)) -> io::Result<()> {
         words.read_exact_at(&mut bytes, at)?;
         at += lengths.bytes as u64;
         let message = Message::read(&text, bytes);
-        each(number, message.map_err(|error| nonsense(&error.to_string()))?);
+        each(
+            number,
+            message.map_err(|error| nonsense(&error.to_string()))?,
+        );
     }
     Err(nonsense("there is no end to them"))
 }
@@ -171,7 +174,6 @@ impl Left {
         }
         images
     }
-
 }
 
 /// Opens the disks of sessions. What can't go on is closed, and said.
@@ -199,19 +201,21 @@ async fn reopen(
 }
 
 impl Store {
-    /// The store, where the manager says that it has one for this service.
-    pub(super) fn of_manager() -> Option<Self> {
+    /// The store, where the manager says that it has one for this service. From now on `doors` are
+    /// in it, and nothing else of what was kept before.
+    pub(super) fn of_manager(doors: &[(Door, OwnedFd)], before: &Before) -> Option<Self> {
         let room = std::env::var("FDSTORE").ok()?.parse().ok()?;
         let manager = Manager::connect()?;
-        (room > 0).then_some(Self {
+        let mut store = Self {
             manager,
             room,
             doors: Vec::new(),
-        })
+        };
+        store.keep_doors(doors, before);
+        (room > 0).then_some(store)
     }
 
-    /// From now on `doors` are kept, and nothing else of what was kept before.
-    pub(super) fn keep_doors(&mut self, doors: &[(Door, OwnedFd)], before: &Before) {
+    fn keep_doors(&mut self, doors: &[(Door, OwnedFd)], before: &Before) {
         let named = doors.iter().filter_map(|(door, socket)| {
             let name = door_name(door, socket)?;
             Some((name, socket.try_clone().ok()?))
@@ -264,7 +268,9 @@ impl Store {
 fn words_of(sessions: &[&Suspended], boots: Vec<String>) -> io::Result<OwnedFd> {
     let words = File::from(memfd_create("cowherd-sessions", MemfdFlags::CLOEXEC)?);
     let mut bytes = FORMAT.to_be_bytes().to_vec();
-    let sessions = sessions.iter().map(|one| Message::Session(session_words(one)));
+    let sessions = sessions
+        .iter()
+        .map(|one| Message::Session(session_words(one)));
     for message in sessions.chain([Message::All { boots }]) {
         bytes.extend(message.write().map_err(io::Error::other)?);
     }

@@ -46,7 +46,13 @@ pub(super) fn door_name(door: &Door, socket: &OwnedFd) -> Option<String> {
     let address: String = address
         .to_string()
         .chars()
-        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '.' })
+        .map(|letter| {
+            if letter.is_ascii_alphanumeric() {
+                letter
+            } else {
+                '.'
+            }
+        })
         .collect();
     Some(format!("{kind}{address}"))
 }

@@ -1,3 +1,5 @@
+//! What is kept by which name, and words about sessions that are none.
+
 use std::net::{TcpListener, UdpSocket};
 
 use super::*;
@@ -12,7 +14,10 @@ fn a_socket_is_kept_under_its_purpose_and_its_address() {
     assert_eq!(door_of(&name), Some(Door::Nbd { is_inherited }));
     let udp = UdpSocket::bind("[::1]:0").unwrap();
     let name = door_name(&Door::Tftp, &udp.into()).unwrap();
-    assert!(name.starts_with("kept.tftp....1..") && !name.contains(':'), "{name}");
+    assert!(
+        name.starts_with("kept.tftp....1..") && !name.contains(':'),
+        "{name}"
+    );
     assert_eq!(door_of(&name), Some(Door::Tftp));
 }
 

@@ -232,6 +232,7 @@ impl Giving {
             // Nobody has to wait for it.
             false => (Vec::new(), Some(self.busy().await)),
         };
+        let stopped = begun.elapsed().as_millis();
         let lock = self.lock();
         let boots = self.herd.boots().names();
         let seen = self.seen().await;
@@ -252,7 +253,7 @@ impl Giving {
             // It does nothing that panics; were it to, the sessions are gone.
             Err(error) => (Next::KeepDoors(error.to_string()), Vec::new()),
         };
-        self.end(next, sessions, pid, begun).await
+        self.end(next, sessions, pid, (begun, stopped)).await
     }
 
     /// What is known of the machines, up to this moment.
@@ -273,7 +274,13 @@ impl Giving {
         }
     }
 
-    async fn end(&self, next: Next, sessions: Vec<Suspended>, pid: Pid, begun: Instant) -> Ending {
+    async fn end(
+        &self,
+        next: Next,
+        sessions: Vec<Suspended>,
+        pid: Pid,
+        (begun, stopped): (Instant, u128),
+    ) -> Ending {
         let time = begun.elapsed().as_millis();
         match next {
             Next::Leave => {
@@ -284,7 +291,7 @@ impl Giving {
                 let process = pid.as_raw_nonzero();
                 tracing::info!(
                     "process {process} has taken over, with {count} sessions, which waited for \
-                     {time} ms"
+                     {time} ms, {stopped} of them to stop"
                 );
                 for session in stay {
                     let (peer, key) = session.names();

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::net::{RecvFlags, recv};
 
@@ -190,7 +191,10 @@ impl Taking {
             .map(|name| Name::new(name))
             .collect::<Result<_, _>>();
         let boots = boots.map_err(|error| error.to_string())?;
+        let begun = Instant::now();
         let reopened = herd.reopen(suspended).await.into_iter();
+        let time = begun.elapsed().as_millis();
+        tracing::debug!("the disks of the sessions were opened in {time} ms");
         let sessions = reopened.collect::<Result<_, _>>();
         let sessions = sessions.map_err(|error| error.to_string())?;
         perhaps(Place::Reopened);

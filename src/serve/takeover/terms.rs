@@ -27,10 +27,14 @@ pub(super) fn of_image(key: &VolumeKey, image: &Image) -> UsedImage {
 pub(in crate::serve) fn session_words(session: &Suspended) -> wire::Session {
     let Target { key, image, .. } = &*session.target;
     let standing = &session.accepted.standing;
-    let mode = session.target.overlay.as_ref().map(|(_, spec)| match spec.mode {
-        OverlayMode::Persistent => Kept::Persistent,
-        OverlayMode::Ephemeral => Kept::Ephemeral,
-    });
+    let mode = session
+        .target
+        .overlay
+        .as_ref()
+        .map(|(_, spec)| match spec.mode {
+            OverlayMode::Persistent => Kept::Persistent,
+            OverlayMode::Ephemeral => Kept::Ephemeral,
+        });
     let client = key.client.as_ref().map(Name::to_string);
     wire::Session {
         image: of_image(key, image),
