@@ -185,17 +185,16 @@ impl Walk {
         let _ = fs::remove_file(self.path("var/lib/cowherd/control.sock"));
     }
 
-    /// The copies are in place of what was copied.
+    /// The copy is in place of what was copied.
     fn move_house(&self, command: &str) {
         self.run(command);
-        let home = self.home.path();
-        let copies = self
-            .path("mnt")
-            .join(home.strip_prefix("/").expect("from the top"));
-        for name in ["srv/cowherd", "etc/cowherd", "var/lib/cowherd"] {
-            fs::rename(home.join(name), home.join(format!("{name}.old"))).expect("a rename");
-            fs::rename(copies.join(name), home.join(name)).expect("a rename");
-        }
+        let words: Vec<_> = command.split(' ').collect();
+        let [.., original, folder] = words[..] else {
+            panic!("{command}");
+        };
+        let (original, folder) = (self.placed(original), self.placed(folder));
+        fs::rename(&original, format!("{original}.old")).expect("a rename");
+        fs::rename(Path::new(&folder).join("cowherd"), &original).expect("a rename");
     }
 
     /// The first block of the machine's disk, and what it opens.

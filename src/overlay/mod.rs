@@ -7,8 +7,8 @@
 //!   system.
 //! - `recent` notes what is acknowledged and not flushed, for a server that is killed.
 //! - `create` and [`recover`] are its beginning and its return, `voucher` its way from one server
-//!   to the next, [`inspect`] a look at it from outside that changes nothing, [`quota`] the limit on
-//!   what it may hold.
+//!   to the next, [`inspect`] a look at it from outside that changes nothing, [`quota`] the limit
+//!   on what it may hold.
 //! - [`sabotage`] breaks rules for tests, in debug builds only.
 //!
 //! All of it is synchronous and knows neither protocol nor runtime; the disk is a parameter.
