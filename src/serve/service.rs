@@ -20,6 +20,7 @@ use super::gate::Gate;
 use super::herd::{Herd, Reopened};
 use super::http::Http;
 use super::images::Images;
+use super::kept::{Before, Store};
 use super::listen::{self, Bound, BoundAddress};
 use super::options::{Failure, Options};
 use super::placement::Placement;
@@ -119,6 +120,8 @@ pub(super) struct Service {
     pub(super) running: Running,
     pub(super) herd: Arc<Herd>,
     pub(super) shards: Shards,
+    /// What the manager has kept of earlier processes.
+    pub(super) before: Before,
 }
 
 /// What ends it.
@@ -139,7 +142,7 @@ impl Service {
             .block_on(self.serve(doors, underway))
     }
 
-    async fn serve(self, mut doors: Doors, underway: Option<Underway>) -> Result<(), Failure> {
+    async fn serve(mut self, mut doors: Doors, underway: Option<Underway>) -> Result<(), Failure> {
         let mut stop = StopSignals::new().map_err(failed)?;
         announce(&self.options, &doors).map_err(unsaid)?;
         let served = doors.served();
@@ -152,6 +155,7 @@ impl Service {
             Some(underway) => Some(self.prepare(underway, &mut doors, &seats).await?),
             None => None,
         };
+        let left = self.before.reopen(&self.herd, &seats).await;
         let (asking, asked) = mpsc::channel(1);
         let control = start_control(doors.control, &self.herd, &gate, asking).map_err(failed)?;
         let watching = tokio::spawn(Arc::clone(self.herd.watch()).run(Arc::clone(&self.herd)));
@@ -170,6 +174,7 @@ impl Service {
         let (predecessor, files) = taken.transpose()?.unzip();
         let dhcp = doors.dhcp.map(|dhcp| dhcp.start(leases, (watch, begun)));
         let dhcp = dhcp.transpose().map_err(failed)?;
+        left.into_iter().for_each(Reopened::serve);
         gate.set_open(true);
         let reloader = self.running.wait_for_word().map_err(failed)?;
         say_ready().map_err(unsaid)?;
@@ -178,6 +183,7 @@ impl Service {
             Some(predecessor) => predecessor.dismiss(),
             None => notify(sd_notify::NotifyState::Ready),
         }
+        let store = Store::of_manager(&shown.0, &self.before);
         let giving = Giving {
             herd: Arc::clone(&self.herd),
             gate,
@@ -205,9 +211,8 @@ impl Service {
         tracing::info!("stopping");
         drop((accepting, control, dhcp, tftp, http, admin, files));
         watching.abort();
-        self.herd.watch().save();
         boots.abort();
-        drain(&self.shards, &mut stop).await
+        end_by_signal(&self.herd, &self.shards, store, &mut stop).await
     }
 
     /// Has the server stop that is taken over from, and opens what it hands over.
@@ -235,8 +240,10 @@ impl Service {
             sessions,
             lock,
             boots,
+            seen,
             predecessor,
         } = prepared.take()?;
+        self.herd.watch().replace(seen);
         let count = sessions.len();
         sessions.into_iter().for_each(Reopened::serve);
         tracing::info!("{count} sessions were taken over");
@@ -252,6 +259,20 @@ impl Service {
         }
         Ok((predecessor, files))
     }
+}
+
+/// Has the manager keep what it keeps, and lets the rest end.
+async fn end_by_signal(
+    herd: &Herd,
+    shards: &Shards,
+    store: Option<Store>,
+    stop: &mut StopSignals,
+) -> Result<(), Failure> {
+    if let Some(store) = store {
+        store.keep_sessions(herd).await;
+    }
+    herd.watch().save();
+    drain(shards, stop).await
 }
 
 /// Starts to answer commands and, beside, to remove overlays of earlier boots.
