@@ -21,6 +21,7 @@ use super::images::Images;
 use super::listen::{self, Bound, BoundAddress};
 use super::options::{Failure, Options};
 use super::placement::Placement;
+use super::prefetch;
 use super::reload::{Reloader, Running};
 use super::seats::Seats;
 use super::shard::{self, ShardHandle};
@@ -30,6 +31,7 @@ use super::takeover::{
 };
 use super::tree::Tree;
 use super::{accept, admin, boots, demo, failed, http, tftp};
+use crate::image::Complaint;
 use crate::limits::{DRAIN_TIME, LINGER_TIME, NBD_PORT, SHARDS_MAX};
 use http::Http;
 use tftp::Tftp;
@@ -149,6 +151,7 @@ impl Service {
         let (asking, asked) = mpsc::channel(1);
         let control = start_control(doors.control, &self.herd, &gate, asking).map_err(failed)?;
         let watching = tokio::spawn(Arc::clone(self.herd.watch()).run(Arc::clone(&self.herd)));
+        let saving = tokio::spawn(prefetch::save_regularly(Arc::clone(&self.herd)));
         let admin = start_admin(doors.admin, &self.herd).map_err(failed)?;
         let port = nbd_port(&doors.bound);
         let tree = Arc::new(Tree::new(Arc::clone(&self.herd), port));
@@ -183,6 +186,7 @@ impl Service {
         if let End::Successor(pid) = end {
             // They are the new server's, and so is the file of boots.
             watching.abort();
+            saving.abort();
             std::mem::forget((accepting, files));
             if let Some(control) = control {
                 control.own(false);
@@ -198,7 +202,9 @@ impl Service {
         tracing::info!("stopping");
         drop((accepting, control, dhcp, tftp, http, admin, files));
         watching.abort();
+        saving.abort();
         self.herd.watch().save();
+        prefetch::save(&self.herd, &Complaint::default());
         boots.abort();
         drain(&self.shards, &mut stop).await
     }

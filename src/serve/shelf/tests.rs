@@ -16,7 +16,7 @@ impl Scene {
         let dir = tempfile::tempdir().unwrap();
         let state = Arc::new(StateDir::open(&dir.path().join("state")).unwrap());
         Self {
-            shelf: Shelf::new(Some(&state)).unwrap(),
+            shelf: Shelf::new(Some(&state), true).unwrap(),
             state,
             dir,
         }

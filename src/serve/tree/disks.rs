@@ -26,7 +26,7 @@ use crate::limits::{
     BOOT_READS_PER_FILE_MAX,
 };
 use crate::serve::herd::Look;
-use crate::units::{BLOCK_BYTES, ByteRange};
+use crate::units::{BLOCK_BYTES, BlockIndex, BlockRange, ByteRange};
 
 /// All that was read, and is kept.
 #[derive(Debug)]
@@ -192,7 +192,11 @@ impl Disks {
         kept.used = slots.uses;
         let kept = kept.clone();
         drop(slots);
-        look.disk.is_as_image(&kept.blocks).then_some(kept.file)
+        if !look.disk.is_as_image(&kept.blocks) {
+            return None;
+        }
+        remember(look.disk.image(), &kept.blocks);
+        Some(kept.file)
     }
 
     /// Gives a file its share of the memory, which those that nobody has asked for give up first.
@@ -253,7 +257,20 @@ fn read_out(look: Look, wanted: &Wanted) -> io::Result<ReadOut> {
     }
     let seen = lock(&traced.seen).take();
     let of_image = seen.filter(|blocks| traced.look.disk.is_as_image(blocks));
+    if let Some(blocks) = &of_image {
+        remember(traced.look.disk.image(), blocks);
+    }
     Ok((file, of_image))
+}
+
+/// What a kernel is read from, a boot reads, too.
+fn remember(image: &Image, blocks: &RangeSet<u64>) {
+    if let Some(set) = image.boot_set() {
+        for range in blocks.iter() {
+            let blocks = BlockRange::between(BlockIndex(range.start), BlockIndex(range.end));
+            set.note(blocks.bytes());
+        }
+    }
 }
 
 impl Slots {
