@@ -131,7 +131,9 @@ fn what_a_boot_read_is_in_memory_when_the_machine_is_switched_on_again() {
     let Some(lab) = Lab::new() else { return };
     let (read, other) = (range(20 * MIB + 5, 100_000), range(40 * MIB, 65_536));
     lab.boot_once(&[read]);
-    let Some(server) = lab.restarted() else { return };
+    let Some(server) = lab.restarted() else {
+        return;
+    };
     assert!(!is_in_memory(&lab.image(), read));
     lab.switch_on();
     server.wait_for_log(&["a boots", "of disk+1", "brought into memory"]);
@@ -144,7 +146,9 @@ fn a_machine_that_runs_has_nothing_brought_in() {
     let Some(lab) = Lab::new() else { return };
     let read = range(20 * MIB, 65_536);
     lab.boot_once(&[read]);
-    let Some(server) = lab.restarted() else { return };
+    let Some(server) = lab.restarted() else {
+        return;
+    };
     let _session = lab.session();
     lab.switch_on();
     server.wait_for_log(&["a is up"]);
@@ -176,7 +180,7 @@ fn a_damaged_file_is_told_of_and_replaced() {
     let server = setup.start();
     server.wait_for_log(&["disk", ".boot-set", "it is damaged", "learnt anew"]);
     server.client("disk@a").read(5, 5).expect("a read");
-    server.terminate();
+    let _setup = server.terminate();
     assert_eq!(std::fs::read(&file).expect("a new one"), whole);
 }
 
@@ -186,6 +190,6 @@ fn nothing_is_remembered_where_that_is_not_wanted() {
     let file = setup.state().join("overlays/disk+1/.boot-set");
     let server = setup.start();
     server.client("disk@a").read(5, 5).expect("a read");
-    server.terminate();
-    assert!(!file.exists());
+    let _setup = server.terminate();
+    assert!(file.with_file_name(".identity").exists() && !file.exists());
 }

@@ -282,7 +282,9 @@ impl Volume {
     /// Tells which parts of a read come from the image.
     pub fn each_read_of_image(&self, range: ByteRange, mut tell: impl FnMut(ByteRange)) {
         let overlay = self.overlay.as_ref().map(RefCell::borrow);
-        let runs = self.layers(overlay.as_ref().map(|overlay| overlay.map())).runs(range);
+        let runs = self
+            .layers(overlay.as_ref().map(|overlay| overlay.map()))
+            .runs(range);
         let of_image = runs.filter(|run| run.source == Source::Image);
         of_image.for_each(|run| tell(run.range));
     }

@@ -259,7 +259,10 @@ mod tests {
         let set = BootSet::new(DISK_SIZE_MAX);
         assert!(set.shape.granules() <= BOOT_SET_GRANULES_MAX);
         set.note(ByteRange::between(DISK_SIZE_MAX - 1, DISK_SIZE_MAX));
-        assert_eq!(set.ranges().last().map(|last| last.end()), Some(DISK_SIZE_MAX));
+        assert_eq!(
+            set.ranges().last().map(|last| last.end()),
+            Some(DISK_SIZE_MAX)
+        );
     }
 
     /// Begins as many sessions as make a table old, the last of them at `tick`.

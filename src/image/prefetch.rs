@@ -117,7 +117,8 @@ impl Image {
 }
 
 impl Warming {
-    /// Brings in what is not in memory, `most` bytes of it. Waits for the disk, as long as it takes.
+    /// Brings in what is not in memory, `most` bytes of it. Waits for the disk, as long as it
+    /// takes.
     #[must_use]
     pub fn run(self, most: u64) -> Warmed {
         let mut warmed = Warmed::default();
@@ -127,7 +128,10 @@ impl Warming {
         let ranges = set.ranges();
         warmed.remembered = ranges.iter().map(|range| range.len()).sum();
         let mut buffer = Vec::new();
-        for piece in ranges.iter().flat_map(|range| range.chunks(BOOT_WARM_PIECE)) {
+        for piece in ranges
+            .iter()
+            .flat_map(|range| range.chunks(BOOT_WARM_PIECE))
+        {
             if self.image.check().is_err() {
                 break;
             }
@@ -157,7 +161,9 @@ impl Warming {
             mapping.will_need(piece)?;
         }
         buffer.resize(piece.len_usize(), 0);
-        self.image.file.read(buffer, piece.start(), self.image.size())
+        self.image
+            .file
+            .read(buffer, piece.start(), self.image.size())
     }
 }
 
@@ -196,7 +202,11 @@ mod tests {
         let warmed = image.begin_warming().unwrap().run(u64::MAX);
         assert_eq!(warmed.brought_in, 3 * GRANULE);
         for granule in 0..1000 {
-            assert_eq!(is_in_memory(&image, at(granule)), reads.contains(&at(granule)), "{granule}");
+            assert_eq!(
+                is_in_memory(&image, at(granule)),
+                reads.contains(&at(granule)),
+                "{granule}"
+            );
         }
     }
 
@@ -205,9 +215,14 @@ mod tests {
         let Some((_dir, image)) = cold_after_boots(&[at(100), at(700)]) else {
             return;
         };
-        image.read(&mut vec![0; at(700).len_usize()], at(700).start()).unwrap();
+        image
+            .read(&mut vec![0; at(700).len_usize()], at(700).start())
+            .unwrap();
         let warmed = image.begin_warming().unwrap().run(u64::MAX);
-        assert_eq!((warmed.remembered, warmed.brought_in), (2 * GRANULE, GRANULE));
+        assert_eq!(
+            (warmed.remembered, warmed.brought_in),
+            (2 * GRANULE, GRANULE)
+        );
     }
 
     #[test]

@@ -128,7 +128,10 @@ impl Boots {
         self.changed.notify_waiters();
     }
 
-    async fn until<T>(&self, mut look: impl FnMut(&mut BTreeMap<Name, Unsettled>) -> Option<T>) -> T {
+    async fn until<T>(
+        &self,
+        mut look: impl FnMut(&mut BTreeMap<Name, Unsettled>) -> Option<T>,
+    ) -> T {
         loop {
             let changed = self.changed.notified();
             let found = look(&mut self.unsettled());

@@ -99,7 +99,11 @@ mod tests {
     fn memory_is_told_in_kilobytes() {
         let text = "MemTotal:       24689764 kB\nMemAvailable:   19000000 kB\n";
         assert_eq!(parse_available(text), Some(19_000_000 * 1024));
-        for other in ["", "MemAvailable: 5", "MemAvailable: 18446744073709551615 kB"] {
+        for other in [
+            "",
+            "MemAvailable: 5",
+            "MemAvailable: 18446744073709551615 kB",
+        ] {
             assert_eq!(parse_available(other), None);
         }
         assert!(available_memory() > 0);

@@ -1,7 +1,7 @@
 //! What a machine will read is brought into memory while its firmware still asks for an address.
 //!
-//! Sessions note what they read of an image when they begin (see [`crate::image::BootSet`]). That is
-//! kept in the state directory, a file for each generation, and read when the image is opened.
+//! Sessions note what they read of an image when they begin (see [`crate::image::BootSet`]). That
+//! is kept in the state directory, a file for each generation, and read when the image is opened.
 //!
 //! Invariants:
 //! - Nothing waits for this, and nothing hangs on it: a file that can't be read is left out.
@@ -46,8 +46,8 @@ impl Machine {
     }
 }
 
-/// From now on what boots read of `image` is remembered; and what they read before, where there is a
-/// state directory that has it.
+/// From now on what boots read of `image` is remembered; and what they read before, where there is
+/// a state directory that has it.
 pub(super) fn remember(state: Option<&StateDir>, image: &Image, generation: u32) {
     if image.boot_set().is_some() {
         return;
@@ -187,6 +187,9 @@ fn default_choice(offer: &Offer, machine: &Name, image: &Name) -> Option<Choice>
     let known = &offer.known;
     let own = known.config_of(machine).map(|config| &config.menu);
     let of_image = offer.boots.get(image).map(|boot| &boot.menu);
-    let menus = own.into_iter().chain(of_image).chain([known.default_menu()]);
+    let menus = own
+        .into_iter()
+        .chain(of_image)
+        .chain([known.default_menu()]);
     menus.filter_map(|menu| menu.default.clone()).next()
 }

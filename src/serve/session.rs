@@ -317,7 +317,8 @@ impl Session {
     async fn read(&self, cookie: Cookie, range: ByteRange, in_one: bool) {
         let ticket = self.ticket(Kind::Read, range);
         if let Some(recorder) = self.recorder.as_ref().filter(|recorder| recorder.is_on()) {
-            self.volume.each_read_of_image(range, |read| recorder.note(read));
+            self.volume
+                .each_read_of_image(range, |read| recorder.note(read));
         }
         self.outbox.wait_for_room().await;
         if self.link.copies() {

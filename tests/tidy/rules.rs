@@ -63,6 +63,8 @@ pub(crate) const LAYERS: &[Layer] = &[
             "dhcp",
             "status",
             "http",
+            "image/boot_set",
+            "load/course",
             "load/ledger",
             "load/report",
             "load/session",

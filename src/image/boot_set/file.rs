@@ -19,7 +19,9 @@ use thiserror::Error;
 
 use super::{BootSet, Shape, Table};
 use crate::image::Identity;
-use crate::limits::{BOOT_SET_BYTES_MAX, BOOT_SET_FILE_MAX, BOOT_SET_GRANULE, BOOT_SET_GRANULES_MAX};
+use crate::limits::{
+    BOOT_SET_BYTES_MAX, BOOT_SET_FILE_MAX, BOOT_SET_GRANULE, BOOT_SET_GRANULES_MAX,
+};
 use crate::units::ByteRange;
 
 const MAGIC: [u8; 8] = *b"cowboot\n";
@@ -153,9 +155,14 @@ impl Rest<'_> {
                 return Err(BootSetError::Damaged);
             }
             behind = end;
-            table.note(ByteRange::between(first * shape.granule, end * shape.granule));
+            table.note(ByteRange::between(
+                first * shape.granule,
+                end * shape.granule,
+            ));
         }
-        table.is_unsaved.store(false, std::sync::atomic::Ordering::Relaxed);
+        table
+            .is_unsaved
+            .store(false, std::sync::atomic::Ordering::Relaxed);
         Ok(table)
     }
 }
@@ -202,7 +209,10 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;
             assert!(BootSet::from_bytes(&damaged, &identity()).is_err(), "{at}");
-            assert!(BootSet::from_bytes(&bytes[..at], &identity()).is_err(), "{at}");
+            assert!(
+                BootSet::from_bytes(&bytes[..at], &identity()).is_err(),
+                "{at}"
+            );
         }
     }
 
@@ -210,9 +220,18 @@ mod tests {
     fn that_of_another_image_is_refused() {
         let bytes = set().to_bytes(&identity());
         let others = [
-            Identity { size: SIZE + 1, ..identity() },
-            Identity { mtime_ns: 5, ..identity() },
-            Identity { sample_crc: 8, ..identity() },
+            Identity {
+                size: SIZE + 1,
+                ..identity()
+            },
+            Identity {
+                mtime_ns: 5,
+                ..identity()
+            },
+            Identity {
+                sample_crc: 8,
+                ..identity()
+            },
         ];
         for other in others {
             let read = BootSet::from_bytes(&bytes, &other);
