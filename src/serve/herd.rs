@@ -183,8 +183,8 @@ impl Herd {
         shard.vacate(key.clone()).await
     }
 
-    /// Whether a machine is up: it has connections, and answers to one. Tells after seconds where it
-    /// has some that nobody answers to.
+    /// Whether a machine is up: it has connections, and answers to one. Tells after seconds where
+    /// it has some that nobody answers to.
     pub(super) async fn has(&self, machine: &Machine) -> bool {
         for shard in &self.shards {
             if shard.has(machine.clone()).await {

@@ -150,8 +150,7 @@ impl Service {
         };
         let (asking, asked) = mpsc::channel(1);
         let control = start_control(doors.control, &self.herd, &gate, asking).map_err(failed)?;
-        let watching = tokio::spawn(Arc::clone(self.herd.watch()).run(Arc::clone(&self.herd)));
-        let saving = tokio::spawn(prefetch::save_regularly(Arc::clone(&self.herd)));
+        let mut watching = watch_over(&self.herd);
         let admin = start_admin(doors.admin, &self.herd).map_err(failed)?;
         let port = nbd_port(&doors.bound);
         let tree = Arc::new(Tree::new(Arc::clone(&self.herd), port));
@@ -185,8 +184,7 @@ impl Service {
         let end = until_end(&mut stop, &reloader, &mut successors, &giving).await?;
         if let End::Successor(pid) = end {
             // They are the new server's, and so is the file of boots.
-            watching.abort();
-            saving.abort();
+            watching.abort_all();
             std::mem::forget((accepting, files));
             if let Some(control) = control {
                 control.own(false);
@@ -201,8 +199,7 @@ impl Service {
         }
         tracing::info!("stopping");
         drop((accepting, control, dhcp, tftp, http, admin, files));
-        watching.abort();
-        saving.abort();
+        watching.abort_all();
         self.herd.watch().save();
         prefetch::save(&self.herd, &Complaint::default());
         boots.abort();
@@ -251,6 +248,14 @@ impl Service {
         }
         Ok((predecessor, files))
     }
+}
+
+/// Looks after the machines, and saves what is learnt of them.
+fn watch_over(herd: &Arc<Herd>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Arc::clone(herd.watch()).run(Arc::clone(herd)));
+    tasks.spawn(prefetch::save_regularly(Arc::clone(herd)));
+    tasks
 }
 
 /// Starts to answer commands and, beside, to remove overlays of earlier boots.
