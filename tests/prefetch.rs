@@ -11,7 +11,7 @@ use cowherd::disk::ImageMapping;
 use cowherd::mac::MacAddress;
 use cowherd::units::ByteRange;
 use support::nbd::{Address, Client};
-use support::{Card, Host, Lan, Server, Setup, eventually, pseudo_random, write_file};
+use support::{Card, Host, Lan, Server, Setup, eventually, pseudo_random, skipped, write_file};
 
 const MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
 const PXE: &str = "PXEClient:Arch:00007:UNDI:003016";
@@ -108,7 +108,7 @@ fn chill(path: &Path) -> bool {
     let file = File::open(path).expect("a file");
     file.sync_all().expect("a sync");
     if rustix::fs::fstatfs(&file).expect("a file system").f_type == TMPFS_MAGIC {
-        println!("SKIPPED: files on tmpfs are never out of memory");
+        skipped("files that can be out of memory, as on tmpfs they can't");
         return false;
     }
     let advice = rustix::fs::Advice::DontNeed;

@@ -140,8 +140,10 @@ fn start_shard(
     let (image, meter) = (Arc::clone(image), Arc::clone(meter));
     let thread = thread::Builder::new().name("shard".to_owned());
     thread.spawn(move || {
-        let ran = io::run(run_all(clients, image, start, Arc::clone(&meter)));
-        let ended = ran.map_err(LoadError::Thread).flatten();
+        let ended = match io::run(run_all(clients, image, start, Arc::clone(&meter))) {
+            Ok(ended) => ended,
+            Err(no_ring) => Err(no_ring.into()),
+        };
         if ended.is_err() {
             meter.stop.store(true, Ordering::Relaxed);
         }
