@@ -63,8 +63,6 @@ pub(crate) const LAYERS: &[Layer] = &[
             "dhcp",
             "status",
             "http",
-            "image/boot_set",
-            "load/course",
             "load/ledger",
             "load/report",
             "load/session",
