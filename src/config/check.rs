@@ -64,6 +64,7 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
         state: file.state,
         user: file.user,
         nbd_listen: listen.map(|address| address.value).collect(),
+        prefetch: file.nbd.prefetch,
         images,
         tls,
         herd,

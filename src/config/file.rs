@@ -57,6 +57,7 @@ pub(super) struct Nbd {
     pub(super) allow: Vec<Located<Entry>>,
     #[serde(default)]
     pub(super) deny: Vec<Located<Entry>>,
+    pub(super) prefetch: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

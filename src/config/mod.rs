@@ -49,6 +49,8 @@ pub struct Config {
     pub user: Option<String>,
     /// Where NBD clients connect; empty means "nothing was said".
     pub nbd_listen: Vec<ListenAddress>,
+    /// Whether images are in memory for those who boot; `None` means "nothing was said".
+    pub prefetch: Option<bool>,
     /// At least one.
     pub images: Vec<ImageSource>,
     /// How connections are encrypted; `None` means not at all.

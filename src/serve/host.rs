@@ -77,6 +77,20 @@ pub(super) fn no_address(interface: &str, said: Option<Ipv4Addr>) -> Failure {
     })
 }
 
+/// Bytes of memory that are free, or can be made so without writing anything; 0 where nobody tells.
+pub(super) fn available_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    parse_available(&text).unwrap_or(0)
+}
+
+/// proc_meminfo(5): "MemAvailable (since Linux 3.14)", in kB.
+fn parse_available(text: &str) -> Option<u64> {
+    let mut lines = text.lines();
+    let rest = lines.find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     let digits: Vec<_> = text.chars().filter(|&c| c != '-').collect();
     let mut bytes = [0; 16];
@@ -106,6 +120,20 @@ mod tests {
     #[test]
     fn the_boot_id_stays_the_same() {
         assert_eq!(boot_id(), boot_id());
+    }
+
+    #[test]
+    fn memory_is_told_in_kilobytes() {
+        let text = "MemTotal:       24689764 kB\nMemAvailable:   19000000 kB\n";
+        assert_eq!(parse_available(text), Some(19_000_000 * 1024));
+        for other in [
+            "",
+            "MemAvailable: 5",
+            "MemAvailable: 18446744073709551615 kB",
+        ] {
+            assert_eq!(parse_available(other), None);
+        }
+        assert!(available_memory() > 0);
     }
 
     #[test]

@@ -71,6 +71,7 @@ impl Configured {
             options.listen.clone_from(&self.config.nbd_listen);
         }
         options.state = options.state.or_else(|| self.config.state.clone());
+        options.prefetch &= self.config.prefetch.unwrap_or(true);
         options
     }
 
@@ -115,10 +116,12 @@ impl Configured {
     pub(super) fn open(
         self,
         named: Vec<ImageSource>,
+        options: &Options,
         state: Option<&Arc<StateDir>>,
         dhcp: Option<Changer>,
     ) -> Result<Running, Failure> {
-        let mut shelf = Shelf::new(state).map_err(|error| Failure::failed(error.to_string()))?;
+        let shelf = Shelf::new(state, options.prefetch);
+        let mut shelf = shelf.map_err(|error| Failure::failed(error.to_string()))?;
         let images = shelf.open(&all(&named, &self.config))?;
         let leases = Arc::default();
         let known = known(&self.config, &self.access, &leases);
@@ -330,6 +333,7 @@ fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
         ("`state`", running.state == read.state),
         ("`user`", running.user == read.user),
         ("`listen` in [nbd]", running.nbd_listen == read.nbd_listen),
+        ("`prefetch` in [nbd]", running.prefetch == read.prefetch),
         (
             "whether and where TFTP is served",
             running.tftp == read.tftp,

@@ -25,6 +25,7 @@ use super::listen::{self, Bound, BoundAddress};
 use super::options::{Failure, Options};
 use super::placement::Placement;
 use super::posts::{Opened, Served};
+use super::prefetch;
 use super::reload::{Reloader, Running};
 use super::seats::Seats;
 use super::shard::{self, ShardHandle};
@@ -35,6 +36,7 @@ use super::takeover::{
 use super::tftp::Tftp;
 use super::tree::Tree;
 use super::{accept, admin, boots, demo, failed};
+use crate::image::Complaint;
 use crate::io::DatagramSocket;
 use crate::limits::{DRAIN_TIME, LINGER_TIME, NBD_PORT, SHARDS_MAX};
 
@@ -158,7 +160,7 @@ impl Service {
         let left = self.before.reopen(&self.herd, &seats).await;
         let (asking, asked) = mpsc::channel(1);
         let control = start_control(doors.control, &self.herd, &gate, asking).map_err(failed)?;
-        let watching = tokio::spawn(Arc::clone(self.herd.watch()).run(Arc::clone(&self.herd)));
+        let mut watching = watch_over(&self.herd);
         let admin = start_admin(doors.admin, &self.herd).map_err(failed)?;
         let port = nbd_port(&doors.bound);
         let tree = Arc::new(Tree::new(Arc::clone(&self.herd), port, served));
@@ -183,7 +185,7 @@ impl Service {
             Some(predecessor) => predecessor.dismiss(),
             None => notify(sd_notify::NotifyState::Ready),
         }
-        let store = Store::of_manager(&shown.0, &self.before);
+        let store = Store::of_manager(&shown.share().map_err(failed)?, &self.before);
         let giving = Giving {
             herd: Arc::clone(&self.herd),
             gate,
@@ -195,7 +197,7 @@ impl Service {
         let end = until_end(&mut stop, &reloader, &mut successors, &giving).await?;
         if let End::Successor(pid) = end {
             // They are the new server's, and so is the file of boots.
-            watching.abort();
+            watching.abort_all();
             std::mem::forget((accepting, files));
             if let Some(control) = control {
                 control.own(false);
@@ -210,7 +212,8 @@ impl Service {
         }
         tracing::info!("stopping");
         drop((accepting, control, dhcp, tftp, http, admin, files));
-        watching.abort();
+        watching.abort_all();
+        prefetch::save(&self.herd, &Complaint::default());
         boots.abort();
         end_by_signal(&self.herd, &self.shards, store, &mut stop).await
     }
@@ -273,6 +276,14 @@ async fn end_by_signal(
     }
     herd.watch().save();
     drain(shards, stop).await
+}
+
+/// Looks after the machines, and saves what is learnt of them.
+fn watch_over(herd: &Arc<Herd>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Arc::clone(herd.watch()).run(Arc::clone(herd)));
+    tasks.spawn(prefetch::save_regularly(Arc::clone(herd)));
+    tasks
 }
 
 /// Starts to answer commands and, beside, to remove overlays of earlier boots.

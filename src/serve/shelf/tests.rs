@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::units::ByteRange;
 
 struct Scene {
     dir: tempfile::TempDir,
@@ -16,7 +17,7 @@ impl Scene {
         let dir = tempfile::tempdir().unwrap();
         let state = Arc::new(StateDir::open(&dir.path().join("state")).unwrap());
         Self {
-            shelf: Shelf::new(Some(&state)).unwrap(),
+            shelf: Shelf::new(Some(&state), true).unwrap(),
             state,
             dir,
         }
@@ -176,4 +177,30 @@ fn changes_are_told_in_words() {
         assert!(lines.contains(words), "{words:?} is missing in {lines}");
     }
     assert!(!lines.contains("arch+2"), "{lines}");
+}
+
+#[test]
+fn what_boots_read_is_remembered_of_each_generation_by_itself() {
+    let mut scene = Scene::new();
+    let first = image(&scene.open(&[(1, b'a')]).unwrap(), None);
+    let set = first.boot_set().unwrap();
+    set.note(ByteRange::between(0, 1));
+    let (file, read) = (scene.state.boot_set(first.name(), 1), set.ranges());
+    fs::write(file, set.to_bytes(first.identity())).unwrap();
+    scene.shelf = Shelf::new(Some(&scene.state), true).unwrap();
+    let both = scene.open(&[(1, b'a'), (2, b'b')]).unwrap();
+    let ranges = |generation| {
+        let image = image(&both, Some(generation));
+        image.boot_set().unwrap().ranges()
+    };
+    assert_eq!(ranges(1), read);
+    assert_eq!(ranges(2), []);
+}
+
+#[test]
+fn nothing_is_remembered_where_that_is_not_wanted() {
+    let mut scene = Scene::new();
+    scene.shelf = Shelf::new(Some(&scene.state), false).unwrap();
+    let images = scene.open(&[(1, b'a')]).unwrap();
+    assert!(image(&images, None).boot_set().is_none());
 }

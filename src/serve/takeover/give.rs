@@ -37,6 +37,18 @@ impl Shown {
         let posted = served.all().cloned().collect();
         Self { fixed, posted }
     }
+
+    /// Those of this moment once more.
+    pub(in crate::serve) fn share(&self) -> std::io::Result<Vec<(Door, OwnedFd)>> {
+        let mut sockets = Vec::new();
+        for (door, socket) in &self.fixed {
+            sockets.push((door.clone(), socket.try_clone()?));
+        }
+        for posted in &self.posted {
+            sockets.extend(posted.share()?);
+        }
+        Ok(sockets)
+    }
 }
 
 /// A new server that wants all we have.
@@ -121,12 +133,7 @@ async fn doors(shown: &Shown, dhcp: Option<&Steward>) -> std::io::Result<Vec<(Do
         Some(dhcp) => dhcp.share().await?,
         None => Vec::new(),
     };
-    for (door, socket) in &shown.fixed {
-        doors.push((door.clone(), socket.try_clone()?));
-    }
-    for posted in &shown.posted {
-        doors.extend(posted.share()?);
-    }
+    doors.extend(shown.share()?);
     Ok(doors)
 }
 

@@ -26,7 +26,7 @@ use crate::limits::{
     BOOT_READS_PER_FILE_MAX,
 };
 use crate::serve::herd::Look;
-use crate::units::{BLOCK_BYTES, ByteRange};
+use crate::units::{BLOCK_BYTES, BlockIndex, BlockRange, ByteRange};
 
 /// All that was read, and is kept.
 #[derive(Debug)]
@@ -196,7 +196,11 @@ impl Disks {
         kept.used = slots.uses;
         let kept = kept.clone();
         drop(slots);
-        look.disk.is_as_image(&kept.blocks).then_some(kept.file)
+        if !look.disk.is_as_image(&kept.blocks) {
+            return None;
+        }
+        remember(look.disk.image(), &kept.blocks);
+        Some(kept.file)
     }
 
     /// Reads a file once it has its share of the memory.
@@ -310,6 +314,9 @@ fn read_out(
     tell(wanted, file.as_deref(), begun);
     let seen = lock(&traced.seen).take();
     let of_image = seen.filter(|blocks| traced.look.disk.is_as_image(blocks));
+    if let Some(blocks) = &of_image {
+        remember(traced.look.disk.image(), blocks);
+    }
     let share = share.into_inner().unwrap_or_else(PoisonError::into_inner);
     let file = file.zip(share).map(|(bytes, share)| filled(bytes, share));
     Ok(Reading::Done(file, of_image))
@@ -326,6 +333,16 @@ fn tell(wanted: &Wanted, file: Option<&[u8]>, begun: Instant) {
         }
         None => {
             tracing::warn!("{export} has no file {path}: see `kernel` and `initrd` of its image");
+        }
+    }
+}
+
+/// What a kernel is read from, a boot reads, too.
+fn remember(image: &Image, blocks: &RangeSet<u64>) {
+    if let Some(set) = image.boot_set() {
+        for range in blocks.iter() {
+            let blocks = BlockRange::between(BlockIndex(range.start), BlockIndex(range.end));
+            set.note(blocks.bytes());
         }
     }
 }
