@@ -306,21 +306,3 @@ fn a_root_outlives_kills_of_its_server_and_shuts_down_cleanly() {
         assert!(!console.contains(trouble), "{console}");
     }
 }
-
-#[test]
-fn a_machine_whose_root_is_on_nfs_has_what_is_its_own_in_memory() {
-    if !can_boot() || !require(&["ganesha.nfsd", "rpcbind"]) {
-        return;
-    }
-    let options = "--root nfs --firmware bios --run shared.sh --down reboot";
-    let outcome = boot(&HOOKED, options);
-    let root = &outcome.boot("herd-0", 1).root;
-    assert!(
-        root.starts_with("10.77.0.1:/") && root.ends_with(",nfs"),
-        "{root}"
-    );
-    // That of its network card.
-    let said = &outcome.script("shared.sh", 1).said;
-    let id = "machine-id 636f7768657264000000525400770010";
-    assert!(said.contains(id), "{said}");
-}
