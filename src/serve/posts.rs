@@ -247,7 +247,7 @@ impl<S: Post> Posts<S> {
 }
 
 /// What `listen` comes to now.
-fn addresses(listen: &Listen) -> Result<Vec<SocketAddrV4>, Failure> {
+pub(super) fn addresses(listen: &Listen) -> Result<Vec<SocketAddrV4>, Failure> {
     let (network, port) = match listen {
         Listen::At(addresses) => return Ok(addresses.clone()),
         Listen::OnInterfaces(network, port) => (network, *port),
