@@ -193,3 +193,82 @@ fn default_choice(offer: &Offer, machine: &Name, image: &Name) -> Option<Choice>
         .chain([known.default_menu()]);
     menus.filter_map(|menu| menu.default.clone()).next()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::access::Rules;
+    use crate::config::{ClientConfig, HerdConfig, MenuConfig};
+    use crate::serve::images::{Generations, Images};
+    use crate::serve::who::Known;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn client(client: &str, image: Option<&str>, default: Option<(&str, u32)>) -> ClientConfig {
+        let choice = |(image, generation)| Choice {
+            image: name(image),
+            generation: Some(generation),
+        };
+        ClientConfig {
+            name: name(client),
+            mac: None,
+            address: None,
+            image: image.map(name),
+            overlay: None,
+            uuid: None,
+            menu: MenuConfig {
+                default: default.map(choice),
+                ..MenuConfig::default()
+            },
+        }
+    }
+
+    /// Images `x` and `y`, each with generations 1 and 2, and these clients.
+    fn offer(home: &Path, clients: Vec<ClientConfig>) -> Offer {
+        let generations = |image: &str| {
+            let path = home.join(image);
+            std::fs::write(&path, image).unwrap();
+            let image = Arc::new(Image::open_as(&path, name(image)).unwrap());
+            Generations {
+                name: image.name().clone(),
+                current: 2,
+                images: BTreeMap::from([(1, Arc::clone(&image)), (2, image)]),
+            }
+        };
+        let herd = HerdConfig {
+            clients,
+            access: Rules::default(),
+            ..HerdConfig::default()
+        };
+        Offer {
+            images: Images(vec![generations("x"), generations("y")]),
+            known: Known::new(herd, Arc::default()),
+            ..Offer::default()
+        }
+    }
+
+    #[test]
+    fn what_a_machine_boots_is_said_by_its_menu_or_its_image_or_is_the_first_image() {
+        let home = tempfile::tempdir().unwrap();
+        let clients = vec![
+            client("a", None, None),
+            client("b", Some("y"), None),
+            client("c", Some("y"), Some(("x", 1))),
+            client("d", None, Some(("z", 1))),
+        ];
+        let offer = offer(home.path(), clients);
+        let boots = |machine: &str| {
+            let (generation, image) = image_of(&offer, &name(machine))?;
+            Some((image.name().to_string(), generation))
+        };
+        assert_eq!(boots("a"), Some(("x".to_owned(), 2)));
+        assert_eq!(boots("b"), Some(("y".to_owned(), 2)));
+        assert_eq!(boots("c"), Some(("x".to_owned(), 1)));
+        assert_eq!(boots("d"), None, "its root is elsewhere");
+        assert_eq!(boots("10-77-0-12"), Some(("x".to_owned(), 2)));
+    }
+}

@@ -3,6 +3,7 @@
 use tempfile::TempDir;
 
 use super::*;
+use crate::image::BootSet;
 use crate::serve::poll_once::now;
 
 fn image() -> (TempDir, Arc<Image>) {
@@ -179,4 +180,22 @@ fn blocks_that_are_read_are_noted() {
     traced.read_at(&mut [], 8192).unwrap();
     let seen = lock(&traced.seen).take();
     assert_eq!(seen.unwrap().iter().collect::<Vec<_>>(), [&(0..2)]);
+}
+
+#[test]
+fn what_a_kernel_was_read_from_is_what_boots_read() {
+    let (_home, image) = image();
+    image.keep_boot_set(BootSet::new(image.size()));
+    let disks = Disks::default();
+    let slot = lock(&disks.slots).slot(&image, &wanted("vmlinuz"));
+    let blocks = RangeSet::from_iter([0..1, 1..2]);
+    *lock(&slot.kept) = Some(Kept {
+        file: Some(zeros(10)),
+        blocks: Arc::new(blocks),
+        used: 0,
+    });
+    let disk = crate::export::snapshot::Snapshot::new(Arc::clone(&image), None);
+    assert!(disks.kept_for(&slot, &Look::from(disk)).is_some());
+    let read = image.boot_set().unwrap().ranges();
+    assert_eq!(read, [ByteRange::between(0, 8192)]);
 }
