@@ -173,6 +173,12 @@ impl Volume {
         &self.image
     }
 
+    /// What tells the overlay from all others; `None` where there is none.
+    #[must_use]
+    pub fn uuid(&self) -> Option<[u8; 16]> {
+        Some(self.overlay.as_ref()?.borrow().header().uuid)
+    }
+
     /// What the overlay holds now; `None` where there is none.
     #[must_use]
     pub fn view(&self) -> Option<View<RealDisk>> {

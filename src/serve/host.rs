@@ -1,11 +1,14 @@
-//! What only the host can tell or give: its boot, the time, random bytes, descriptors.
+//! What only the host can tell or give: its boot, the time, random bytes, descriptors, addresses.
 
+use std::net::Ipv4Addr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::options::Failure;
 use crate::dhcp::Moment;
+use crate::io::interface;
 
 /// The present boot of the host; an ephemeral overlay ends with it.
 pub(super) fn boot_id() -> [u8; 16] {
@@ -48,6 +51,30 @@ pub(super) fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, most) {
         tracing::warn!("the limit on open files stays low ({error}): few clients will be served");
     }
+}
+
+/// The kernel does not say which interfaces there are.
+pub(super) fn no_interfaces(error: std::io::Error) -> Failure {
+    Failure::failed(format!("network interfaces: {error}"))
+}
+
+/// The interface has no address, or not the one that it is said to have: not yet, perhaps.
+pub(super) fn no_address(interface: &str, said: Option<Ipv4Addr>) -> Failure {
+    let is_there = match interface::exists(interface) {
+        Ok(is_there) => is_there,
+        Err(error) => return no_interfaces(error),
+    };
+    Failure::not_yet(match (is_there, said) {
+        (false, _) => {
+            format!("interface {interface}: there is none; check [network] in the config")
+        }
+        (true, Some(said)) => {
+            format!("interface {interface} does not have the address {said}; check [network]")
+        }
+        (true, None) => {
+            format!("interface {interface} has no IPv4 address; give it one before cowherd starts")
+        }
+    })
 }
 
 /// Bytes of memory that are free, or can be made so without writing anything; 0 where nobody tells.

@@ -28,6 +28,7 @@ mod holders;
 mod host;
 mod http;
 mod images;
+mod kept;
 mod link;
 pub mod listen;
 mod loaders;
@@ -41,6 +42,7 @@ mod patience;
 mod placement;
 #[cfg(test)]
 mod poll_once;
+mod posts;
 mod prefetch;
 mod reload;
 mod reply;
@@ -72,6 +74,7 @@ use catalog::Catalog;
 use control::ControlSocket;
 use dhcp::Dhcp;
 use herd::Herd;
+use kept::Before;
 use listen::{Bound, ListenAddress};
 use reload::Configured;
 use service::{Doors, Service, Shards};
@@ -89,11 +92,12 @@ pub fn run(options: Options) -> Result<(), Failure> {
         return detach::run();
     }
     // Before any thread is there: this changes the environment.
-    let inherited = listen::inherited().map_err(failed)?;
+    let (inherited, stored) = listen::inherited().map_err(failed)?;
     host::raise_file_limit();
     let configured = Configured::read(&options)?;
     let options = configured.complete(options);
     let (taking, mut given) = begin_taking(&options)?;
+    let mut before = Before::of(stored, &mut given);
     // What takes privileges comes first; then they are given up, before there is any other thread.
     let waits = !options.takeover;
     let admin = patience::until_there(waits, || configured.open_admin())?;
@@ -124,6 +128,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         }
         None => None,
     };
+    before.open_images(&mut running);
     let shards = Shards::start(options.shards, options.keepalive)?;
     let herd = Arc::new(Herd::new(
         Catalog::new(overlays, options.overlay_limit),
@@ -145,6 +150,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         running,
         herd,
         shards,
+        before,
     };
     service.run(doors, taking)
 }

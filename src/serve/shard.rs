@@ -28,7 +28,7 @@ use super::session::{End, Outcome, Session};
 use super::succession::{Elder, Progress};
 use super::volumes::Volumes;
 use crate::io::{self, Pool, Socket};
-use crate::overlay::OpenError;
+use crate::overlay::{OpenError, Voucher};
 use crate::status::traffic::Latencies;
 use handle::{LeaseState, Order};
 use measure::Measured;
@@ -38,7 +38,7 @@ mod handle;
 pub(super) mod measure;
 mod suspension;
 
-pub(super) use handle::{Accepted, Held, Lease, Live, ShardHandle, Standing, Suspended};
+pub(super) use handle::{Accepted, Held, Lease, Leaving, Live, ShardHandle, Standing, Suspended};
 
 /// Starts shard `index` on a thread of its own; an error where it has no ring.
 pub(super) fn start(
@@ -79,6 +79,7 @@ struct Entry {
     peer: String,
     address: Option<IpAddr>,
     is_read_only: bool,
+    goes_on: bool,
     meter: Rc<Meter>,
     elder: Elder,
     outbox: Weak<Outbox>,
@@ -141,11 +142,12 @@ impl Shard {
         match order {
             Order::Open {
                 target,
+                voucher,
                 lease,
                 answer,
             } => drop(io::spawn(async move {
                 // Who asked may be gone; the lease that comes back then is dropped, and released.
-                let _ = answer.send(shard.open(&target, lease).await);
+                let _ = answer.send(shard.open(&target, voucher, lease).await);
             })),
             Order::Serve { accepted, lease } => self.start_session(accepted, lease),
             Order::Hold { lease, answer } => drop(io::spawn(async move {
@@ -177,7 +179,7 @@ impl Shard {
             })),
             // Who asked is waiting.
             Order::Tell(answer) => drop(answer.send(self.volumes.open_now())),
-            Order::Suspend(answer) => self.suspend(answer),
+            Order::Suspend(answer, leaving) => self.suspend(answer, leaving),
             Order::Resume(answer) => self.resume(answer),
             Order::Drain => {
                 self.draining.set(true);
@@ -190,9 +192,16 @@ impl Shard {
         }
     }
 
-    async fn open(&self, target: &Arc<Target>, mut lease: Lease) -> Result<Lease, OpenError> {
-        self.volumes.open(target, &self.pool).await?;
+    async fn open(
+        &self,
+        target: &Arc<Target>,
+        voucher: Option<Voucher>,
+        mut lease: Lease,
+    ) -> Result<Lease, OpenError> {
+        self.volumes.open(target, voucher, &self.pool).await?;
         lease.state = LeaseState::Open;
+        let volume = self.volumes.get(&target.key);
+        lease.overlay = volume.and_then(|(volume, _)| volume.uuid());
         Ok(lease)
     }
 
@@ -249,8 +258,13 @@ impl Shard {
     }
 
     async fn release(&self, key: VolumeKey) {
-        if self.volumes.release(&key).await.is_err() {
-            self.suspension.lost(&key);
+        if self.suspension.is_on() {
+            let leaving = self.suspension.leaving();
+            let parted = self.volumes.part_with(&key, leaving).await;
+            self.suspension.parted(&key, parted);
+        } else {
+            // Whoever used it is gone, and the log says why.
+            let _ = self.volumes.release(&key).await;
         }
         self.placement.forget(&key);
         self.released.notify_one();
@@ -264,7 +278,7 @@ impl Shard {
             // It comes back when sessions go on.
             return self
                 .suspension
-                .keep(self.next_number(), Suspended { target, accepted });
+                .keep_if_whole(self.next_number(), target, Ok(accepted));
         }
         let Accepted {
             socket,
@@ -297,6 +311,7 @@ impl Shard {
             peer: standing.peer.clone(),
             address: standing.address,
             is_read_only: standing.info.read_only,
+            goes_on: standing.goes_on,
             meter,
             elder: elder.clone(),
             outbox: session.outbox(),
@@ -314,8 +329,9 @@ impl Shard {
                     shard.retire(number, &end);
                 }
                 Outcome::Suspended(rest) => {
-                    shard.sessions.borrow_mut().remove(&number);
+                    shard.retire(number, &End::Suspended);
                     standing.is_successor = !is_settled;
+                    standing.goes_on = true;
                     (standing.leftover, standing.channel) = (rest.leftover, rest.channel);
                     let accepted = |socket| Accepted { socket, standing };
                     let whole = elder.socket.to_owned_fd().map(accepted);

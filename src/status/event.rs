@@ -99,6 +99,15 @@ pub enum Event {
         /// It can't write to it.
         is_read_only: bool,
     },
+    /// A connection goes on that had stopped, in another process of the server maybe.
+    Continued {
+        /// Its export.
+        export: String,
+        /// It can't write to it.
+        is_read_only: bool,
+    },
+    /// A connection has stopped, to go on later.
+    Suspended,
     /// Its first read came.
     Reads,
     /// Its first read was answered.

@@ -63,6 +63,15 @@ fn image(images: &Images, generation: Option<u32>) -> Arc<Image> {
     Arc::clone(arch.get(generation).unwrap().1)
 }
 
+/// Waits until nobody has it open: the watch may just be looking at it.
+fn closed(image: &Weak<Image>) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while image.strong_count() > 0 {
+        assert!(Instant::now() < deadline, "it is still open");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_new_generation_is_current_and_the_old_one_stays_what_it_is() {
     let mut scene = Scene::new();
@@ -81,12 +90,7 @@ fn a_generation_that_is_named_no_more_is_closed_with_its_last_user() {
     assert!(after.get(None).unwrap().get(Some(1)).is_err());
     assert!(used.strong_count() > 0);
     drop(before);
-    // The watch may just be looking at it.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while used.strong_count() > 0 {
-        assert!(Instant::now() < deadline, "it is still open");
-        std::thread::yield_now();
-    }
+    closed(&used);
 }
 
 #[test]
@@ -106,7 +110,9 @@ fn the_same_generation_with_another_file_is_refused() {
     // Nor does it help to take it out for a moment.
     scene.open(&[(2, b'c')]).unwrap();
     scene.refused(&[(1, b'b'), (2, b'c')], &["arch+1", "another file"]);
+    let image = Arc::downgrade(&image(&used, None));
     drop(used);
+    closed(&image);
     // Now its overlays stand against it.
     scene.refused(&[(1, b'b'), (2, b'c')], &["arch", "overlays"]);
 }

@@ -8,7 +8,7 @@ use crate::dhcp::Moment;
 use crate::serve::herd::OfShard;
 use crate::serve::host;
 use crate::serve::meter::Reading;
-use crate::serve::shard::measure::Measured;
+use crate::serve::shard::measure::{Ended, Measured};
 use crate::status::timelines::{Key, Load, Timelines};
 use crate::status::traffic::Counts;
 use crate::status::{Event, Sign};
@@ -51,8 +51,12 @@ impl Sessions {
             has_changed |= known.tell(&measured.reading, timelines, clock);
             known.count(&measured, timelines);
             if let Some(ended) = measured.ended {
-                let is_clean = ended.is_clean;
-                let event = Event::Disconnected { is_clean };
+                let event = match ended {
+                    Ended::Suspended => Event::Suspended,
+                    Ended::Clean | Ended::Broken => Event::Disconnected {
+                        is_clean: ended == Ended::Clean,
+                    },
+                };
                 timelines.handle(clock.at(now), &known.sign, &event);
                 self.known.remove(&id);
                 has_changed = true;
@@ -74,9 +78,16 @@ fn introduce(measured: &Measured, timelines: &mut Timelines, clock: Clock) -> Kn
         address: *address,
         name: name.map(ToString::to_string),
     };
-    let event = Event::Connected {
-        export: key.to_string(),
-        is_read_only: measured.is_read_only,
+    let (export, is_read_only) = (key.to_string(), measured.is_read_only);
+    let event = match measured.goes_on {
+        true => Event::Continued {
+            export,
+            is_read_only,
+        },
+        false => Event::Connected {
+            export,
+            is_read_only,
+        },
     };
     let at = clock.at(measured.reading.began);
     Known {

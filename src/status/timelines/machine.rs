@@ -98,6 +98,11 @@ impl Machine {
                 export,
                 is_read_only,
             } => self.connected(now, export, *is_read_only),
+            Event::Continued {
+                export,
+                is_read_only,
+            } => self.continued(now, export, *is_read_only),
+            Event::Suspended => self.connections = self.connections.saturating_sub(1),
             Event::Reads => {
                 self.boot_from_here(now).begin(now, Stage::FirstRead);
             }
@@ -258,6 +263,18 @@ impl Machine {
         boot.export = Some(harmless(export));
         boot.is_read_only = is_read_only;
         boot.reach(now, Stage::Connect).detail = harmless(export);
+    }
+
+    fn continued(&mut self, now: At, export: &str, is_read_only: bool) {
+        match self.boots.back_mut() {
+            Some(boot) if boot.has(Stage::Connect) => {
+                self.connections = self.connections.saturating_add(1);
+                boot.last = now;
+                boot.down = None;
+            }
+            // What was known of it is lost.
+            _ => self.connected(now, export, is_read_only),
+        }
     }
 
     fn disconnected(&mut self, now: At, is_clean: bool) {
