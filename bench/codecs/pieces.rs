@@ -1,4 +1,4 @@
-//! The pieces of work that `times` takes the time of, and `count` the instructions.
+//! The pieces of work that `times` takes the time of.
 //!
 //! Each is what one request, or one flush, costs in pure code: no clock, no file, no socket.
 

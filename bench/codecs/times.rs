@@ -1,8 +1,7 @@
 //! What requests and flushes cost in pure code: wire codecs, the plan, the map, the journal.
 //!
-//! `bench/codecs/run times [NAME]` takes the times, and says how they compare with those of the run
-//! before. `bench/codecs/run count` counts the instructions of the same, where the machine is too
-//! busy for times.
+//! `bench/codecs/run [NAME]` takes the times, and says how they compare with those of the run
+//! before.
 
 mod pieces;
 
