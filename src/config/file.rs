@@ -12,7 +12,7 @@ use toml::Spanned;
 use super::dhcp::form::{Client, Dhcp, Group, Network};
 use super::menu::Menu;
 use super::nfs::Nfs;
-use super::value::{Line, Loaded, Located, Several, Title};
+use super::value::{BootPath, Line, Loaded, Located, Several, Title};
 use super::{Keep, TlsNeed};
 use crate::access::Entry;
 use crate::boot::cmdline::Initramfs;
@@ -114,6 +114,7 @@ pub(super) struct Image {
     pub(super) subvolume: Option<String>,
     pub(super) title: Option<Located<Title>>,
     pub(super) menu: Option<Menu>,
+    pub(super) mounted: Option<Located<BootPath>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

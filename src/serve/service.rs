@@ -147,9 +147,10 @@ impl Service {
             None => None,
         };
         let (asking, asked) = mpsc::channel(1);
-        let control = start_control(doors.control, &self.herd, &gate, asking).map_err(failed)?;
+        let control = start_control(doors.control, (&self.herd, steward.clone()), &gate, asking)
+            .map_err(failed)?;
         let watching = tokio::spawn(Arc::clone(self.herd.watch()).run(Arc::clone(&self.herd)));
-        let admin = start_admin(doors.admin, &self.herd).map_err(failed)?;
+        let admin = start_admin(doors.admin, &self.herd, steward.clone()).map_err(failed)?;
         let port = nbd_port(&doors.bound);
         let tree = Arc::new(Tree::new(Arc::clone(&self.herd), port));
         let tftp = doors.tftp.map(|tftp| tftp.start(&tree, &gate));
@@ -250,11 +251,11 @@ impl Service {
 /// Starts to answer commands and, beside, to remove overlays of earlier boots.
 fn start_control(
     socket: Option<ControlSocket>,
-    herd: &Arc<Herd>,
+    (herd, dhcp): (&Arc<Herd>, Option<Steward>),
     gate: &Gate,
     asking: mpsc::Sender<UnixStream>,
 ) -> std::io::Result<Option<Control>> {
-    let workshop = Workshop::of_server(Arc::clone(herd));
+    let workshop = Workshop::of_server(Arc::clone(herd), dhcp);
     let (Some(socket), Some(workshop)) = (socket, workshop) else {
         return Ok(None);
     };
@@ -352,8 +353,9 @@ fn nbd_port(bound: &[Bound]) -> u16 {
 fn start_admin(
     opened: Option<admin::Opened>,
     herd: &Arc<Herd>,
+    dhcp: Option<Steward>,
 ) -> std::io::Result<Option<JoinSet<()>>> {
-    opened.map(|admin| admin.start(herd)).transpose()
+    opened.map(|admin| admin.start(herd, dhcp)).transpose()
 }
 
 /// Says where clients find what.

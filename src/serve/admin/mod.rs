@@ -24,6 +24,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::task::JoinSet;
 
 use super::control::Workshop;
+use super::dhcp::Steward;
 use super::herd::Herd;
 use super::options::Failure;
 use crate::config::AdminConfig;
@@ -81,6 +82,12 @@ pub(super) struct Office {
     token: Option<Token>,
 }
 
+/// Whether the token of a config can be used.
+pub(super) fn check(config: &AdminConfig) -> Result<(), Failure> {
+    let token = config.token_file.as_deref();
+    token.map(Token::read).transpose().map(drop)
+}
+
 /// A listener that another one of this user can stand beside: in a take-over there are two for a
 /// moment.
 fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
@@ -120,9 +127,9 @@ impl Opened {
     }
 
     /// Serves until the tasks are dropped. Inside of a runtime only.
-    pub(super) fn start(self, herd: &Arc<Herd>) -> io::Result<JoinSet<()>> {
+    pub(super) fn start(self, herd: &Arc<Herd>, dhcp: Option<Steward>) -> io::Result<JoinSet<()>> {
         let office = Arc::new(Office {
-            workshop: Workshop::of_server(Arc::clone(herd)),
+            workshop: Workshop::of_server(Arc::clone(herd), dhcp),
             herd: Arc::clone(herd),
             token: self.token,
         });

@@ -7,9 +7,11 @@
 
 mod dhcp;
 mod file;
+mod log;
 mod neighbour;
 mod sessions;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +24,8 @@ use super::herd::Herd;
 use super::host;
 use super::state_dir::StateDir;
 use crate::dhcp::Moment;
-use crate::status::report::Client;
+use crate::status::report::{Client, State};
+use crate::status::timelines::Key;
 use crate::status::traffic::Kind;
 use crate::status::{At, Event, FileStep, Sign, Timelines};
 use sessions::Sessions;
@@ -37,6 +40,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Watch {
     timelines: Mutex<Timelines>,
     sessions: Mutex<Sessions>,
+    /// How the machines were doing when the log was told last.
+    logged: Mutex<HashMap<Key, State>>,
     clock: Clock,
     /// Something is not saved yet.
     unsaved: AtomicBool,
@@ -79,6 +84,7 @@ impl Watch {
         Arc::new(Self {
             timelines: Mutex::new(Timelines::restored(saved)),
             sessions: Mutex::default(),
+            logged: Mutex::default(),
             clock: Clock::new(),
             unsaved: AtomicBool::new(false),
             path,
@@ -155,7 +161,12 @@ impl Watch {
     pub(super) async fn look(&self, herd: &Herd) {
         let measured = herd.measure().await;
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_changed = sessions.take(measured, &mut self.timelines(), self.clock);
+        let has_changed = sessions.take(
+            measured,
+            &mut self.timelines(),
+            self.clock,
+            &herd.offer().signs,
+        );
         if has_changed {
             self.unsaved.store(true, Ordering::Relaxed);
         }
@@ -166,14 +177,22 @@ impl Watch {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = 0_u64;
+        // What was so when the last server ended, that one has told.
+        drop(self.changes());
         loop {
             tick.tick().await;
             self.look(&herd).await;
+            self.changes().iter().for_each(log::tell);
             ticks += 1;
             if ticks.is_multiple_of(SAVE_EVERY.as_secs()) {
                 self.save_beside().await;
             }
         }
+    }
+
+    fn changes(&self) -> Vec<Client> {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        self.timelines().changes(self.clock.now(), &mut logged)
     }
 
     async fn save_beside(self: &Arc<Self>) {

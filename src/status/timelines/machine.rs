@@ -97,7 +97,8 @@ impl Machine {
             Event::Connected {
                 export,
                 is_read_only,
-            } => self.connected(now, export, *is_read_only),
+                sign,
+            } => self.connected(now, export, *is_read_only, sign.as_deref()),
             Event::Reads => {
                 self.boot_from_here(now).begin(now, Stage::FirstRead);
             }
@@ -105,7 +106,11 @@ impl Machine {
                 self.boot_from_here(now).reach(now, Stage::FirstRead);
             }
             Event::HasWritten => {
-                self.boot_from_here(now).reach(now, Stage::Mounted);
+                let boot = self.boot_from_here(now);
+                boot.last = now;
+                if boot.sign.is_none() {
+                    boot.reach(now, Stage::Mounted);
+                }
             }
             Event::Disconnected { is_clean } => self.disconnected(now, *is_clean),
         }
@@ -207,6 +212,11 @@ impl Machine {
         }
         let boot = self.boot_from_here(now);
         boot.last = now;
+        // Whether it is there does not matter.
+        if boot.has(Stage::Connect) && boot.sign.as_deref() == Some(path) {
+            boot.reach(now, Stage::Mounted).detail = harmless(path);
+            return;
+        }
         let Some(stage) = stage::of_file(path) else {
             return;
         };
@@ -235,7 +245,7 @@ impl Machine {
         }
     }
 
-    fn connected(&mut self, now: At, export: &str, is_read_only: bool) {
+    fn connected(&mut self, now: At, export: &str, is_read_only: bool, sign: Option<&str>) {
         let was_up = self.boots.back().filter(|boot| boot.has(Stage::Connect));
         let again = was_up.is_some_and(|boot| {
             let is_near = boot.down.is_none_or(|down| now.since(down) < AWAY);
@@ -257,6 +267,7 @@ impl Machine {
         }
         boot.export = Some(harmless(export));
         boot.is_read_only = is_read_only;
+        boot.sign = sign.map(harmless);
         boot.reach(now, Stage::Connect).detail = harmless(export);
     }
 

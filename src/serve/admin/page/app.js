@@ -533,6 +533,17 @@ function start() {
       then: () => byId("detail").close(),
     });
   });
+  byId("forget-lease").addEventListener("click", () => {
+    const id = shown;
+    confirm({
+      title: `Forget the lease of ${id}?`,
+      text: "Its address may be given to another machine at once. Only for machines that are off.",
+      word: "Forget the lease",
+      path: `/api/v1/clients/${encodeURIComponent(id)}/forget-lease`,
+      opener: byId("forget-lease"),
+      then: showDetail,
+    });
+  });
   byId("login-form").addEventListener("submit", (event) => {
     event.preventDefault();
     token = byId("token").value;
