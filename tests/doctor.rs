@@ -127,7 +127,7 @@ fn a_mistake_in_the_config_is_told_with_its_line() {
         doctor_of(&config),
         "config",
         "wrong",
-        &["flie", "line 2", "cowherd.toml(5)"],
+        &["flie", "cowherd.toml:2", "cowherd.toml(5)"],
     );
 }
 
@@ -243,7 +243,7 @@ fn an_image_that_is_missing_is_told() {
 fn an_image_that_is_another_than_before_is_told() {
     let (setup, config) = set_up("");
     let image = setup.image().to_owned();
-    drop(setup.start().terminate());
+    let _setup = setup.start().terminate();
     write_file(&image, &[8; 1 << 20]);
     let words = ["disk+1", "generation", "restore the image"];
     assert_found(doctor_of(&config), "images", "wrong", &words);
@@ -421,7 +421,8 @@ fn without_a_server_that_is_told_and_nothing_is_written() {
 
 /// A room whose server does not run, and the doctor in it.
 fn doctor_in(room: &Room) -> Tool {
-    room.cowherd(&["doctor", "--json", "--config"])
+    room.cowherd(&["doctor", "--json"])
+        .arg("--config")
         .arg(&room.config)
 }
 

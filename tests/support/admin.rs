@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -16,6 +17,8 @@ pub(crate) struct Admin<'a> {
     /// Where it is on the loopback of.
     host: Option<&'a Host>,
     token: Option<&'static str>,
+    /// What it is called; else by its address.
+    name: Option<&'static str>,
 }
 
 /// What was answered.
@@ -40,13 +43,23 @@ impl<'a> Admin<'a> {
         let line = server.said("admin on http://");
         let at = line.trim_start_matches("admin on http://");
         let at = at.trim_end_matches('/').parse().expect("an address");
-        let token = None;
-        Self { at, host, token }
+        Self {
+            at,
+            host,
+            token: None,
+            name: None,
+        }
     }
 
     /// Who knows the token.
     pub(crate) fn with_token(mut self, token: &'static str) -> Self {
         self.token = Some(token);
+        self
+    }
+
+    /// Who calls it by a name.
+    pub(crate) fn called(mut self, name: &'static str) -> Self {
+        self.name = Some(name);
         self
     }
 
@@ -68,7 +81,8 @@ impl<'a> Admin<'a> {
 
     fn ask(&self, method: &str, path: &str, more: &str) -> TcpStream {
         let mut stream = self.connect();
-        let (at, token) = (self.at, self.token);
+        let (at, token) = (self.at.to_string(), self.token);
+        let at = self.name.unwrap_or(&at);
         let token = token.map_or_else(String::new, |token| {
             format!("Authorization: Bearer {token}\r\n")
         });
@@ -115,7 +129,11 @@ impl<'a> Admin<'a> {
     pub(crate) fn until(&self, is_it: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         let lines = BufReader::new(self.ask("GET", "/api/v1/events", "")).lines();
+        let end = Instant::now() + PATIENCE;
         for line in lines.map_while(Result::ok) {
+            if Instant::now() > end {
+                break;
+            }
             let Some(data) = line.strip_prefix("data: ") else {
                 continue;
             };

@@ -382,11 +382,6 @@ impl Server {
         self.log.whole().iter().filter(wanted).count()
     }
 
-    /// The number of its process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Whether the process is still there.
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

@@ -54,7 +54,11 @@ impl Token {
     fn read(path: &Path) -> Result<Self, Failure> {
         let shown = path.display();
         let failed = |what: String| Failure::failed(format!("token of [admin], {shown}: {what}"));
-        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            failed(format!(
+                "{error}; name a file that the server can read as `token-file`"
+            ))
+        })?;
         let text = text.trim();
         let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
         if !is_plain || !(ADMIN_TOKEN_MIN..=ADMIN_TOKEN_MAX).contains(&text.len()) {

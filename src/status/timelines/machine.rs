@@ -205,18 +205,29 @@ impl Machine {
         boot.fail(now, stage, harmless(why));
     }
 
+    /// The machine says by this file that its root is mounted. Whether it is there does not matter.
+    fn is_up_by(&mut self, now: At, path: &str) -> bool {
+        let boot = self
+            .boots
+            .back_mut()
+            .filter(|boot| boot.has(Stage::Connect) && boot.sign.as_deref() == Some(path));
+        let Some(boot) = boot else {
+            return false;
+        };
+        boot.reach(now, Stage::Mounted).detail = harmless(path);
+        true
+    }
+
     fn file(&mut self, now: At, path: &str, step: &FileStep) {
+        if self.is_up_by(now, path) {
+            return;
+        }
         if self.open(now).is_none() {
             // Its addresses are another server's business, or it was switched on long ago.
             self.start(now);
         }
         let boot = self.boot_from_here(now);
         boot.last = now;
-        // Whether it is there does not matter.
-        if boot.has(Stage::Connect) && boot.sign.as_deref() == Some(path) {
-            boot.reach(now, Stage::Mounted).detail = harmless(path);
-            return;
-        }
         let Some(stage) = stage::of_file(path) else {
             return;
         };
