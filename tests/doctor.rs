@@ -222,7 +222,7 @@ fn the_ports_of_the_server_that_runs_are_its_own() {
     assert_found(
         doctor_of(&config),
         "ports",
-        "wrong",
+        "warning",
         &["does not listen", "restart"],
     );
 }

@@ -68,6 +68,7 @@ impl Room {
         let mac = self.mac;
         let text = format!(
             "[image.disk]\nfile = {image:?}\n[network]\ninterface = \"lan0\"\n\
+             [nbd]\nlisten = [\"10.77.0.1:10809\"]\n\
              [dhcp]\nrange = \"10.77.0.100-10.77.0.199\"\n[tftp]\nroot = {root:?}\n[http]\n\
              [client.pc-1]\nmac = \"{mac}\"\naddress = \"10.77.0.50\"\noverlay = \"persistent\"\n\
              [admin]\nlisten = \"127.0.0.1:9810\"\n{more}"
@@ -76,6 +77,8 @@ impl Room {
     }
 
     pub(crate) fn start(&mut self) -> &Server {
+        // One that runs ends first: it has the ports.
+        self.server = None;
         self.server.insert(self.setup.clone().start())
     }
 

@@ -173,17 +173,17 @@ fn bind(port: &Wanted, visit: &Visit<'_>) -> io::Result<()> {
 }
 
 fn free(visit: &Visit<'_>, about: String, port: &Wanted) -> Finding {
-    match visit.server {
-        None => Finding::fine(Area::Ports, about, "free"),
-        Some(_) => Finding::wrong(
-            Area::Ports,
-            about,
-            "the server that runs does not listen there",
-        )
-        .advised(format!(
-            "{} is read at the start: restart cowherd",
-            port.key
+    if visit.server.is_none() {
+        return Finding::fine(Area::Ports, about, "free");
+    }
+    let what = "the server that runs does not listen there";
+    let key = port.key;
+    match port.what {
+        "NBD" => Finding::warning(Area::Ports, about, what).advised(format!(
+            "where its command line has no --listen, restart cowherd: {key} is read at the start"
         )),
+        _ => Finding::wrong(Area::Ports, about, what)
+            .advised(format!("restart cowherd: {key} is read at the start")),
     }
 }
 

@@ -177,8 +177,10 @@ impl Watch {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = 0_u64;
-        // What was so when the last server ended, that one has told.
-        drop(self.changes());
+        // Who was well when the last server ended, that one has told.
+        let known = self.changes();
+        let known = known.iter().filter(|client| client.state.wants_help());
+        known.for_each(log::tell);
         loop {
             tick.tick().await;
             self.look(&herd).await;

@@ -9,7 +9,7 @@ use super::load::Loads;
 use crate::limits::STATUS_BOOTS_MAX;
 use crate::mac::MacAddress;
 use crate::status::At;
-use crate::status::boot::Boot;
+use crate::status::boot::{Boot, Passage};
 use crate::status::event::{Asker, Event, FileStep, Speaker};
 use crate::status::stage::{self, Stage};
 use crate::status::text::harmless;
@@ -99,17 +99,13 @@ impl Machine {
                 is_read_only,
                 sign,
             } => self.connected(now, export, *is_read_only, sign.as_deref()),
-            Event::Reads => {
-                self.boot_from_here(now).begin(now, Stage::FirstRead);
-            }
-            Event::HasRead => {
-                self.boot_from_here(now).reach(now, Stage::FirstRead);
-            }
+            Event::Reads => self.first(now, Stage::FirstRead, Boot::begin),
+            Event::HasRead => self.first(now, Stage::FirstRead, Boot::reach),
             Event::HasWritten => {
                 let boot = self.boot_from_here(now);
                 boot.last = now;
                 if boot.sign.is_none() {
-                    boot.reach(now, Stage::Mounted);
+                    self.first(now, Stage::Mounted, Boot::reach);
                 }
             }
             Event::Disconnected { is_clean } => self.disconnected(now, *is_clean),
@@ -203,6 +199,15 @@ impl Machine {
             _ => return,
         };
         boot.fail(now, stage, harmless(why));
+    }
+
+    /// What counts once a boot: connections that are made anew read and write, too.
+    fn first(&mut self, now: At, stage: Stage, mark: fn(&mut Boot, At, Stage) -> &mut Passage) {
+        let boot = self.boot_from_here(now);
+        boot.last = now;
+        if !boot.has(stage) {
+            mark(boot, now, stage);
+        }
     }
 
     /// The machine says by this file that its root is mounted. Whether it is there does not matter.

@@ -511,3 +511,14 @@ fn what_has_changed_is_told_once() {
     seen.all.forget(&MAC.to_string());
     assert!(seen.all.changes(At(seen.now), &mut known).is_empty() && known.is_empty());
 }
+
+#[test]
+fn the_first_read_of_a_boot_is_not_that_of_a_connection_that_is_made_anew() {
+    let mut seen = Seen::new();
+    seen.boots();
+    let first = seen.client().boots[0].stages.clone();
+    seen.then(5000, Event::Disconnected { is_clean: false });
+    seen.connects(5000).mounts();
+    let boot = &seen.client().boots[0];
+    assert_eq!((boot.reconnects, &boot.stages), (1, &first));
+}
