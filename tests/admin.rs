@@ -346,7 +346,8 @@ fn the_reader_of_metrics_refuses_what_prometheus_refuses() {
         &format!("{head}{head}a_total 1\n"),
         &format!("{head}b_total 1\n"),
         &format!("{head}a_total 1"),
-        "# HELP h b\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"+Inf\"} 1\nh_count 1\n",
+        "# HELP h b\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"+Inf\"} 1\n\
+         h_count 1\n",
     ] {
         assert!(families(bad).is_err(), "{bad}");
     }

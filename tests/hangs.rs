@@ -263,7 +263,7 @@ fn behind(setup: &Setup, at: &Path) -> Option<Behind> {
     let socket = setup.file("behind.sock");
     let mut words = vec!["--pdeathsig", "KILL", "nbdkit", "--foreground", "--unix"];
     let shown = socket.to_str().unwrap().to_owned();
-    words.extend([shown.as_str(), "memory", "8M"]);
+    words.extend([shown.as_str(), "memory", "1G"]);
     let nbdkit = std::process::Command::new("setpriv")
         .args(words)
         .spawn()
@@ -306,7 +306,7 @@ fn a_first_read_that_waits_for_our_disk_is_shown() {
     let stopped = rustix::process::Pid::from_raw(behind.nbdkit.id().cast_signed()).unwrap();
     rustix::process::kill_process(stopped, rustix::process::Signal::STOP).unwrap();
     // The sample that was read of the image when it was opened has other places.
-    let read = support::nbd::Request::read(3 << 20, 4096);
+    let read = support::nbd::Request::read((701 << 20) + 12_288, 4096);
     client.submit(&read).unwrap();
     let words = ["its first read waits for our disk"];
     assert_shown(&room, "pc-1", "connect", "stuck", &words);

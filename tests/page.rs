@@ -17,7 +17,7 @@ use cowherd::mac::MacAddress;
 use serde_json::json;
 use support::nbd::{Address, Handshake};
 use support::room::{Room, SERVER, bytes, firmware, taking};
-use support::{Browser, TOKEN, eventually, require, seconds_of, write_file};
+use support::{Browser, TOKEN, require, seconds_of, write_file};
 
 fn picture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{name}.png"))
@@ -267,7 +267,8 @@ impl Qemu {
             host.ip(words);
         }
         let card = format!("virtio-net-pci,netdev=n,mac={mac},bootindex=1");
-        let words = "-accel tcg -m 256 -display none -monitor none -serial none -no-reboot -nodefaults \
+        let words = "-accel tcg -m 256 -display none -monitor none -serial none -no-reboot \
+                     -nodefaults \
                      -netdev tap,id=n,ifname=tap0,script=no,downscript=no -device";
         let words: Vec<_> = words.split_whitespace().chain([card.as_str()]).collect();
         Self(host.spawn("qemu-system-x86_64", &words))
@@ -306,7 +307,7 @@ fn a_machine_of_qemu_is_seen_from_its_firmware_to_its_menu() {
 /// Machines of the herd.
 const HERD: u16 = 500;
 /// So many boot at a time.
-const PARTS: u16 = 5;
+const PARTS: u16 = 10;
 
 /// The n-th machine: its card.
 fn card_of(number: u16) -> MacAddress {
@@ -366,7 +367,7 @@ fn fetch(from: Ipv4Addr, path: &str) {
 fn live(all: &[Ipv4Addr], ends: &AtomicBool, running: &AtomicUsize) {
     let mut clients = Vec::new();
     for address in all {
-        for path in ["core.0", "grub.cfg", "vmlinuz", "initrd.img"] {
+        for path in ["core.0", "vmlinuz"] {
             fetch(*address, path);
         }
         let at = Address::Tcp(SocketAddrV4::new(SERVER, 10809).into());
@@ -447,13 +448,11 @@ fn five_hundred_machines_update_smoothly() {
             scope.spawn(move || machine.within(move || live(&part, &flags.0, &flags.1)));
         }
         let booting = shares(&room, &page, 15);
-        eventually(|| match flags.1.load(Ordering::Relaxed) {
-            parts if parts == usize::from(PARTS) => Ok(()),
-            parts => {
-                std::thread::sleep(Duration::from_millis(100));
-                Err(parts)
-            }
-        });
+        let end = Instant::now() + Duration::from_secs(150);
+        while flags.1.load(Ordering::Relaxed) < usize::from(PARTS) {
+            assert!(Instant::now() < end, "the herd is still booting");
+            std::thread::sleep(Duration::from_millis(100));
+        }
         let running = shares(&room, &page, 15);
         page.until("document.getElementById('summary').textContent.includes('500 up')");
         page.screenshot(&picture("herd"), (1280, 900), false);

@@ -16,8 +16,8 @@ use crate::serve::doctor::{Finding, Level, Question, Step};
 /// overlays, at free space and at what the kernel gives; and it asks a running server for machines
 /// whose boots hang, and where. Nothing is changed.
 ///
-/// Other DHCP servers are asked for by a DISCOVER of a card that was made up; what they offer is not
-/// taken. That takes five seconds an interface, and the right to raw sockets.
+/// Other DHCP servers are asked for by a DISCOVER of a card that was made up; what they offer is
+/// not taken. That takes five seconds an interface, and the right to raw sockets.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Images that are served without a config
@@ -194,7 +194,8 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(
             text,
-            "WRONG   ports       TCP 127.0.0.1:69: somebody has it\n                    -> stop it\n"
+            "WRONG   ports       TCP 127.0.0.1:69: somebody has it\n                    \
+             -> stop it\n"
         );
     }
 

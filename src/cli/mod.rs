@@ -65,7 +65,8 @@ enum Command {
 pub struct Work<S, O, E, G, D> {
     /// `cowherd serve`.
     pub serve: S,
-    /// `cowherd overlay`, `cowherd status` and `cowherd lease`, on the state directory that was named.
+    /// `cowherd overlay`, `cowherd status` and `cowherd lease`, on the state directory that was
+    /// named.
     pub overlay: O,
     /// `cowherd explain`: a question, and who takes the steps of its answer.
     pub explain: E,
