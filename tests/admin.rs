@@ -1,6 +1,8 @@
 //! The admin's listener: answers are of the form that its schema says, metrics are what Prometheus
 //! takes, and nothing is told or changed that should not be.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
 

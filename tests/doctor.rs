@@ -1,5 +1,7 @@
 //! `cowherd doctor`: each kind of trouble, made for real, is named together with what to do.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
 

@@ -4,6 +4,8 @@
 //! The clients are real, or speak as firmware does. Where a stage may take a minute, the server is
 //! started again with what it knew, made older by so much.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
 

@@ -3,6 +3,8 @@
 //!
 //! Pictures are left in `target/tmp`, for whoever wants to look.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
 
@@ -341,7 +343,7 @@ fn fetch(from: Ipv4Addr, path: &str) {
     socket
         .set_read_timeout(Some(Duration::from_secs(10)))
         .expect("a time");
-    let request = [&[0, 1][..], path.as_bytes(), b"\0octet\0blksize\01400\0"].concat();
+    let request = [&[0, 1][..], path.as_bytes(), b"\0octet\0blksize\x001400\0"].concat();
     socket
         .send_to(&request, SocketAddrV4::new(SERVER, 69))
         .expect("a datagram");
