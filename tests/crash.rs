@@ -61,14 +61,14 @@ use run::{Setting, check_seed};
 const STATES: u64 = 13_000;
 
 /// Explores the seeds of a part until enough crashes were seen.
-fn explore(part: u64) {
+fn explore(part: u64, setting: Setting) {
     if part == 1 && long::asked_for() {
         return;
     }
     let mut states = 0;
     let mut seed = part * 1_000_000;
     while states < STATES {
-        states += check_seed(seed, Setting::sound(Effort::QUICK));
+        states += check_seed(seed, setting);
         seed += 1;
     }
     println!("{states} crashes of {} histories", seed - part * 1_000_000);
@@ -79,7 +79,7 @@ macro_rules! parts {
         $(
             #[test]
             fn $name() {
-                explore($part);
+                explore($part, Setting::sound(Effort::QUICK));
             }
         )*
     };
@@ -94,4 +94,14 @@ parts! {
     no_crash_loses_what_was_acknowledged_6 = 6;
     no_crash_loses_what_was_acknowledged_7 = 7;
     no_crash_loses_what_was_acknowledged_8 = 8;
+}
+
+#[test]
+fn no_kill_and_no_hand_over_loses_what_was_acknowledged_1() {
+    explore(9, Setting::noted(Effort::LIGHT));
+}
+
+#[test]
+fn no_kill_and_no_hand_over_loses_what_was_acknowledged_2() {
+    explore(10, Setting::noted(Effort::LIGHT));
 }

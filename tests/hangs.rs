@@ -9,11 +9,9 @@
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
 
-use std::path::Path;
-
 use serde_json::Value;
 use support::room::{Room, SERVER, bytes, firmware};
-use support::{Finished, Setup, Tool, eventually, is_root, require, skipped};
+use support::{Finished, require};
 
 use cowherd::dhcp::wire::MessageType;
 use cowherd::mac::MacAddress;
@@ -239,78 +237,4 @@ fn a_root_that_is_never_written_to_is_shown() {
     client.read(0, 4096).unwrap();
     let words = ["reads disk+1@pc-1 and has not written", "read-only"];
     assert_shown(&room, "pc-1", "first-read", "slow", &words);
-}
-
-/// An image that is itself behind a network, whose server has stopped.
-struct Behind {
-    nbdkit: std::process::Child,
-    mount: std::path::PathBuf,
-}
-
-impl Drop for Behind {
-    fn drop(&mut self) {
-        // One that is stopped ends, too.
-        let _ = self.nbdkit.kill();
-        let _ = self.nbdkit.wait();
-        Tool::new("umount").arg("-l").arg(&self.mount).run();
-    }
-}
-
-/// A file at `at` that is read by way of nbdkit. `None`, loudly, without FUSE.
-fn behind(setup: &Setup, at: &Path) -> Option<Behind> {
-    if !require(&["nbdkit", "nbdfuse"]) || !is_root() || !Path::new("/dev/fuse").exists() {
-        skipped("root and FUSE");
-        return None;
-    }
-    let socket = setup.file("behind.sock");
-    let mut words = vec!["--pdeathsig", "KILL", "nbdkit", "--foreground", "--unix"];
-    let shown = socket.to_str().unwrap().to_owned();
-    words.extend([shown.as_str(), "memory", "1G"]);
-    let nbdkit = std::process::Command::new("setpriv")
-        .args(words)
-        .spawn()
-        .unwrap();
-    let behind = Behind {
-        nbdkit,
-        mount: at.to_owned(),
-    };
-    eventually(|| socket.exists().then_some(()).ok_or("no nbdkit yet"));
-    std::fs::create_dir(at).unwrap();
-    let uri = format!("nbd+unix:///?socket={shown}");
-    let mut fuse = std::process::Command::new("setpriv");
-    fuse.args(["--pdeathsig", "KILL", "nbdfuse", "-r"]);
-    fuse.arg(at.join("disk.img")).arg(uri).spawn().unwrap();
-    eventually(|| {
-        at.join("disk.img")
-            .exists()
-            .then_some(())
-            .ok_or("no file yet")
-    });
-    Some(behind)
-}
-
-#[test]
-fn a_first_read_that_waits_for_our_disk_is_shown() {
-    let Some(mut room) = Room::new("") else {
-        return;
-    };
-    let at = room.setup.file("behind");
-    let Some(behind) = behind(&room.setup, &at) else {
-        return;
-    };
-    let text = std::fs::read_to_string(&room.config).unwrap();
-    let image = format!("{:?}", at.join("disk.img"));
-    let old = format!("{:?}", room.setup.file("disk.img"));
-    std::fs::write(&room.config, text.replace(&old, &image)).unwrap();
-    room.start();
-    room.has_address();
-    let mut client = room.opens();
-    let stopped = rustix::process::Pid::from_raw(behind.nbdkit.id().cast_signed()).unwrap();
-    rustix::process::kill_process(stopped, rustix::process::Signal::STOP).unwrap();
-    // The sample that was read of the image when it was opened has other places.
-    let read = support::nbd::Request::read((701 << 20) + 12_288, 4096);
-    client.submit(&read).unwrap();
-    let words = ["its first read waits for our disk"];
-    assert_shown(&room, "pc-1", "connect", "stuck", &words);
-    rustix::process::kill_process(stopped, rustix::process::Signal::CONT).unwrap();
 }

@@ -35,6 +35,10 @@ struct Walk {
     server: Host,
     machine: Host,
     serving: Option<Child>,
+    /// The number of a server in the background.
+    detached: Option<String>,
+    /// The machine's second block has something that was acknowledged.
+    has_written: bool,
     ran: Vec<String>,
     _lan: Lan,
 }
@@ -44,6 +48,10 @@ impl Drop for Walk {
         if let Some(mut serving) = self.serving.take() {
             let _ = serving.kill();
             let _ = serving.wait();
+        }
+        // One that has taken over is nobody's child.
+        if let Some(pid) = self.detached.take() {
+            Tool::new("kill").args(["-9", &pid]).run();
         }
     }
 }
@@ -69,6 +77,8 @@ impl Walk {
             server,
             machine,
             serving: None,
+            detached: None,
+            has_written: false,
             ran: Vec::new(),
             _lan: lan,
         })
@@ -96,8 +106,11 @@ impl Walk {
                 write_file(Path::new(&image), &pseudo_random(5, 1 << 20));
             }
             ["tools/boot-in-qemu", ..] => {}
+            ["cowherd", "serve", .., "--detach"] => self.take_over(command),
             ["cowherd", "serve", ..] => self.serve(command),
-            ["kill", ..] => self.reload(command),
+            ["kill", "-HUP", ..] => self.reload(command),
+            ["kill", ..] => self.end(command),
+            ["cp", ..] => self.move_house(command),
             ["cowherd", "overlay", "list", ..] => {
                 self.machine_writes(9);
                 let said = self.run(command);
@@ -130,6 +143,58 @@ impl Walk {
         self.serving = Some(serving);
         let socket = self.path("var/lib/cowherd/control.sock");
         eventually(|| socket.exists().then_some(()).ok_or("no server yet"));
+        if self.has_written {
+            let mut client = eventually(|| self.session().ok_or("no server yet"));
+            assert_eq!(client.read(4096, 4096).expect("a read"), [5; 4096]);
+            client.disconnect();
+        }
+    }
+
+    /// The machine's connection goes on.
+    fn take_over(&mut self, command: &str) {
+        let mut client = self.session().expect("a session");
+        let before = client.read(0, 4096).expect("a read");
+        // The log goes on when the command has ended.
+        self.run(&format!("{command} >/dev/null 2>&1"));
+        assert_eq!(client.read(0, 4096).expect("a read"), before);
+        let mut old = self.serving.take().expect("a server");
+        assert!(old.wait().expect("its end").success());
+        self.detached = Some(self.holder());
+    }
+
+    /// The process that has the state directory.
+    fn holder(&self) -> String {
+        let lock = read_file(&self.path("var/lib/cowherd/lock"));
+        String::from_utf8(lock).expect("a number").trim().to_owned()
+    }
+
+    /// What was acknowledged is there when the server is, so it is written before.
+    fn end(&mut self, command: &str) {
+        let mut client = self.session().expect("a session");
+        client.write(4096, &[5; 4096]).expect("a write");
+        self.has_written = true;
+        let process = PathBuf::from("/proc").join(self.holder());
+        self.run(command);
+        if let Some(mut serving) = self.serving.take() {
+            serving.wait().expect("its end");
+        }
+        let ended = || (!process.exists()).then_some(()).ok_or("it runs");
+        eventually(ended);
+        self.detached = None;
+        // What a killed server leaves behind does not answer.
+        let _ = fs::remove_file(self.path("var/lib/cowherd/control.sock"));
+    }
+
+    /// The copy is in place of what was copied.
+    fn move_house(&self, command: &str) {
+        self.run(command);
+        let words: Vec<_> = command.split(' ').collect();
+        let [.., original, folder] = words[..] else {
+            panic!("{command}");
+        };
+        let (original, folder) = (self.placed(original), self.placed(folder));
+        fs::rename(&original, format!("{original}.old")).expect("a rename");
+        fs::rename(Path::new(&folder).join("cowherd"), &original).expect("a rename");
     }
 
     /// The first block of the machine's disk, and what it opens.

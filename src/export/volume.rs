@@ -173,6 +173,12 @@ impl Volume {
         &self.image
     }
 
+    /// What tells the overlay from all others; `None` where there is none.
+    #[must_use]
+    pub fn uuid(&self) -> Option<[u8; 16]> {
+        Some(self.overlay.as_ref()?.borrow().header().uuid)
+    }
+
     /// What the overlay holds now; `None` where there is none.
     #[must_use]
     pub fn view(&self) -> Option<View<RealDisk>> {
@@ -277,6 +283,16 @@ impl Volume {
         let overlay = overlay.borrow();
         let runs = self.layers(Some(overlay.map())).runs(range);
         (runs.collect(), Some(overlay.data().clone()))
+    }
+
+    /// Tells which parts of a read come from the image.
+    pub fn each_read_of_image(&self, range: ByteRange, mut tell: impl FnMut(ByteRange)) {
+        let overlay = self.overlay.as_ref().map(RefCell::borrow);
+        let runs = self
+            .layers(overlay.as_ref().map(|overlay| overlay.map()))
+            .runs(range);
+        let of_image = runs.filter(|run| run.source == Source::Image);
+        of_image.for_each(|run| tell(run.range));
     }
 
     async fn read_file(&self, file: RealFile, range: ByteRange) -> Result<Buffer, VolumeError> {

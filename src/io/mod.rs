@@ -44,7 +44,7 @@ pub use file::{CutShort, read_at, write_at};
 pub use gather::{Gather, Mapped, OutOfRange};
 pub use netlink::NetlinkSocket;
 pub use packet::{ArpProbe, ArpSocket, CardSender, Heard, RoutedSender};
-pub use passing::{PASSED_TOGETHER_MAX, receive_passing, send_passing};
+pub use passing::{PASSED_TOGETHER_MAX, inherited_descriptor, receive_passing, send_passing};
 pub use receive::ReceiveBuffer;
 pub use ring::{offload, run, spawn, yield_now};
 pub use segments::Conversation;

@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::io::Errno;
@@ -19,12 +19,12 @@ pub const PASSED_TOGETHER_MAX: usize = 8;
 
 const CONTROL_BYTES: usize = rustix::cmsg_space!(ScmRights(PASSED_TOGETHER_MAX));
 
-/// Sends all of `bytes`, and `descriptors` with the first of them.
+/// Sends all of `bytes`, and `descriptors` with the first of them, over a unix socket.
 ///
 /// # Errors
 /// What the kernel says; `InvalidInput` for too many descriptors, or some without any bytes.
 pub fn send_passing(
-    socket: &UnixStream,
+    socket: impl AsFd,
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
@@ -40,7 +40,7 @@ pub fn send_passing(
             control.push(SendAncillaryMessage::ScmRights(descriptors));
         }
         match sendmsg(
-            socket,
+            &socket,
             &[IoSlice::new(rest)],
             &mut control,
             SendFlags::NOSIGNAL,
@@ -52,6 +52,15 @@ pub fn send_passing(
         }
     }
     Ok(())
+}
+
+/// A descriptor that this process was started with, for whoever was told its number and has told
+/// nobody else.
+#[must_use]
+pub fn inherited_descriptor(number: RawFd) -> OwnedFd {
+    // SAFETY: whoever starts a process says by LISTEN_FDS which descriptors are its own. listenfd
+    // gives each of these numbers away once, and nothing else of the process knows them.
+    unsafe { OwnedFd::from_raw_fd(number) }
 }
 
 /// Receives some bytes, at least one but at the end of the stream, and adds the descriptors that
@@ -87,10 +96,8 @@ pub fn receive_passing(
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::os::fd::AsFd;
-
     use super::*;
+    use std::io::{Read, Write};
 
     #[test]
     fn a_descriptor_arrives_with_the_bytes_that_it_was_sent_with() {

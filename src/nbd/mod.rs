@@ -41,6 +41,28 @@ pub struct ExportInfo {
     pub multi_conn: bool,
 }
 
+/// What is told of an export to who asks: size, flags, and words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Size and flags.
+    pub info: ExportInfo,
+    /// NBD_INFO_NAME: "the server's canonical name of the export"; `None` is the name that was
+    /// asked for.
+    pub name: Option<String>,
+    /// NBD_INFO_DESCRIPTION. Whoever gets the same one again gets the same disk.
+    pub description: Option<String>,
+}
+
+impl From<ExportInfo> for Described {
+    fn from(info: ExportInfo) -> Self {
+        Self {
+            info,
+            name: None,
+            description: None,
+        }
+    }
+}
+
 impl ExportInfo {
     /// The flags that tell so to a client that has agreed on this much.
     #[must_use]

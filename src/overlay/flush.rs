@@ -114,6 +114,12 @@ impl<D: Disk> Overlay<D> {
         (steps, after, Some(snapshot))
     }
 
+    /// Whether nothing is under way or owed: the live journal follows the newest checkpoint.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_idle = matches!(self.checkpointing, Checkpointing::Idle);
+        self.flight.is_none() && is_idle && !self.space.is_punching_any()
+    }
+
     fn next_generation(&self, chain: journal::ChainEnd) -> (Frames, Snapshot) {
         let generation = self.cursor.generation + 1;
         let start = journal::start_frame(&self.files.uuid, generation, chain);

@@ -6,8 +6,9 @@
 //!   which a flush writes, [`commit`] who waits for it, [`space`] what is given back to the file
 //!   system.
 //! - `recent` notes what is acknowledged and not flushed, for a server that is killed.
-//! - `create` and [`recover`] are its beginning and its return, [`inspect`] a look at it from
-//!   outside that changes nothing, [`quota`] the limit on what it may hold.
+//! - `create` and [`recover`] are its beginning and its return, `voucher` its way from one server
+//!   to the next, [`inspect`] a look at it from outside that changes nothing, [`quota`] the limit
+//!   on what it may hold.
 //! - [`sabotage`] breaks rules for tests, in debug builds only.
 //!
 //! All of it is synchronous and knows neither protocol nor runtime; the disk is a parameter.
@@ -30,9 +31,11 @@ pub mod sabotage;
 pub mod space;
 pub mod store;
 mod underway;
+mod voucher;
 
 pub use create::remove;
 pub use mode::OverlayMode;
 pub use recent::Note;
 pub use recover::{OpenError, Spec};
 pub use store::Overlay;
+pub use voucher::Voucher;

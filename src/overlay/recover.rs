@@ -20,7 +20,7 @@ use super::cycle::{Cycle, CycleError, Files, Step};
 use super::header::{Base, HEADER_BYTES, Header, HeaderError};
 use super::journal::{self, ChainEnd, Change, Cursor, JOURNAL_BYTES, JournalDamage};
 use super::map::BlockMap;
-use super::{Overlay, OverlayMode};
+use super::{Overlay, OverlayMode, Voucher};
 use crate::disk::{Disk, DiskFile};
 use crate::units::BlockIndex;
 
@@ -169,6 +169,33 @@ fn recover<D: Disk>(
     Ok(Overlay::new(files, header, map, cursor, owed))
 }
 
+/// As [`recover`], without a sync and without a change of any file; `None` where what is found is
+/// not what was vouched for.
+pub(super) fn recover_vouched<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    spec: &Spec,
+    voucher: &Voucher,
+) -> Option<Overlay<D>> {
+    let durable = voucher.durable?;
+    let header = read_header(disk, dir).ok()??;
+    let is_it = header.uuid == voucher.uuid && header.base == spec.base;
+    if !is_it || header.mode != spec.mode {
+        return None;
+    }
+    let files = open_files(disk, dir, &header).ok()?;
+    let snapshot = newest_checkpoint(disk, dir, &header).ok()?;
+    let mut map = snapshot.map;
+    // What is behind that place was not written by who vouches for it.
+    let (generation, chain) = (snapshot.generation, snapshot.chain);
+    let live = replay_up_to(&files, generation, chain, durable.offset).ok()??;
+    if live.cursor != durable {
+        return None;
+    }
+    apply(&mut map, &live.changes);
+    Some(Overlay::new(files, header, map, live.cursor, None))
+}
+
 /// The page cache may hold what the disk does not: a killed server's last, unacknowledged writes,
 /// and the names that it was about to sync, of a checkpoint or of the overlay itself.
 fn sync_all<D: Disk>(files: &Files<D>) -> Result<(), OpenError> {
@@ -305,7 +332,17 @@ fn replay<D: Disk>(
     generation: u64,
     chain: ChainEnd,
 ) -> Result<Option<journal::Replay>, OpenError> {
-    let mut bytes = vec![0; JOURNAL_BYTES];
+    replay_up_to(files, generation, chain, JOURNAL_BYTES)
+}
+
+/// As [`replay`], of the first `end` bytes of the journal.
+fn replay_up_to<D: Disk>(
+    files: &Files<D>,
+    generation: u64,
+    chain: ChainEnd,
+    end: usize,
+) -> Result<Option<journal::Replay>, OpenError> {
+    let mut bytes = vec![0; end.min(JOURNAL_BYTES)];
     files
         .journal(generation)
         .read_at(&mut bytes, 0)

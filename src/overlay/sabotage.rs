@@ -33,6 +33,16 @@ pub enum Sabotage {
     HoleIsEnd,
     /// R12: changes that share a block do not wait for each other.
     NoTurns,
+    /// R13: a change is acknowledged before it is noted.
+    LateNote,
+    /// R13: notes of an earlier boot of the host count.
+    NotesOfAnyBoot,
+    /// R13: a file of notes gets its turn before a flush has covered what is in it.
+    EarlyTurn,
+    /// R14: what is taken over counts as flushed.
+    VouchedIsClean,
+    /// R14: a server vouches for an overlay with a flush under way.
+    HastyVoucher,
     /// R9: a failed sync is told once and forgotten.
     NoPoison,
 }

@@ -20,7 +20,7 @@ use crate::export::name::ExportName;
 use crate::image::Image;
 use crate::name::Name;
 use crate::nbd::handshake::Listing;
-use crate::nbd::{ExportInfo, Refusal};
+use crate::nbd::{Described, ExportInfo, Refusal};
 use crate::overlay::{OverlayMode, Spec};
 use crate::units::BLOCK_SIZE;
 
@@ -80,6 +80,38 @@ pub(super) struct Target {
     pub(super) overlay: Option<(PathBuf, Spec)>,
     /// Blocks that the overlay's data file may have; any number for `None`.
     pub(super) limit: Option<u64>,
+    /// The client that was asked for by name.
+    pub(super) asked: Option<Name>,
+}
+
+impl Target {
+    /// What is told of it, with what tells its overlay from all others once that is open.
+    ///
+    /// A client that comes back by the name that it is told gets the generation that it had. It is
+    /// only named there if it named itself: who it is may be known by its address.
+    pub(super) fn described(&self, opened: Option<Option<[u8; 16]>>) -> Described {
+        let name = ExportName {
+            image: Some(self.key.image.clone()),
+            generation: Some(self.key.generation),
+            client: self.asked.clone(),
+        };
+        Described {
+            info: self.info,
+            name: Some(name.to_string()),
+            description: opened.map(|overlay| self.identity(overlay)),
+        }
+    }
+
+    /// One line that is the same for as long as the disk is, on any server.
+    fn identity(&self, overlay: Option<[u8; 16]>) -> String {
+        let key = &self.key;
+        if let Some(uuid) = overlay {
+            return format!("{key}, overlay {:032x}", u128::from_be_bytes(uuid));
+        }
+        let base = base_of(self.image.identity());
+        let (sample, time) = (base.sample, base.mtime_ns);
+        format!("{key}, content {sample:08x} of {time}")
+    }
 }
 
 /// The images of `offer` that `caller` may open.
@@ -150,7 +182,11 @@ impl Catalog {
         image
             .check()
             .map_err(|changed| Refusal::Failed(changed.to_string()))?;
-        Ok(self.target(image, generation, client))
+        let target = self.target(image, generation, client);
+        Ok(Target {
+            asked: name.client,
+            ..target
+        })
     }
 
     /// A client's disk over a generation.
@@ -171,6 +207,7 @@ impl Catalog {
             },
             overlay,
             limit: self.limit.map(|bytes| bytes.get() / BLOCK_SIZE),
+            asked: None,
         }
     }
 

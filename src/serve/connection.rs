@@ -21,7 +21,7 @@ use crate::access::{Caller, Peer, Secured};
 use crate::limits::HANDSHAKE_TIME;
 use crate::nbd::agreed::Agreed;
 use crate::nbd::handshake::{End, Event, Handshake};
-use crate::nbd::{ExportInfo, Refusal};
+use crate::nbd::{Described, ExportInfo, Refusal};
 use crate::status::Event as Seen;
 use crate::tls::TlsError;
 use wire::Wire;
@@ -169,11 +169,11 @@ impl<S: Stream> Guide<S> {
         }
     }
 
-    async fn open(&mut self, name: &str) -> Result<ExportInfo, Refused> {
+    async fn open(&mut self, name: &str) -> Result<Described, Refused> {
         let opened = self.herd.open(&self.offer, name, &self.caller).await?;
-        let info = opened.info;
+        let described = opened.described.clone();
         self.opened = Some(opened);
-        Ok(info)
+        Ok(described)
     }
 
     fn refuse_export(&self, name: &str, refused: Refused) -> Refusal {
@@ -221,6 +221,7 @@ impl<S: Stream> Guide<S> {
                     peer,
                     address,
                     is_successor: true,
+                    goes_on: false,
                 },
             },
         );

@@ -7,6 +7,7 @@ use super::boots::Boots;
 use super::catalog::{Catalog, Refused, Target, VolumeKey};
 use super::offer::{Offer, Offers};
 use super::placement::Placement;
+use super::prefetch::Machine;
 use super::shard::measure::{AllLatencies, Measured};
 use super::shard::{Held, Lease, ShardHandle};
 use super::state_dir::StateDir;
@@ -19,7 +20,7 @@ use crate::export::snapshot::Snapshot;
 use crate::image::Image;
 use crate::limits::CONNECTIONS_PER_CLIENT_MAX;
 use crate::name::Name;
-use crate::nbd::{ExportInfo, Refusal};
+use crate::nbd::{Described, Refusal};
 use crate::overlay::inspect::{self, View};
 use crate::overlay::{OverlayMode, Spec};
 
@@ -46,7 +47,7 @@ pub(super) type OfShard = (usize, Measured);
 pub(super) struct Opened {
     pub(super) shard: ShardHandle,
     pub(super) lease: Lease,
-    pub(super) info: ExportInfo,
+    pub(super) described: Described,
     /// The directory of the overlay, if it has one.
     pub(super) overlay: Option<Arc<Path>>,
 }
@@ -58,7 +59,7 @@ pub(super) struct Look {
     _held: Option<Held>,
 }
 
-#[cfg(test)]
+/// Of an image that nobody changes.
 impl From<Snapshot> for Look {
     fn from(disk: Snapshot) -> Self {
         Self { disk, _held: None }
@@ -182,6 +183,17 @@ impl Herd {
         shard.vacate(key.clone()).await
     }
 
+    /// Whether a machine is up: it has connections, and answers to one. Tells after seconds where
+    /// it has some that nobody answers to.
+    pub(super) async fn has(&self, machine: &Machine) -> bool {
+        for shard in &self.shards {
+            if shard.has(machine.clone()).await {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The disk that `caller` gets under `name`, for who reads files out of it.
     pub(super) async fn look(
         &self,
@@ -218,9 +230,9 @@ impl Herd {
         offer: &Offer,
         name: &str,
         caller: &Caller,
-    ) -> Result<ExportInfo, Refused> {
+    ) -> Result<Described, Refused> {
         let found = self.catalog.find(offer, name, caller);
-        found.map(|target| target.info)
+        found.map(|target| target.described(None))
     }
 
     pub(super) async fn open(
@@ -240,14 +252,17 @@ impl Herd {
             .shards
             .get(self.placement.join(&target.key))
             .ok_or_else(gone)?;
-        let info = target.info;
         let key = target.key.clone();
         let overlay = target.overlay.as_ref().map(|(dir, _)| Arc::from(&**dir));
-        match shard.open(target).await.ok_or_else(gone)? {
+        match shard
+            .open(Arc::clone(&target), None)
+            .await
+            .ok_or_else(gone)?
+        {
             Ok(lease) => Ok(Opened {
                 shard: shard.clone(),
+                described: target.described(Some(lease.overlay)),
                 lease,
-                info,
                 overlay,
             }),
             Err(error) => {

@@ -23,6 +23,8 @@ use listenfd::ListenFd;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use thiserror::Error;
 
+use super::kept::{self, Stored};
+use crate::io::inherited_descriptor;
 use crate::limits::LISTEN_BACKLOG;
 
 pub use address::{ListenAddress, ListenAddressError};
@@ -241,17 +243,32 @@ fn start(socket: &Socket, address: &SockAddr) -> io::Result<()> {
     socket.set_nonblocking(true)
 }
 
-/// The sockets that systemd handed over by `LISTEN_FDS`; none where it did not.
+/// The sockets that systemd handed over by `LISTEN_FDS`, none where it did not; and what an earlier
+/// process of this service has had it keep.
 ///
 /// To be called once, before any thread is started: it removes the variables from the environment.
 ///
 /// # Errors
-/// One of them is nothing to accept connections on.
-pub fn inherited() -> Result<Vec<Bound>, ListenError> {
+/// One of the sockets is nothing to accept connections on.
+pub(super) fn inherited() -> Result<(Vec<Bound>, Stored), ListenError> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let names: Vec<_> = names.split(':').collect();
     let mut given = ListenFd::from_env();
-    (0..given.len())
-        .map(|index| adopt(&mut given, index))
-        .collect()
+    let (mut bound, mut stored) = (Vec::new(), Vec::new());
+    for index in 0..given.len() {
+        match names.get(index).filter(|name| kept::is_ours(name)) {
+            None => bound.push(adopt(&mut given, index)?),
+            Some(name) => {
+                let number = given.take_raw_fd(index);
+                let number = number
+                    .ok()
+                    .flatten()
+                    .ok_or(ListenError::Inherited(index + 1))?;
+                stored.push(((*name).to_owned(), inherited_descriptor(number)));
+            }
+        }
+    }
+    Ok((bound, stored))
 }
 
 fn adopt(given: &mut ListenFd, index: usize) -> Result<Bound, ListenError> {

@@ -29,6 +29,7 @@ mod holders;
 mod host;
 mod http;
 mod images;
+mod kept;
 mod link;
 pub mod listen;
 mod loaders;
@@ -42,6 +43,8 @@ mod patience;
 mod placement;
 #[cfg(test)]
 mod poll_once;
+mod posts;
+mod prefetch;
 mod reload;
 mod reply;
 mod seats;
@@ -72,6 +75,7 @@ use catalog::Catalog;
 use control::ControlSocket;
 use dhcp::Dhcp;
 use herd::Herd;
+use kept::Before;
 use listen::{Bound, ListenAddress};
 use reload::Configured;
 use service::{Doors, Service, Shards};
@@ -89,11 +93,12 @@ pub fn run(options: Options) -> Result<(), Failure> {
         return detach::run();
     }
     // Before any thread is there: this changes the environment.
-    let inherited = listen::inherited().map_err(failed)?;
+    let (inherited, stored) = listen::inherited().map_err(failed)?;
     host::raise_file_limit();
     let configured = Configured::read(&options)?;
     let options = configured.complete(options);
     let (taking, mut given) = begin_taking(&options)?;
+    let mut before = Before::of(stored, &mut given);
     // What takes privileges comes first; then they are given up, before there is any other thread.
     let waits = !options.takeover;
     let admin = patience::until_there(waits, || configured.open_admin())?;
@@ -116,7 +121,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     // The demo keeps its image there, and a read-only one nothing else.
     let overlays = state.filter(|_| !options.read_only);
     let changer = dhcp.as_ref().map(Dhcp::changer);
-    let mut running = configured.open(named, overlays.as_ref(), changer)?;
+    let mut running = configured.open(named, &options, overlays.as_ref(), changer)?;
     let taking = match taking {
         Some(taking) => {
             let used = running.open_beside(&taking.used()?)?;
@@ -124,6 +129,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         }
         None => None,
     };
+    before.open_images(&mut running);
     let shards = Shards::start(options.shards, options.keepalive)?;
     let herd = Arc::new(Herd::new(
         Catalog::new(overlays, options.overlay_limit),
@@ -145,6 +151,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         running,
         herd,
         shards,
+        before,
     };
     service.run(doors, taking)
 }

@@ -23,11 +23,12 @@ use super::memory::ShardMemory;
 use super::meter::Meter;
 use super::outbox::Outbox;
 use super::placement::Placement;
+use super::prefetch::Machine;
 use super::session::{End, Outcome, Session};
 use super::succession::{Elder, Progress};
 use super::volumes::Volumes;
 use crate::io::{self, Pool, Socket};
-use crate::overlay::OpenError;
+use crate::overlay::{OpenError, Voucher};
 use crate::status::traffic::Latencies;
 use handle::{LeaseState, Order};
 use measure::Measured;
@@ -37,7 +38,7 @@ mod handle;
 pub(super) mod measure;
 mod suspension;
 
-pub(super) use handle::{Accepted, Held, Lease, Live, ShardHandle, Standing, Suspended};
+pub(super) use handle::{Accepted, Held, Lease, Leaving, Live, ShardHandle, Standing, Suspended};
 
 /// Starts shard `index` on a thread of its own; an error where it has no ring.
 pub(super) fn start(
@@ -78,6 +79,7 @@ struct Entry {
     peer: String,
     address: Option<IpAddr>,
     is_read_only: bool,
+    goes_on: bool,
     meter: Rc<Meter>,
     elder: Elder,
     outbox: Weak<Outbox>,
@@ -140,16 +142,21 @@ impl Shard {
         match order {
             Order::Open {
                 target,
+                voucher,
                 lease,
                 answer,
             } => drop(io::spawn(async move {
                 // Who asked may be gone; the lease that comes back then is dropped, and released.
-                let _ = answer.send(shard.open(&target, lease).await);
+                let _ = answer.send(shard.open(&target, voucher, lease).await);
             })),
             Order::Serve { accepted, lease } => self.start_session(accepted, lease),
             Order::Hold { lease, answer } => drop(io::spawn(async move {
                 // Who asked may be gone; what comes back then is dropped, and released.
                 let _ = answer.send(shard.hold(lease).await);
+            })),
+            Order::Has { machine, answer } => drop(io::spawn(async move {
+                // Who asked may be gone.
+                let _ = answer.send(shard.has(&machine).await);
             })),
             // Who asked may be gone.
             Order::Measure(answer) => drop(answer.send(shard.measure())),
@@ -172,7 +179,7 @@ impl Shard {
             })),
             // Who asked is waiting.
             Order::Tell(answer) => drop(answer.send(self.volumes.open_now())),
-            Order::Suspend(answer) => self.suspend(answer),
+            Order::Suspend(answer, leaving) => self.suspend(answer, leaving),
             Order::Resume(answer) => self.resume(answer),
             Order::Drain => {
                 self.draining.set(true);
@@ -185,9 +192,16 @@ impl Shard {
         }
     }
 
-    async fn open(&self, target: &Arc<Target>, mut lease: Lease) -> Result<Lease, OpenError> {
-        self.volumes.open(target, &self.pool).await?;
+    async fn open(
+        &self,
+        target: &Arc<Target>,
+        voucher: Option<Voucher>,
+        mut lease: Lease,
+    ) -> Result<Lease, OpenError> {
+        self.volumes.open(target, voucher, &self.pool).await?;
         lease.state = LeaseState::Open;
+        let volume = self.volumes.get(&target.key);
+        lease.overlay = volume.and_then(|(volume, _)| volume.uuid());
         Ok(lease)
     }
 
@@ -220,6 +234,22 @@ impl Shard {
         let _ = tokio::time::timeout(absence::PATIENCE, closed).await;
     }
 
+    /// Whether a machine is at the other end of any session of it.
+    async fn has(&self, machine: &Machine) -> bool {
+        let sessions = self.of_machine(machine);
+        !absence::is_gone(&sessions, self.keepalive).await
+    }
+
+    fn of_machine(&self, machine: &Machine) -> Vec<Elder> {
+        let is_its = |entry: &&Entry| {
+            let is_named = entry.key.client.as_ref() == Some(&machine.name);
+            is_named || (entry.address.is_some() && entry.address == machine.ip())
+        };
+        let sessions = self.sessions.borrow();
+        let its = sessions.values().filter(is_its);
+        its.map(|entry| entry.elder.clone()).collect()
+    }
+
     /// The peers whose sessions use a volume.
     fn users(&self, key: &VolumeKey) -> Vec<String> {
         let sessions = self.sessions.borrow();
@@ -228,8 +258,13 @@ impl Shard {
     }
 
     async fn release(&self, key: VolumeKey) {
-        if self.volumes.release(&key).await.is_err() {
-            self.suspension.lost(&key);
+        if self.suspension.is_on() {
+            let leaving = self.suspension.leaving();
+            let parted = self.volumes.part_with(&key, leaving).await;
+            self.suspension.parted(&key, parted);
+        } else {
+            // Whoever used it is gone, and the log says why.
+            let _ = self.volumes.release(&key).await;
         }
         self.placement.forget(&key);
         self.released.notify_one();
@@ -243,7 +278,7 @@ impl Shard {
             // It comes back when sessions go on.
             return self
                 .suspension
-                .keep(self.next_number(), Suspended { target, accepted });
+                .keep_if_whole(self.next_number(), target, Ok(accepted));
         }
         let Accepted {
             socket,
@@ -265,13 +300,18 @@ impl Shard {
         let link = Link::new(socket, standing.channel.take(), Rc::clone(&progress));
         let (pool, meter) = (self.pool.clone(), Meter::new());
         let same = Rc::clone(&meter);
-        let session = Session::new(link, volume, pool, &self.memory, progress, same);
+        let mut session = Session::new(link, volume, pool, &self.memory, progress, same);
+        // One that goes on is no boot.
+        if standing.is_successor {
+            session.record_boot();
+        }
         let number = self.next_number();
         let entry = Entry {
             key: lease.key.clone(),
             peer: standing.peer.clone(),
             address: standing.address,
             is_read_only: standing.info.read_only,
+            goes_on: standing.goes_on,
             meter,
             elder: elder.clone(),
             outbox: session.outbox(),
@@ -289,8 +329,9 @@ impl Shard {
                     shard.retire(number, &end);
                 }
                 Outcome::Suspended(rest) => {
-                    shard.sessions.borrow_mut().remove(&number);
+                    shard.retire(number, &End::Suspended);
                     standing.is_successor = !is_settled;
+                    standing.goes_on = true;
                     (standing.leftover, standing.channel) = (rest.leftover, rest.channel);
                     let accepted = |socket| Accepted { socket, standing };
                     let whole = elder.socket.to_owned_fd().map(accepted);

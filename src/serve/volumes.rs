@@ -15,10 +15,11 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::catalog::{Target, VolumeKey};
+use super::shard::Leaving;
 use crate::disk::RealDisk;
 use crate::export::{Volume, VolumeError};
 use crate::io::{self, Pool};
-use crate::overlay::{OpenError, Overlay, OverlayMode, Spec};
+use crate::overlay::{OpenError, Overlay, OverlayMode, Spec, Voucher};
 
 #[derive(Debug)]
 enum Slot {
@@ -34,6 +35,14 @@ enum Slot {
     Held,
 }
 
+/// A volume that nobody uses any more, and that nothing is written to, but whose files are open.
+#[derive(Debug)]
+pub(super) struct Parted {
+    #[expect(dead_code, reason = "what counts is that it lives")]
+    volume: Rc<Volume>,
+    pub(super) voucher: Voucher,
+}
+
 /// The open volumes of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Volumes {
@@ -44,8 +53,14 @@ pub(super) struct Volumes {
 }
 
 impl Volumes {
-    /// Opens the volume of `target`, or shares it with those who have it open.
-    pub(super) async fn open(&self, target: &Arc<Target>, pool: &Pool) -> Result<(), OpenError> {
+    /// Opens the volume of `target`, with what the server said of it that had it last, or shares it
+    /// with those who have it open.
+    pub(super) async fn open(
+        &self,
+        target: &Arc<Target>,
+        voucher: Option<Voucher>,
+        pool: &Pool,
+    ) -> Result<(), OpenError> {
         loop {
             let changed = self.changed.notified();
             match self.slots.borrow_mut().get_mut(&target.key) {
@@ -67,7 +82,7 @@ impl Volumes {
         self.slots
             .borrow_mut()
             .insert(target.key.clone(), Slot::Busy);
-        let opened = open_overlay(target).await;
+        let opened = open_overlay(target, voucher).await;
         let opened = opened.map(|overlay| Slot::Open {
             volume: Rc::new(Volume::new(
                 Arc::clone(&target.image),
@@ -120,7 +135,8 @@ impl Volumes {
         slots.values().filter_map(target).collect()
     }
 
-    /// Flushes all that are open. Those who use them are told of failures, and nobody else.
+    /// Flushes all that are open, and gives back their freed space. Those who use them are told of
+    /// failures, and nobody else.
     pub(super) async fn flush(&self) {
         let volumes: Vec<_> = self
             .slots
@@ -131,9 +147,10 @@ impl Volumes {
                 Slot::Busy | Slot::Held => None,
             })
             .collect();
-        let flush = |volume: Rc<Volume>| io::spawn(async move { volume.flush().await.is_ok() });
+        let flush = |volume: Rc<Volume>| io::spawn(async move { volume.tidy().await });
         let flushing: Vec<_> = volumes.into_iter().map(flush).collect();
         for flushed in flushing {
+            // It does nothing that panics; were it to, there is more to do later.
             let _ = flushed.await;
         }
     }
@@ -190,6 +207,30 @@ impl Volumes {
         closed
     }
 
+    /// As [`Self::release`], for another server that goes on with it: the volume, with what can be
+    /// said of it, where this was the last one who had it open.
+    ///
+    /// # Errors
+    /// As [`Self::release`].
+    pub(super) async fn part_with(
+        &self,
+        key: &VolumeKey,
+        leaving: Leaving,
+    ) -> Result<Option<Parted>, VolumeError> {
+        if self.is_held(key) || leaving == Leaving::Closed {
+            return self.release(key).await.map(|()| None);
+        }
+        let Some(volume) = self.take_if_last(key) else {
+            return Ok(None);
+        };
+        let parted = Rc::clone(&volume).part().await;
+        self.slots.borrow_mut().remove(key);
+        self.changed.notify_waiters();
+        parted
+            .map(|voucher| voucher.map(|voucher| Parted { volume, voucher }))
+            .inspect_err(|error| tracing::error!("closing {key}: {error}"))
+    }
+
     fn is_held(&self, key: &VolumeKey) -> bool {
         matches!(self.slots.borrow().get(key), Some(Slot::Held))
     }
@@ -227,21 +268,36 @@ fn check_mode(found: Option<OverlayMode>, target: &Target) -> Result<(), OpenErr
     }
 }
 
-async fn open_overlay(target: &Target) -> Result<Option<Overlay<RealDisk>>, OpenError> {
+async fn open_overlay(
+    target: &Target,
+    voucher: Option<Voucher>,
+) -> Result<Option<Overlay<RealDisk>>, OpenError> {
     let Some((dir, spec)) = target.overlay.clone() else {
         return Ok(None);
     };
-    let mut overlay = io::offload(move || open_and_note(&dir, &spec)).await?;
+    let mut overlay = io::offload(move || open_and_note(&dir, &spec, voucher)).await?;
     overlay.set_limit(target.limit);
     Ok(Some(overlay))
 }
 
 /// Opens an overlay with all that was acknowledged under this boot of the host, also by a server
-/// that was killed.
-fn open_and_note(dir: &Path, spec: &Spec) -> Result<Overlay<RealDisk>, OpenError> {
-    let mut overlay = Overlay::open(&RealDisk, dir, spec)?;
+/// that was killed or that handed it over.
+fn open_and_note(
+    dir: &Path,
+    spec: &Spec,
+    voucher: Option<Voucher>,
+) -> Result<Overlay<RealDisk>, OpenError> {
+    let mut overlay = match &voucher {
+        Some(voucher) => Overlay::open_vouched(&RealDisk, dir, spec, voucher)?,
+        None => Overlay::open(&RealDisk, dir, spec)?,
+    };
     match overlay.keep_recent(spec.boot_id) {
         Ok(_) => {}
+        // A session goes on that was told of what they say.
+        Err(source) if voucher.is_some_and(|voucher| voucher.is_noted) => {
+            let what = "reading what is not flushed";
+            return Err(OpenError::Io { what, source });
+        }
         // A full disk keeps nobody's overlay closed.
         Err(error) => tracing::warn!(
             "overlay {}: what is not flushed is lost if this server is killed: {error}",

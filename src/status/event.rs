@@ -102,6 +102,15 @@ pub enum Event {
         /// tells.
         sign: Option<String>,
     },
+    /// A connection goes on that had stopped, in another process of the server maybe.
+    Continued {
+        /// Its export.
+        export: String,
+        /// It can't write to it.
+        is_read_only: bool,
+    },
+    /// A connection has stopped, to go on later.
+    Suspended,
     /// Its first read came.
     Reads,
     /// Its first read was answered.

@@ -50,11 +50,33 @@ pub struct Load {
 }
 
 /// All machines, as they are kept across restarts.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
     /// Of this form; one that is not known is not read.
     version: u32,
     machines: Vec<Machine>,
+}
+
+/// Machines in one part: what is known of one takes some KiB.
+const PART: usize = 16;
+
+impl Saved {
+    /// The same in parts.
+    #[must_use]
+    pub fn in_parts(self) -> Vec<Self> {
+        let part = |machines: &[Machine]| Self {
+            version: self.version,
+            machines: machines.to_vec(),
+        };
+        self.machines.chunks(PART).map(part).collect()
+    }
+
+    /// One more part.
+    pub fn extend(&mut self, part: Self) {
+        self.version = part.version;
+        let room = STATUS_CLIENTS_MAX.saturating_sub(self.machines.len());
+        self.machines.extend(part.machines.into_iter().take(room));
+    }
 }
 
 /// The version of [`Saved`].

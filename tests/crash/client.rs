@@ -9,7 +9,7 @@ use cowherd::overlay::flush::Begin;
 use cowherd::overlay::header::Base;
 use cowherd::overlay::map::BlockState;
 use cowherd::overlay::store::{BaseBlocks, WriteError};
-use cowherd::overlay::{OpenError, Overlay, OverlayMode, Spec};
+use cowherd::overlay::{OpenError, Overlay, OverlayMode, Spec, Voucher};
 use cowherd::units::{BLOCK_BYTES, BlockIndex, ByteRange};
 
 use super::disk::TestDisk;
@@ -59,6 +59,29 @@ pub(crate) fn open_as(
     boot: u8,
 ) -> Result<Overlay<TestDisk>, OpenError> {
     disk.opening(|| Overlay::open(disk, &dir(), &spec(mode, boot)))
+}
+
+/// Opens it with the notes of this boot of the host.
+pub(crate) fn open_noted(disk: &TestDisk, boot: u8) -> Result<Overlay<TestDisk>, String> {
+    let overlay = open_as(disk, OverlayMode::Persistent, boot);
+    keep_notes(overlay.map_err(|error| error.to_string())?, boot)
+}
+
+/// Opens what another server has parted with, with its notes.
+pub(crate) fn open_vouched(
+    disk: &TestDisk,
+    boot: u8,
+    voucher: &Voucher,
+) -> Result<Overlay<TestDisk>, String> {
+    let spec = spec(OverlayMode::Persistent, boot);
+    let overlay = disk.opening(|| Overlay::open_vouched(disk, &dir(), &spec, voucher));
+    keep_notes(overlay.map_err(|error| error.to_string())?, boot)
+}
+
+fn keep_notes(mut overlay: Overlay<TestDisk>, boot: u8) -> Result<Overlay<TestDisk>, String> {
+    let kept = overlay.keep_recent([boot; 16]);
+    kept.map_err(|error| format!("notes: {error}"))?;
+    Ok(overlay)
 }
 
 /// What the followed blocks hold, as a client reads them.

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cowherd::disk::sim::{Call, CallKind, Choice, Moment, Observer, SimDisk};
+use cowherd::overlay::Overlay;
 
-use super::client::{Client, content_of, open};
+use super::client::{Client, content_of, open, open_noted};
 use super::disk::{Leak, TestDisk};
 use super::job::wait_at_gate;
 use super::oracle::{Content, Oracle};
@@ -71,6 +72,10 @@ impl Observer for Recorder {
 pub(crate) struct Explorer {
     pub(crate) effort: Effort,
     pub(crate) leak: Option<Leak>,
+    /// Whether changes are noted for a server that is killed.
+    pub(crate) notes: bool,
+    /// The boot of the host that the server runs in.
+    pub(crate) boot: u8,
     /// Disks that a kill or a power loss left, recovered and compared.
     pub(crate) states: u64,
 }
@@ -80,7 +85,22 @@ impl Explorer {
         Self {
             effort,
             leak,
+            notes: false,
+            boot: 1,
             states: 0,
+        }
+    }
+
+    /// The same with notes.
+    pub(crate) const fn noting(self, notes: bool) -> Self {
+        Self { notes, ..self }
+    }
+
+    /// Opens the overlay as a server does that runs in this boot of the host.
+    pub(crate) fn open(&self, disk: &TestDisk, boot: u8) -> Result<Overlay<TestDisk>, String> {
+        match self.notes {
+            true => open_noted(disk, boot),
+            false => open(disk).map_err(|error| error.to_string()),
         }
     }
 
@@ -93,7 +113,7 @@ impl Explorer {
     ) -> Result<(), String> {
         // The process may die and the machine live on: then the page cache is what recovery sees.
         if random.once_in(8) {
-            self.check(moment.running(), oracle, random, 1)
+            self.check(moment.running(), oracle, random, (1, self.boot))
                 .map_err(|error| format!("after a kill: {error}"))?;
         }
         let combinations = moment.combinations();
@@ -102,7 +122,7 @@ impl Explorer {
         }
         for sample in 0..self.effort.samples {
             let crashed = crash(moment, sample, random);
-            self.check(crashed, oracle, random, 1)?;
+            self.check(crashed, oracle, random, (1, self.boot + 1))?;
         }
         Ok(())
     }
@@ -121,7 +141,7 @@ impl Explorer {
                 bases.push(choice.options());
                 digits.get(bases.len() - 1).copied().unwrap_or(0)
             });
-            self.check(crashed, oracle, random, 1)?;
+            self.check(crashed, oracle, random, (1, self.boot + 1))?;
             digits.resize(bases.len(), 0);
             let next = (0..bases.len()).find(|&at| {
                 digits[at] = (digits[at] + 1) % bases[at];
@@ -133,40 +153,40 @@ impl Explorer {
         }
     }
 
-    /// Recovers `disk` and compares; `depth` more crashes may follow.
+    /// Recovers `disk` in a boot of the host and compares; `depth` more crashes may follow.
     pub(crate) fn check(
         &mut self,
         disk: SimDisk,
         oracle: &Oracle,
         random: &mut Seeded,
-        depth: u32,
+        (depth, boot): (u32, u8),
     ) -> Result<(), String> {
         self.states += 1;
         let what_next = random.below(16);
         let crashes_again = depth > 0 && what_next < 3;
         let recorder = crashes_again.then(|| Recorder::on(&disk));
-        let overlay = open(&TestDisk::new(disk.clone(), self.leak));
+        let overlay = self.open(&TestDisk::new(disk.clone(), self.leak), boot);
         let overlay = overlay.map_err(|error| format!("recovery is refused: {error}"))?;
         let content = content_of(&overlay)?;
         oracle.check_recovered(&content)?;
         if let Some(recorder) = recorder {
             disk.observe(None);
-            return self.crash_in_recovery(&recorder.take(), oracle, random);
+            return self.crash_in_recovery(&recorder.take(), oracle, random, boot);
         }
         match what_next {
             4..7 => {
                 drop(overlay);
-                self.check_same(disk.restart(), &content, "a second recovery")
+                self.check_same(disk.restart(), &content, boot, "a second recovery")
             }
-            // What recovery has shown is there to stay.
-            7..9 => {
+            // What recovery has shown is there to stay, but for what was noted only.
+            7..9 if !self.notes => {
                 self.states += 1;
                 let later = crash(&disk.moment(), random.below(6), random);
-                self.check_same(later, &content, "a power loss after recovery")
+                self.check_same(later, &content, boot + 1, "a power loss after recovery")
             }
             9..11 if depth > 0 => {
                 let client = Client::new(TestDisk::new(disk, self.leak), overlay);
-                self.live_on(client, &content, random)
+                self.live_on(client, &content, random, boot)
             }
             _ => Ok(()),
         }
@@ -178,6 +198,7 @@ impl Explorer {
         moments: &[Moment],
         oracle: &Oracle,
         random: &mut Seeded,
+        boot: u8,
     ) -> Result<(), String> {
         if moments.is_empty() {
             return Ok(());
@@ -185,14 +206,20 @@ impl Explorer {
         for sample in 0..2 {
             let moment = &moments[random.index(moments.len())];
             let crashed = crash(moment, 2 + sample, random);
-            self.check(crashed, oracle, random, 0)
+            self.check(crashed, oracle, random, (0, boot + 1))
                 .map_err(|error| format!("after a second crash, in recovery: {error}"))?;
         }
         Ok(())
     }
 
-    fn check_same(&self, disk: SimDisk, content: &Content, what: &str) -> Result<(), String> {
-        let overlay = open(&TestDisk::new(disk, self.leak));
+    fn check_same(
+        &self,
+        disk: SimDisk,
+        content: &Content,
+        boot: u8,
+        what: &str,
+    ) -> Result<(), String> {
+        let overlay = self.open(&TestDisk::new(disk, self.leak), boot);
         let overlay = overlay.map_err(|error| format!("{what} is refused: {error}"))?;
         let again = content_of(&overlay)?;
         let same = Oracle::of(content).check_read(&again);
@@ -205,6 +232,7 @@ impl Explorer {
         mut client: Client,
         content: &Content,
         random: &mut Seeded,
+        boot: u8,
     ) -> Result<(), String> {
         let mut oracle = Oracle::of(content);
         for _ in 0..=random.below(2) {
@@ -214,7 +242,7 @@ impl Explorer {
         }
         let crashed = crash(&client.disk.sim.moment(), 2 + random.below(4), random);
         drop(client);
-        self.check(crashed, &oracle, random, 0)
+        self.check(crashed, &oracle, random, (0, boot + 1))
             .map_err(|error| format!("after recovery, a flush and another crash: {error}"))
     }
 }

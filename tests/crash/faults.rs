@@ -79,7 +79,7 @@ impl Patient {
         let mut explorer = Explorer::new(Effort::LIGHT, self.leak);
         for _ in 0..2 {
             explorer
-                .check(moment.running(), &self.oracle, &mut self.random, 1)
+                .check(moment.running(), &self.oracle, &mut self.random, (1, 1))
                 .map_err(|error| format!("after a kill: {error}"))?;
         }
         Ok(())

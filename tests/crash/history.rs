@@ -71,6 +71,8 @@ pub(crate) enum Op {
     PowerLoss,
     /// The overlay is flushed, closed and opened.
     Reopen,
+    /// Another server takes the overlay over.
+    HandOver,
 }
 
 /// An operation, with a seed for whatever it leaves open.
@@ -110,6 +112,18 @@ impl History {
             start,
             steps: steps.collect(),
         }
+    }
+
+    /// The same with more kills, and with servers that take over.
+    pub(crate) fn with_hand_overs(mut self) -> Self {
+        for step in &mut self.steps {
+            step.op = match (step.op, step.seed % 4) {
+                (Op::Reopen, _) | (Op::Drain | Op::Kill, 0) => Op::HandOver,
+                (Op::Drain | Op::PowerLoss, 1) => Op::Kill,
+                (op, _) => op,
+            };
+        }
+        self
     }
 }
 
@@ -304,6 +318,7 @@ impl fmt::Display for Op {
             Self::Kill => write!(f, "kill -9"),
             Self::PowerLoss => write!(f, "power loss"),
             Self::Reopen => write!(f, "flush and reopen"),
+            Self::HandOver => write!(f, "hand over"),
         }
     }
 }

@@ -8,11 +8,11 @@ use cowherd::overlay::Overlay;
 use cowherd::overlay::commit::GroupCommit;
 use cowherd::overlay::cycle::{CheckpointJob, CycleError};
 use cowherd::overlay::flush::Begin;
-use cowherd::overlay::sabotage;
+use cowherd::overlay::sabotage::{self, Sabotage};
 use cowherd::overlay::store::{BaseBlocks, WriteError, Zeroing};
 use cowherd::units::{BlockIndex, ByteRange};
 
-use super::client::{bytes_of, content_of, open, prepared, with_image};
+use super::client::{bytes_of, content_of, open_vouched, prepared, with_image};
 use super::disk::TestDisk;
 use super::explore::{Explorer, Recorder, crash};
 use super::history::{Op, Start, Step, Work};
@@ -110,6 +110,7 @@ impl Machine {
             Op::Kill => self.kill()?,
             Op::PowerLoss => self.lose_power()?,
             Op::Reopen => self.reopen()?,
+            Op::HandOver => self.hand_over()?,
         }
         self.look()?;
         let content = content_of(self.overlay())?;
@@ -357,7 +358,46 @@ impl Machine {
         let sim = self.disk.sim.restart();
         self.abandon();
         self.disk = TestDisk::new(sim, self.explorer.leak);
-        self.open()
+        let overlay = self.explorer.open(&self.disk, self.explorer.boot);
+        let overlay = overlay.map_err(|error| format!("it can't be opened: {error}"))?;
+        if !self.explorer.notes {
+            return self.opened(overlay);
+        }
+        // Nothing is durable that was not before, and nothing is lost that was acknowledged.
+        self.go_on_with(overlay, "a kill")
+    }
+
+    /// Another server goes on with what this one parts with.
+    fn hand_over(&mut self) -> Result<(), String> {
+        if !self.explorer.notes {
+            return self.reopen();
+        }
+        if self.is_patient() {
+            self.drain()?;
+        }
+        let voucher = self.overlay().vouch();
+        let Some(voucher) = voucher.map_err(|error| error.to_string())? else {
+            return Ok(());
+        };
+        let sim = self.disk.sim.restart();
+        self.abandon();
+        self.disk = TestDisk::new(sim, self.explorer.leak);
+        let overlay = open_vouched(&self.disk, self.explorer.boot, &voucher)?;
+        self.go_on_with(overlay, "a hand-over")
+    }
+
+    /// Whether a server lets all end that is under way before it parts with an overlay.
+    fn is_patient(&self) -> bool {
+        sabotage::chosen() != Some(Sabotage::HastyVoucher)
+    }
+
+    fn go_on_with(&mut self, overlay: Overlay<TestDisk>, what: &str) -> Result<(), String> {
+        let content = content_of(&overlay)?;
+        self.overlay = Some(overlay);
+        let read = self.oracle.check_read(&content);
+        read.map_err(|error| format!("after {what}: {error}"))?;
+        self.oracle.observe_unanswered(&content);
+        self.look_now()
     }
 
     fn lose_power(&mut self) -> Result<(), String> {
@@ -368,6 +408,7 @@ impl Machine {
         let sim = crash(&moment, sample, &mut self.random);
         self.recorder = Recorder::on(&sim);
         self.disk = TestDisk::new(sim, self.explorer.leak);
+        self.explorer.boot += 1;
         self.open()
     }
 
@@ -391,8 +432,12 @@ impl Machine {
 
     /// Opens the overlay; what it holds then is durable.
     fn open(&mut self) -> Result<(), String> {
-        let opened = open(&self.disk);
+        let opened = self.explorer.open(&self.disk, self.explorer.boot);
         let overlay = opened.map_err(|error| format!("it can't be opened: {error}"))?;
+        self.opened(overlay)
+    }
+
+    fn opened(&mut self, overlay: Overlay<TestDisk>) -> Result<(), String> {
         let content = content_of(&overlay)?;
         self.overlay = Some(overlay);
         self.oracle.check_recovered(&content)?;

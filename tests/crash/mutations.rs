@@ -1,10 +1,11 @@
 //! Each rule of the order of writes, broken on purpose: the explorer must notice.
 
 use cowherd::overlay::sabotage::Sabotage;
+use cowherd::units::BlockIndex;
 
 use super::disk::Leak;
 use super::explore::Effort;
-use super::history::{History, Op, Start};
+use super::history::{History, Op, Start, Work};
 use super::machine::Haste;
 use super::regressions::{Freed, punched_while_it_is_written, rewritten};
 use super::run::{Setting, first_failure, run};
@@ -19,7 +20,12 @@ fn bites(broken: Setting) {
         panic!("{HISTORIES} histories did not notice {broken:?}");
     };
     println!("noticed by seed {seed}: {}\n{history}", failure.what);
-    let sound = Setting::sound(broken.effort);
+    let sound = Setting {
+        leak: None,
+        haste: None,
+        sabotage: None,
+        ..broken
+    };
     assert!(run(&history, sound).is_ok(), "it fails anyway:\n{history}");
 }
 
@@ -43,15 +49,19 @@ fn haste_is_noticed(haste: Haste) {
 #[track_caller]
 fn story_notices(sabotage: Sabotage, story: &[Op]) {
     let story = History::of_steps(Start::Nothing, story);
-    let sound = Setting::sound(Effort::QUICK);
-    if let Err(failure) = run(&story, sound) {
+    notices(sabotage, &story, Setting::sound(Effort::QUICK));
+}
+
+#[track_caller]
+fn notices(sabotage: Sabotage, story: &History, sound: Setting) {
+    if let Err(failure) = run(story, sound) {
         panic!("it fails anyway: {}\n{story}", failure.what);
     }
     let broken = Setting {
         sabotage: Some(sabotage),
         ..sound
     };
-    let failure = run(&story, broken).expect_err("it is not noticed");
+    let failure = run(story, broken).expect_err("it is not noticed");
     println!("noticed at step {}: {}", failure.step, failure.what);
 }
 
@@ -177,4 +187,48 @@ fn r10_a_new_overlay_whose_names_are_not_synced_is_noticed() {
 #[test]
 fn r10_a_new_overlay_whose_own_name_is_not_synced_is_noticed() {
     leak_is_noticed(Leak::NewOverlay);
+}
+
+#[track_caller]
+fn noted_sabotage_is_noticed(sabotage: Sabotage) {
+    bites(Setting {
+        sabotage: Some(sabotage),
+        ..Setting::noted(Effort::LIGHT)
+    });
+}
+
+#[test]
+fn r13_a_change_that_is_noted_after_it_is_acknowledged_is_noticed() {
+    noted_sabotage_is_noticed(Sabotage::LateNote);
+}
+
+#[test]
+fn r13_notes_that_count_after_a_power_loss_are_noticed() {
+    noted_sabotage_is_noticed(Sabotage::NotesOfAnyBoot);
+}
+
+#[test]
+fn r13_notes_that_are_overwritten_before_a_flush_has_ended_are_noticed() {
+    noted_sabotage_is_noticed(Sabotage::EarlyTurn);
+}
+
+#[test]
+fn r14_an_overlay_that_counts_as_flushed_when_it_is_taken_over_is_noticed() {
+    noted_sabotage_is_noticed(Sabotage::VouchedIsClean);
+}
+
+/// The name of a checkpoint was in the page cache only when the server parted with the overlay.
+#[test]
+fn r14_a_voucher_for_an_overlay_with_a_checkpoint_under_way_is_noticed() {
+    let (range, fua) = (BlockIndex(2).bytes(), true);
+    let calls = |work, calls| Op::Advance { work, calls };
+    let (write, flush) = (Op::Write { range, fua }, calls(Work::Flush, 9));
+    let mut story = vec![write, flush, calls(Work::Checkpoint, 4), Op::HandOver];
+    for block in 3..9 {
+        let range = BlockIndex(block).bytes();
+        story.extend([Op::Write { range, fua }, flush]);
+    }
+    let story = History::of_steps(Start::Owed, &story);
+    let sound = Setting::noted(Effort::THOROUGH);
+    notices(Sabotage::HastyVoucher, &story, sound);
 }

@@ -143,6 +143,14 @@ impl Oracle {
         }
     }
 
+    /// Nobody is told any more of writes that were under way: what was read counts.
+    pub(crate) fn observe_unanswered(&mut self, content: &Content) {
+        for versions in &mut self.sectors {
+            versions.retain(|version| version.at != UNANSWERED);
+        }
+        self.observe(content);
+    }
+
     /// What may be read after a change that failed: any byte may be old or new.
     pub(crate) fn check_failed(&self, content: &Content) -> Result<(), String> {
         let allowed = |versions: &Vec<Version>, bytes: &Sector| {

@@ -75,7 +75,7 @@ impl Life {
         let moment = self.client.disk.sim.moment();
         let mut explorer = Explorer::new(Effort::LIGHT, None);
         explorer.explore(&moment, &self.oracle, &mut self.random)?;
-        explorer.check(moment.running(), &self.oracle, &mut self.random, 1)
+        explorer.check(moment.running(), &self.oracle, &mut self.random, (1, 1))
     }
 
     /// Makes a checkpoint that meets `fault` at this one of its calls. Whether it failed.

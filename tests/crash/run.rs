@@ -17,9 +17,28 @@ pub(crate) struct Setting {
     pub(crate) leak: Option<Leak>,
     pub(crate) haste: Option<Haste>,
     pub(crate) sabotage: Option<Sabotage>,
+    /// Changes are noted, and servers take over from each other.
+    pub(crate) notes: bool,
 }
 
 impl Setting {
+    /// The history of a seed.
+    pub(crate) fn history(&self, seed: u64) -> History {
+        let history = History::of_seed(seed);
+        match self.notes {
+            true => history.with_hand_overs(),
+            false => history,
+        }
+    }
+
+    /// Every rule is kept, and changes are noted.
+    pub(crate) const fn noted(effort: Effort) -> Self {
+        Self {
+            notes: true,
+            ..Self::sound(effort)
+        }
+    }
+
     /// Every rule is kept.
     pub(crate) const fn sound(effort: Effort) -> Self {
         Self {
@@ -27,6 +46,7 @@ impl Setting {
             leak: None,
             haste: None,
             sabotage: None,
+            notes: false,
         }
     }
 }
@@ -44,7 +64,7 @@ pub(crate) fn run(history: &History, setting: Setting) -> Result<u64, Failure> {
     let mut step = 0;
     sabotage::choose(setting.sabotage);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let explorer = Explorer::new(setting.effort, setting.leak);
+        let explorer = Explorer::new(setting.effort, setting.leak).noting(setting.notes);
         let mut machine = Machine::start(history.start, explorer, setting.haste)?;
         for next in &history.steps {
             machine.perform(*next)?;
@@ -92,7 +112,7 @@ pub(crate) fn shrunk(history: &History, setting: Setting, failure: Failure) -> (
 
 /// Runs the history of `seed`; panics with a small one where it fails.
 pub(crate) fn check_seed(seed: u64, setting: Setting) -> u64 {
-    let history = History::of_seed(seed);
+    let history = setting.history(seed);
     match run(&history, setting) {
         Ok(states) => states,
         Err(failure) => panic!("{}", report(seed, &history, setting, failure)),
@@ -120,7 +140,7 @@ pub(crate) fn first_failure(
     setting: Setting,
 ) -> Option<(u64, History, Failure)> {
     (first..first + count).find_map(|seed| {
-        let history = History::of_seed(seed);
+        let history = setting.history(seed);
         let failure = run(&history, setting).err()?;
         Some((seed, history, failure))
     })

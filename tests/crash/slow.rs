@@ -123,6 +123,11 @@ impl Machine {
             let told = self.overlay().finish_write(&turn, pending, result);
             told.map_err(|error| format!("a write fails: {error}"))?;
         }
+        if let Some(note) = self.overlay().take_note() {
+            let written = note.file.write_at(&note.bytes, note.offset);
+            let noted = self.overlay().noted(&note, written);
+            noted.map_err(|error| format!("a note fails: {error}"))?;
+        }
         self.overlay().leave(turn);
         self.oracle.change(range, Some(data));
         self.look()

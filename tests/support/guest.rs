@@ -32,6 +32,16 @@ pub(crate) struct Guest {
 impl Guest {
     /// Boots a guest with these programs, that runs `script`. `None` where there can be none here.
     pub(crate) fn boot(home: &Path, programs: &[&str], script: &str) -> Option<Self> {
+        Self::boot_with(home, programs, script, &[])
+    }
+
+    /// The same with more hardware, in words of QEMU.
+    pub(crate) fn boot_with(
+        home: &Path,
+        programs: &[&str],
+        script: &str,
+        hardware: &[&str],
+    ) -> Option<Self> {
         if !require(&TOOLS) || !require(programs) {
             return None;
         }
@@ -50,7 +60,8 @@ impl Guest {
             skipped(&format!("a kernel: {made}"));
             return None;
         }
-        Some(Self::of(start(&kernels.join("kernel"), &initramfs)))
+        let kernel = kernels.join("kernel");
+        Some(Self::of(start(&kernel, &initramfs, hardware)))
     }
 
     fn of(mut machine: Child) -> Self {
@@ -105,7 +116,7 @@ impl Guest {
     }
 }
 
-fn start(kernel: &Path, initramfs: &Path) -> Child {
+fn start(kernel: &Path, initramfs: &Path, hardware: &[&str]) -> Child {
     Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
         .args(["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "qemu64"])
@@ -121,6 +132,7 @@ fn start(kernel: &Path, initramfs: &Path) -> Child {
         .arg(kernel)
         .arg("-initrd")
         .arg(initramfs)
+        .args(hardware)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

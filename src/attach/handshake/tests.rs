@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::nbd::handshake as server;
-use crate::nbd::{ExportInfo, Refusal};
+use crate::nbd::{Described, ExportInfo, Refusal};
 
 /// The greeting of any server with options and `flags`, written down from the protocol.
 fn greeting(flags: u16) -> Vec<u8> {
@@ -163,7 +163,7 @@ fn a_server_without_an_end_is_given_up() {
 }
 
 /// Both sides of this program, until one of them has come to its end.
-fn with_our_server(answer: Result<ExportInfo, Refusal>) -> Result<Option<Export>, HandshakeError> {
+fn with_our_server(answer: Result<Described, Refusal>) -> Result<Option<Export>, HandshakeError> {
     let mut server = server::Handshake::new();
     let mut client = Handshake::new("disk@a".to_owned());
     let mut answer = Some(answer);
@@ -194,8 +194,15 @@ fn our_own_server_is_understood() {
         read_only: true,
         multi_conn: true,
     };
-    let export = with_our_server(Ok(info)).unwrap().unwrap();
+    let told = Described {
+        info,
+        name: Some("disk+1@a".to_owned()),
+        description: Some("disk+1@a, overlay 1f".to_owned()),
+    };
+    let export = with_our_server(Ok(told)).unwrap().unwrap();
     assert_eq!(export.size, 12_345);
+    assert_eq!(export.name.as_deref(), Some("disk+1@a"));
+    assert_eq!(export.description.as_deref(), Some("disk+1@a, overlay 1f"));
     assert!(export.is_read_only() && export.is_shared());
 }
 

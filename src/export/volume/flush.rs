@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 use super::{Volume, VolumeError};
 use crate::disk::RealDisk;
 use crate::io;
-use crate::overlay::Overlay;
 use crate::overlay::cycle::{CheckpointJob, Cycle, CycleError};
 use crate::overlay::flush::Begin;
+use crate::overlay::{Overlay, Voucher};
 
 impl Volume {
     /// Waits until all that was answered before is durable.
@@ -73,6 +73,7 @@ impl Volume {
     async fn run_cycle(self: Rc<Self>, cycle: Cycle<RealDisk>) {
         let result = io::offload(move || cycle.run()).await;
         self.finish_cycle(result);
+        self.ended.notify_waiters();
         self.start_cycle_if_due();
     }
 
@@ -134,6 +135,38 @@ impl Volume {
                 return flushed;
             }
             ended.await;
+        }
+    }
+
+    /// Flushes, and begins to give back what space there is to give back.
+    pub async fn tidy(self: &Rc<Self>) {
+        // Those who use the overlay are told of failures.
+        let _ = self.flush().await;
+        self.start_punch(true);
+    }
+
+    /// Stops without making anything durable, where that can be vouched for to the next server;
+    /// else closes. No request may be under way, and none may come. For as long as this is there,
+    /// its files stay open.
+    ///
+    /// # Errors
+    /// [`VolumeError`]: what was written and not flushed may be gone.
+    pub async fn part(self: Rc<Self>) -> Result<Option<Voucher>, VolumeError> {
+        loop {
+            let ended = self.ended.notified();
+            let is_flushing = self.commit.borrow().is_active() || self.checkpoints.get() > 0;
+            if !is_flushing && !self.is_punching() {
+                break;
+            }
+            ended.await;
+        }
+        let Some(overlay) = &self.overlay else {
+            return Ok(None);
+        };
+        let voucher = overlay.borrow().vouch()?;
+        match voucher {
+            Some(voucher) => Ok(Some(voucher)),
+            None => self.close().await.map(|()| None),
         }
     }
 

@@ -12,7 +12,7 @@ use super::terms::Terms;
 use crate::limits::NBD_OPTION_MAX;
 use crate::nbd::agreed::{Context, Contexts};
 use crate::nbd::wire::{ContextQuery, OptionCode, OptionHeader, OptionReply, ReplyType};
-use crate::nbd::{ExportInfo, Refusal};
+use crate::nbd::{Described, Refusal};
 
 /// The contexts that are wanted of one export.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub(super) struct AnswerContexts {
 impl AnswerContexts {
     pub(super) fn answer(
         mut self,
-        answer: &Result<ExportInfo, Refusal>,
+        answer: &Result<Described, Refusal>,
         output: &mut Output,
     ) -> State {
         if let Err(refusal) = answer {

@@ -18,7 +18,7 @@ mod upgrade;
 
 use super::agreed::Agreed;
 use super::wire::{GREETING, TextError};
-use super::{ExportInfo, Refusal};
+use super::{Described, ExportInfo, Refusal};
 use output::Output;
 use states::{AwaitClientFlags, State};
 
@@ -163,7 +163,7 @@ impl Handshake {
     }
 
     /// Answers [`Event::Describe`].
-    pub fn handle_described(&mut self, answer: Result<ExportInfo, Refusal>) {
+    pub fn handle_described(&mut self, answer: Result<Described, Refusal>) {
         self.answer(|state, output| match state {
             State::Describe(describe) => Ok(describe.answer(&answer, output)),
             State::Contexts(contexts) => Ok(contexts.answer(&answer, output)),
@@ -172,7 +172,7 @@ impl Handshake {
     }
 
     /// Answers [`Event::Open`].
-    pub fn handle_opened(&mut self, answer: Result<ExportInfo, Refusal>) {
+    pub fn handle_opened(&mut self, answer: Result<Described, Refusal>) {
         self.answer(|state, output| match state {
             State::Go(go) => Ok(go.answer(&answer, output)),
             State::ExportName(name) => Ok(name.answer(&answer, output)),

@@ -22,7 +22,7 @@ use crate::nbd::wire::{
     ClientFlags, InfoQuery, InfoType, OPTION_HEADER, OptionCode, OptionHeader, OptionReply,
     ReplyType, TextError, export_name_answer, text,
 };
-use crate::nbd::{BLOCK_SIZES, ExportInfo, Refusal};
+use crate::nbd::{BLOCK_SIZES, Described, Refusal};
 
 /// Where a handshake is.
 #[derive(Debug)]
@@ -384,7 +384,7 @@ pub(super) struct AnswerDescribe {
 }
 
 impl AnswerDescribe {
-    pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
+    pub(super) fn answer(self, answer: &Result<Described, Refusal>, output: &mut Output) -> State {
         let agreed = self.terms.agreed_for(&self.query.name);
         let tls = self.terms.tls;
         describe(OptionCode::INFO, &self.query, (agreed, tls), answer, output);
@@ -400,12 +400,12 @@ pub(super) struct AnswerGo {
 }
 
 impl AnswerGo {
-    pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
+    pub(super) fn answer(self, answer: &Result<Described, Refusal>, output: &mut Output) -> State {
         let agreed = self.terms.agreed_for(&self.query.name);
         let tls = self.terms.tls;
         describe(OptionCode::GO, &self.query, (agreed, tls), answer, output);
         match answer {
-            Ok(info) => output.end(Event::Finished(*info, agreed)),
+            Ok(described) => output.end(Event::Finished(described.info, agreed)),
             Err(_) => self.terms.next_option(),
         }
     }
@@ -419,9 +419,9 @@ pub(super) struct AnswerExportName {
 }
 
 impl AnswerExportName {
-    pub(super) fn answer(self, answer: &Result<ExportInfo, Refusal>, output: &mut Output) -> State {
+    pub(super) fn answer(self, answer: &Result<Described, Refusal>, output: &mut Output) -> State {
         match answer {
-            Ok(info) => {
+            Ok(Described { info, .. }) => {
                 let flags = info.transmission_flags(self.agreed);
                 let bytes = export_name_answer(info.size, flags, self.no_zeroes);
                 output.bytes.extend_from_slice(&bytes);
@@ -438,11 +438,15 @@ fn describe(
     option: OptionCode,
     query: &InfoQuery,
     (agreed, tls): (Agreed, Tls),
-    answer: &Result<ExportInfo, Refusal>,
+    answer: &Result<Described, Refusal>,
     output: &mut Output,
 ) {
-    let info = match answer {
-        Ok(info) => info,
+    let Described {
+        info,
+        name,
+        description,
+    } = match answer {
+        Ok(described) => described,
         // NBD_REP_ERR_UNKNOWN: "In this case, the server SHOULD NOT send NBD_REP_INFO replies."
         Err(refusal) => {
             return output.refuse(option, tls.kind_of(refusal, option), refusal.message());
@@ -453,7 +457,13 @@ fn describe(
     let flags = info.transmission_flags(agreed);
     output.reply(option, OptionReply::Export { size, flags });
     if query.infos.contains(&InfoType::NAME) {
-        output.reply(option, OptionReply::Name(&query.name));
+        let name = name.as_ref().unwrap_or(&query.name);
+        output.reply(option, OptionReply::Name(name));
+    }
+    if let Some(description) = description
+        && query.infos.contains(&InfoType::DESCRIPTION)
+    {
+        output.reply(option, OptionReply::Description(description));
     }
     // "The server MAY send information requests back which are not explicitly requested".
     output.reply(option, OptionReply::BlockSizes(BLOCK_SIZES));

@@ -37,6 +37,8 @@ pub enum OptionReply<'a> {
     },
     /// Name of an export.
     Name(&'a str),
+    /// Words about an export.
+    Description(&'a str),
     /// Block sizes of an export.
     BlockSizes(BlockSizes),
     /// One metadata context.
@@ -74,7 +76,9 @@ impl OptionReply<'_> {
         match self {
             Self::Ack => ReplyType::ACK,
             Self::Server { .. } => ReplyType::SERVER,
-            Self::Export { .. } | Self::Name(_) | Self::BlockSizes(_) => ReplyType::INFO,
+            Self::Export { .. } | Self::Name(_) | Self::Description(_) | Self::BlockSizes(_) => {
+                ReplyType::INFO
+            }
             Self::Context { .. } => ReplyType::META_CONTEXT,
             Self::Error { kind, .. } => *kind,
         }
@@ -88,6 +92,9 @@ impl OptionReply<'_> {
                 info_data(InfoType::EXPORT, &[&size.to_be_bytes(), &flag_bytes(flags)])
             }
             Self::Name(name) => info_data(InfoType::NAME, &[clipped(name).as_bytes()]),
+            Self::Description(text) => {
+                info_data(InfoType::DESCRIPTION, &[clipped(text).as_bytes()])
+            }
             Self::BlockSizes(sizes) => {
                 let numbers = [sizes.minimum, sizes.preferred, sizes.maximum].map(u32::to_be_bytes);
                 info_data(InfoType::BLOCK_SIZE, &[numbers.as_flattened()])

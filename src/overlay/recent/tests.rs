@@ -51,7 +51,7 @@ impl Scene {
         self.recent.note(blocks, state);
         let note = self.recent.take().unwrap();
         note.file.write_at(&note.bytes, note.offset).unwrap();
-        self.recent.written(&note);
+        self.recent.written(&note, true);
     }
 
     fn flush(&mut self) {
@@ -182,7 +182,7 @@ fn a_file_that_is_still_written_to_does_not_get_its_turn() {
     scene.flush();
     scene.note((2, 3), Present);
     slow.file.write_at(&slow.bytes, slow.offset).unwrap();
-    scene.recent.written(&slow);
+    scene.recent.written(&slow, true);
     let found = scene.killed().found;
     let last = changes(&[((1, 2), Present), ((2, 3), Present)]);
     assert!(found.ends_with(&last), "{found:?}");
@@ -205,4 +205,21 @@ fn files_of_any_content_are_read_without_harm() {
         std::fs::write(home.path().join(NAMES[0]), bytes).unwrap();
         assert_eq!(open(&home, BOOT).1, []);
     }
+}
+
+/// The change is in the map and was refused; when the block is written again nothing changes.
+#[test]
+fn a_note_that_could_not_be_written_goes_with_the_next() {
+    let mut scene = Scene::new();
+    scene.note((1, 2), Present);
+    scene.recent.note(range((3, 4)), Present);
+    let refused = scene.recent.take().unwrap();
+    scene.recent.written(&refused, false);
+    assert!(!scene.recent.is_written());
+    let again = scene.recent.take().unwrap();
+    again.file.write_at(&again.bytes, again.offset).unwrap();
+    scene.recent.written(&again, true);
+    assert!(scene.recent.is_written());
+    let found = scene.killed().found;
+    assert_eq!(found, changes(&[((1, 2), Present), ((3, 4), Present)]));
 }

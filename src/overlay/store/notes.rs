@@ -5,6 +5,7 @@ use std::io;
 use super::{Overlay, WriteError};
 use crate::disk::{Disk, DiskFile};
 use crate::overlay::recent::{NAMES, Note, Recent};
+use crate::overlay::sabotage::{self, Sabotage};
 
 impl<D: Disk> Overlay<D> {
     /// From now on changes are noted before they are acknowledged; and those that were noted by a
@@ -49,7 +50,7 @@ impl<D: Disk> Overlay<D> {
         written: io::Result<()>,
     ) -> Result<(), WriteError> {
         if let Some(recent) = &mut self.recent {
-            recent.written(note);
+            recent.written(note, written.is_ok());
         }
         written.map_err(|error| self.failed("write of a note", &error))
     }
@@ -62,6 +63,9 @@ impl<D: Disk> Overlay<D> {
 
     /// Writes what has to be noted, for whoever may wait for the disk.
     pub(super) fn note_now(&mut self) -> Result<(), WriteError> {
+        if sabotage::breaks(Sabotage::LateNote) {
+            return Ok(());
+        }
         let Some(note) = self.take_note() else {
             return Ok(());
         };

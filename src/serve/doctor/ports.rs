@@ -13,6 +13,7 @@ use crate::dhcp::boot::Mode;
 use crate::io::DatagramSocket;
 use crate::io::interface;
 use crate::serve::listen::ListenAddress;
+use crate::serve::posts;
 
 /// A port that a server needs.
 #[derive(Clone, Debug)]
@@ -77,21 +78,21 @@ fn wanted(visit: &Visit<'_>) -> (Vec<Wanted>, Vec<Finding>) {
             key,
         });
     };
-    for address in config.tftp.iter().flat_map(|of| &of.listen) {
-        add(
-            Transport::Udp,
-            SocketAddr::V4(*address),
-            "TFTP",
-            "`listen` in [tftp]",
-        );
-    }
-    for address in config.http.iter().flat_map(|of| &of.listen) {
-        add(
-            Transport::Tcp,
-            SocketAddr::V4(*address),
-            "HTTP",
-            "`listen` in [http]",
-        );
+    let tftp = config.tftp.as_ref().map(|of| &of.listen);
+    let http = config.http.as_ref().map(|of| &of.listen);
+    for (listen, transport, what, key) in [
+        (tftp, Transport::Udp, "TFTP", "`listen` in [tftp]"),
+        (http, Transport::Tcp, "HTTP", "`listen` in [http]"),
+    ] {
+        match listen.map(posts::addresses).transpose() {
+            Ok(addresses) => addresses.into_iter().flatten().for_each(|address| {
+                add(transport, SocketAddr::V4(address), what, key);
+            }),
+            Err(failure) => {
+                let message = failure.to_string();
+                unresolved.push(Finding::from_message(Area::Ports, what, &message));
+            }
+        }
     }
     for address in config.admin.iter().flat_map(|of| &of.listen) {
         add(Transport::Tcp, *address, "admin", "`listen` in [admin]");

@@ -6,8 +6,9 @@ use tokio::task::JoinSet;
 
 use super::Herd;
 use crate::limits::SUSPEND_TIME;
+use crate::overlay::Voucher;
 use crate::serve::catalog::Target;
-use crate::serve::shard::{Accepted, Lease, ShardHandle, Suspended};
+use crate::serve::shard::{Accepted, Lease, Leaving, ShardHandle, Suspended};
 
 /// A session that had stopped, with its volume open again. It goes on by [`Reopened::serve`].
 #[derive(Debug)]
@@ -46,11 +47,14 @@ impl Herd {
         open.await.into_iter().flatten().collect()
     }
 
-    /// Stops all sessions and closes all overlays; an error where that takes too long, for
+    /// Stops all sessions and parts with all overlays; an error where that takes too long, for
     /// [`Self::resume`].
-    pub(in crate::serve) async fn suspend(&self) -> Result<Vec<Suspended>, Vec<Suspended>> {
-        let each = |shard: ShardHandle| async move {
-            let suspended = tokio::time::timeout(SUSPEND_TIME, shard.suspend()).await;
+    pub(in crate::serve) async fn suspend(
+        &self,
+        leaving: Leaving,
+    ) -> Result<Vec<Suspended>, Vec<Suspended>> {
+        let each = move |shard: ShardHandle| async move {
+            let suspended = tokio::time::timeout(SUSPEND_TIME, shard.suspend(leaving)).await;
             suspended.ok().flatten()
         };
         let suspended = self.each_shard(each).await;
@@ -67,6 +71,10 @@ impl Herd {
     pub(in crate::serve) async fn resume(&self, mut suspended: Vec<Suspended>) {
         let rest = self.each_shard(|shard| async move { shard.resume().await });
         suspended.extend(rest.await.into_iter().flatten());
+        for session in &mut suspended {
+            // Another process has had the files.
+            session.voucher = session.voucher.map(Voucher::doubted);
+        }
         for reopened in self.reopen(suspended).await {
             match reopened {
                 Ok(session) => session.serve(),
@@ -101,7 +109,11 @@ impl Herd {
 }
 
 async fn reopen(shard: Option<ShardHandle>, session: Suspended) -> Result<Reopened, NotReopened> {
-    let Suspended { target, accepted } = session;
+    let Suspended {
+        target,
+        accepted,
+        voucher,
+    } = session;
     let failed = |why: String| NotReopened {
         peer: accepted.standing.peer.clone(),
         key: target.key.to_string(),
@@ -109,7 +121,8 @@ async fn reopen(shard: Option<ShardHandle>, session: Suspended) -> Result<Reopen
     };
     let gone = || failed("the server is going down".to_owned());
     let shard = shard.ok_or_else(gone)?;
-    let opened = shard.open(Arc::clone(&target)).await.ok_or_else(gone)?;
+    let opened = shard.open(Arc::clone(&target), voucher).await;
+    let opened = opened.ok_or_else(gone)?;
     let lease = opened.map_err(|error| failed(error.to_string()))?;
     Ok(Reopened {
         shard,

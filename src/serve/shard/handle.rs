@@ -11,10 +11,11 @@ use super::measure::{AllLatencies, Measured};
 use crate::disk::RealDisk;
 use crate::nbd::ExportInfo;
 use crate::nbd::agreed::Agreed;
-use crate::overlay::OpenError;
 use crate::overlay::inspect::View;
+use crate::overlay::{OpenError, Voucher};
 use crate::serve::catalog::{Target, VolumeKey};
 use crate::serve::placement::Placement;
+use crate::serve::prefetch::Machine;
 use crate::serve::seats::Seat;
 use crate::tls::Channel;
 
@@ -44,6 +45,8 @@ pub(in crate::serve) struct Standing {
     /// Whether it comes after the connections to its overlay that are there before it. One that
     /// goes on was beside them already.
     pub(in crate::serve) is_successor: bool,
+    /// It had stopped, here or in another process, and goes on.
+    pub(in crate::serve) goes_on: bool,
 }
 
 /// A session that has stopped between two requests, all of which are answered. It can go on in any
@@ -52,6 +55,29 @@ pub(in crate::serve) struct Standing {
 pub(in crate::serve) struct Suspended {
     pub(in crate::serve) target: Arc<Target>,
     pub(in crate::serve) accepted: Accepted,
+    /// What can be said of its overlay, where that was not closed.
+    pub(in crate::serve) voucher: Option<Voucher>,
+}
+
+impl Suspended {
+    /// Whose session of what it is, for the log.
+    pub(in crate::serve) fn names(&self) -> (&str, &VolumeKey) {
+        (&self.accepted.standing.peer, &self.target.key)
+    }
+
+    /// Whether another process can go on with it: what is agreed on with TLS can't be told.
+    pub(in crate::serve) const fn can_move(&self) -> bool {
+        self.accepted.standing.channel.is_none()
+    }
+}
+
+/// What becomes of overlays whose sessions are suspended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::serve) enum Leaving {
+    /// Another process goes on with them while this one is there: see [`Voucher`].
+    Open,
+    /// All is made durable, and they are closed.
+    Closed,
 }
 
 /// Sessions that were suspended, in the order in which they began.
@@ -61,6 +87,7 @@ pub(super) type AllSuspended = oneshot::Sender<Vec<Suspended>>;
 pub(super) enum Order {
     Open {
         target: Arc<Target>,
+        voucher: Option<Voucher>,
         lease: Lease,
         answer: oneshot::Sender<Result<Lease, OpenError>>,
     },
@@ -76,13 +103,17 @@ pub(super) enum Order {
         lease: Lease,
         answer: oneshot::Sender<Held>,
     },
+    Has {
+        machine: Machine,
+        answer: oneshot::Sender<bool>,
+    },
     Measure(oneshot::Sender<Vec<Measured>>),
     Latencies(oneshot::Sender<AllLatencies>),
     Release(VolumeKey),
     Forget(VolumeKey),
     Flush(oneshot::Sender<()>),
     Tell(oneshot::Sender<Vec<Arc<Target>>>),
-    Suspend(AllSuspended),
+    Suspend(AllSuspended, Leaving),
     Resume(AllSuspended),
     Drain,
     Cut,
@@ -102,6 +133,8 @@ pub(in crate::serve) struct Lease {
     pub(super) key: VolumeKey,
     shard: ShardHandle,
     pub(super) state: LeaseState,
+    /// What tells its overlay from all others, once that is open.
+    pub(in crate::serve) overlay: Option<[u8; 16]>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +149,9 @@ pub(super) enum LeaseState {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Self { key, shard, state } = self;
+        let Self {
+            key, shard, state, ..
+        } = self;
         shard.placement.leave(key, shard.index);
         // A shard that is gone has closed its volumes.
         let _ = match state {
@@ -154,12 +189,14 @@ impl ShardHandle {
     pub(in crate::serve) async fn open(
         &self,
         target: Arc<Target>,
+        voucher: Option<Voucher>,
     ) -> Option<Result<Lease, OpenError>> {
         let lease = self.fresh_lease(target.key.clone());
         let (answer, opened) = oneshot::channel();
         self.orders
             .send(Order::Open {
                 target,
+                voucher,
                 lease,
                 answer,
             })
@@ -185,11 +222,20 @@ impl ShardHandle {
         held.await.ok()
     }
 
+    /// Whether a machine has a session here, and is there at its other end.
+    pub(in crate::serve) async fn has(&self, machine: Machine) -> bool {
+        let (answer, told) = oneshot::channel();
+        // A shard that is gone has none.
+        let _ = self.orders.send(Order::Has { machine, answer });
+        told.await.unwrap_or(false)
+    }
+
     fn fresh_lease(&self, key: VolumeKey) -> Lease {
         Lease {
             key,
             shard: self.clone(),
             state: LeaseState::Fresh,
+            overlay: None,
         }
     }
 
@@ -215,12 +261,12 @@ impl ShardHandle {
         told.await.unwrap_or_default()
     }
 
-    /// Stops all sessions between two requests, and closes all volumes: once this has an answer
-    /// the shard touches no file of an overlay before [`Self::resume`]. `None` where the shard is
+    /// Stops all sessions between two requests, and parts with all volumes: once this has an answer
+    /// the shard writes to no file of an overlay before [`Self::resume`]. `None` where the shard is
     /// gone. To give up waiting is no harm.
-    pub(in crate::serve) async fn suspend(&self) -> Option<Vec<Suspended>> {
+    pub(in crate::serve) async fn suspend(&self, leaving: Leaving) -> Option<Vec<Suspended>> {
         let (answer, suspended) = oneshot::channel();
-        self.orders.send(Order::Suspend(answer)).ok()?;
+        self.orders.send(Order::Suspend(answer, leaving)).ok()?;
         suspended.await.ok()
     }
 

@@ -25,15 +25,21 @@ pub(in crate::serve) struct Measured {
     pub(in crate::serve) is_read_only: bool,
     pub(in crate::serve) reading: Reading,
     pub(in crate::serve) own_blocks: Option<BlockCounts>,
-    /// It has ended, and by the client's wish or not.
+    /// It had stopped, and went on.
+    pub(in crate::serve) goes_on: bool,
+    /// How it has ended, if it has.
     pub(in crate::serve) ended: Option<Ended>,
 }
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::serve) struct Ended {
+pub(in crate::serve) enum Ended {
     /// The client said so.
-    pub(in crate::serve) is_clean: bool,
+    Clean,
+    /// Without a word.
+    Broken,
+    /// It has stopped, to go on later.
+    Suspended,
 }
 
 /// Latencies by whose disk they are of.
@@ -76,6 +82,7 @@ impl Shard {
             key: entry.key.clone(),
             address: entry.address,
             is_read_only: entry.is_read_only,
+            goes_on: entry.goes_on,
             reading: entry.meter.read(),
             own_blocks: volume.and_then(|volume| volume.0.own_blocks()),
             ended: None,
@@ -87,9 +94,13 @@ impl Shard {
         let Some(entry) = self.sessions.borrow_mut().remove(&id) else {
             return;
         };
-        let is_clean = matches!(end, End::Disconnected);
+        let ended = match end {
+            End::Disconnected => Ended::Clean,
+            End::Suspended => Ended::Suspended,
+            _ => Ended::Broken,
+        };
         let measured = Measured {
-            ended: Some(Ended { is_clean }),
+            ended: Some(ended),
             ..self.measured(id, &entry)
         };
         let mut ended = self.ended.borrow_mut();

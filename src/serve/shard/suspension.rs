@@ -6,25 +6,28 @@
 //!
 //! Invariants:
 //! - From the answer to [`Order::Suspend`](super::handle::Order) to the next resumption no file of
-//!   an overlay is open here, and none is opened.
+//!   an overlay is written to or opened here. What was open stays open: see
+//!   [`Voucher`](crate::overlay::Voucher).
 //! - A session is suspended as a whole or is cut: no byte that came for it is lost, none is sent
 //!   twice.
 //! - A session whose overlay could not be closed well does not go on: what it wrote and did not
 //!   flush may be gone, and only the end of its connection tells its client so.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::rc::Weak;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::handle::{Accepted, AllSuspended, Suspended};
+use super::handle::{Accepted, AllSuspended, Leaving, Suspended};
 use super::{Shard, Target, VolumeKey};
+use crate::export::VolumeError;
 use crate::io::spawn;
 use crate::limits::SUSPEND_PATIENCE;
 use crate::serve::outbox::Outbox;
 use crate::serve::succession::Elder;
+use crate::serve::volumes::Parted;
 
 /// How often a session that goes on is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -32,18 +35,26 @@ const LOOK: Duration = Duration::from_millis(20);
 /// What is suspended, and who is to be told.
 #[derive(Debug, Default)]
 pub(super) struct Suspension {
-    is_on: Cell<bool>,
+    /// For what; `None` where sessions are to go on.
+    leaving: Cell<Option<Leaving>>,
     answer: RefCell<Option<AllSuspended>>,
     /// By their numbers, so in the order in which they began.
     sessions: RefCell<BTreeMap<u64, Suspended>>,
     /// Volumes that could not be closed well.
     lost: RefCell<HashSet<VolumeKey>>,
+    /// Volumes that were not closed, as another process may go on with them as they are.
+    parted: RefCell<HashMap<VolumeKey, Parted>>,
 }
 
 impl Suspension {
     /// Whether sessions are to stop.
     pub(super) const fn is_on(&self) -> bool {
-        self.is_on.get()
+        self.leaving.get().is_some()
+    }
+
+    /// What is to become of volumes.
+    pub(super) fn leaving(&self) -> Leaving {
+        self.leaving.get().unwrap_or(Leaving::Closed)
     }
 
     /// A session has stopped.
@@ -59,22 +70,40 @@ impl Suspension {
         accepted: io::Result<Accepted>,
     ) {
         match accepted {
-            Ok(accepted) => self.keep(number, Suspended { target, accepted }),
+            Ok(accepted) => self.keep(
+                number,
+                Suspended {
+                    target,
+                    accepted,
+                    voucher: None,
+                },
+            ),
             Err(error) => tracing::error!("a session of {} is closed: {error}", target.key),
         }
     }
 
-    /// A volume could not be closed well.
-    pub(super) fn lost(&self, key: &VolumeKey) {
-        if self.is_on() {
-            self.lost.borrow_mut().insert(key.clone());
+    /// A volume was parted with, or could not be closed well.
+    pub(super) fn parted(&self, key: &VolumeKey, parted: Result<Option<Parted>, VolumeError>) {
+        match parted {
+            Ok(None) => {}
+            Ok(Some(parted)) => {
+                self.parted.borrow_mut().insert(key.clone(), parted);
+            }
+            Err(_) => {
+                self.lost.borrow_mut().insert(key.clone());
+            }
         }
     }
 
     /// The sessions that can go on.
     fn take(&self) -> Vec<Suspended> {
         let lost = self.lost.take();
-        let sessions = self.sessions.take().into_values();
+        let parted = self.parted.borrow();
+        let sessions = self.sessions.take().into_values().map(|mut session| {
+            let parted = parted.get(&session.target.key);
+            session.voucher = parted.map(|parted| parted.voucher);
+            session
+        });
         let is_whole = |session: &Suspended| {
             let is_lost = lost.contains(&session.target.key);
             if is_lost {
@@ -89,8 +118,8 @@ impl Suspension {
 
 impl Shard {
     /// Has all sessions stop, and no volume opened any more.
-    pub(super) fn suspend(&self, answer: AllSuspended) {
-        self.suspension.is_on.set(true);
+    pub(super) fn suspend(&self, answer: AllSuspended, leaving: Leaving) {
+        self.suspension.leaving.set(Some(leaving));
         self.suspension.answer.replace(Some(answer));
         self.volumes.freeze(true);
         for entry in self.sessions.borrow().values() {
@@ -119,14 +148,16 @@ impl Shard {
 
     /// Lets sessions go on that have not stopped, and gives those back that have.
     pub(super) fn resume(&self, answer: AllSuspended) {
-        self.suspension.is_on.set(false);
+        self.suspension.leaving.set(None);
         self.suspension.answer.take();
         self.volumes.freeze(false);
         for entry in self.sessions.borrow().values() {
             entry.elder.progress.suspend(false);
         }
+        let sessions = self.suspension.take();
+        self.suspension.parted.take();
         // Who asked is waiting.
-        let _ = answer.send(self.suspension.take());
+        let _ = answer.send(sessions);
     }
 }
 

@@ -10,21 +10,46 @@ use tokio::task::spawn_blocking;
 
 use super::line::{Line, Silence};
 use super::steps::{Event, Giver, Next};
-use super::terms::{of_image, of_session};
+use super::terms::{of_image, session_words};
 use super::wire::{Door, Message};
 use crate::limits::{SUSPEND_TIME, TAKEOVER_FLUSH_TIME, TAKEOVER_PREPARATION_TIME, TAKEOVER_TIME};
 use crate::serve::dhcp::Steward;
 use crate::serve::gate::Gate;
 use crate::serve::herd::Herd;
+use crate::serve::posts::{Posted, Served};
 use crate::serve::seats::Seats;
-use crate::serve::shard::Suspended;
+use crate::serve::shard::{Leaving, Suspended};
+use crate::status::timelines::Saved;
 
 /// How long handshakes may take to end once nobody new is let in.
 const HANDSHAKES_END: Duration = Duration::from_millis(100);
 
 /// The sockets that are shown to a server which takes over.
-#[derive(Debug, Default)]
-pub(in crate::serve) struct Shown(pub(in crate::serve) Vec<(Door, OwnedFd)>);
+#[derive(Debug)]
+pub(in crate::serve) struct Shown {
+    fixed: Vec<(Door, OwnedFd)>,
+    /// Those of addresses that come and go.
+    posted: Vec<Posted>,
+}
+
+impl Shown {
+    pub(in crate::serve) fn new(fixed: Vec<(Door, OwnedFd)>, served: &Served) -> Self {
+        let posted = served.all().cloned().collect();
+        Self { fixed, posted }
+    }
+
+    /// Those of this moment once more.
+    pub(in crate::serve) fn share(&self) -> std::io::Result<Vec<(Door, OwnedFd)>> {
+        let mut sockets = Vec::new();
+        for (door, socket) in &self.fixed {
+            sockets.push((door.clone(), socket.try_clone()?));
+        }
+        for posted in &self.posted {
+            sockets.extend(posted.share()?);
+        }
+        Ok(sockets)
+    }
+}
 
 /// A new server that wants all we have.
 #[derive(Debug)]
@@ -108,9 +133,7 @@ async fn doors(shown: &Shown, dhcp: Option<&Steward>) -> std::io::Result<Vec<(Do
         Some(dhcp) => dhcp.share().await?,
         None => Vec::new(),
     };
-    for (door, socket) in &shown.0 {
-        doors.push((door.clone(), socket.try_clone()?));
-    }
+    doors.extend(shown.share()?);
     Ok(doors)
 }
 
@@ -149,17 +172,21 @@ impl Successor {
     /// Hands sessions over; those with TLS stay.
     fn hand_over(
         &self,
-        sessions: &mut [Suspended],
-        lock: &OwnedFd,
+        sessions: &[Suspended],
+        seen: Vec<Saved>,
         boots: Vec<String>,
+        lock: &OwnedFd,
     ) -> Result<(), Silence> {
         self.line.set_patience(Some(TAKEOVER_TIME))?;
-        for Suspended { target, accepted } in sessions.iter_mut() {
-            if accepted.standing.channel.is_none() {
-                let session = of_session(target, &mut accepted.standing);
-                let socket = accepted.socket.as_fd();
-                self.line.say(&Message::Session(session), Some(socket))?;
+        for session in sessions {
+            if session.can_move() {
+                let socket = session.accepted.socket.as_fd();
+                let words = Message::Session(session_words(session));
+                self.line.say(&words, Some(socket))?;
             }
+        }
+        for some in seen {
+            self.line.say(&Message::Seen(some), None)?;
         }
         let all = Message::All { boots };
         self.line.say(&all, Some(lock.as_fd()))
@@ -222,19 +249,21 @@ impl Giving {
         let flushed = flushed.await.is_ok();
         let begun = Instant::now();
         let pid = successor.pid;
-        let (mut sessions, failure) = match flushed {
+        let (sessions, failure) = match flushed {
             true => self.stop().await,
             // Nobody has to wait for it.
             false => (Vec::new(), Some(self.busy().await)),
         };
+        let stopped = begun.elapsed().as_millis();
         let lock = self.lock();
         let boots = self.herd.boots().names();
+        let seen = self.seen().await;
         let concluded = spawn_blocking(move || {
             let handed = match (failure, lock) {
                 (Some(failure), _) => Some(Event::Failed(failure)),
                 (None, Err(error)) => Some(Event::Failed(format!("the lock: {error}"))),
                 (None, Ok(lock)) => {
-                    let handed = successor.hand_over(&mut sessions, &lock, boots);
+                    let handed = successor.hand_over(&sessions, seen, boots, &lock);
                     handed.err().map(event_of)
                 }
             };
@@ -246,35 +275,48 @@ impl Giving {
             // It does nothing that panics; were it to, the sessions are gone.
             Err(error) => (Next::KeepDoors(error.to_string()), Vec::new()),
         };
-        self.end(next, sessions, pid, begun).await
+        self.end(next, sessions, pid, (begun, stopped)).await
+    }
+
+    /// What is known of the machines, up to this moment.
+    async fn seen(&self) -> Vec<Saved> {
+        let watch = self.herd.watch();
+        watch.look(&self.herd).await;
+        watch.saved().in_parts()
     }
 
     /// Stops everything; why not, where it can't be.
     async fn stop(&self) -> (Vec<Suspended>, Option<String>) {
         self.gate.set_open(false);
         self.until_hands_are_shaken().await;
-        let (rests, suspended) = tokio::join!(self.rest_dhcp(), self.herd.suspend());
+        let (rests, suspended) = tokio::join!(self.rest_dhcp(), self.herd.suspend(Leaving::Open));
         match suspended {
             Ok(sessions) => (sessions, rests.err()),
             Err(sessions) => (sessions, Some(self.busy().await)),
         }
     }
 
-    async fn end(&self, next: Next, sessions: Vec<Suspended>, pid: Pid, begun: Instant) -> Ending {
+    async fn end(
+        &self,
+        next: Next,
+        sessions: Vec<Suspended>,
+        pid: Pid,
+        (begun, stopped): (Instant, u128),
+    ) -> Ending {
         let time = begun.elapsed().as_millis();
         match next {
             Next::Leave => {
                 let (stay, go): (Vec<_>, Vec<_>) = sessions
                     .into_iter()
-                    .partition(|session| session.accepted.standing.channel.is_some());
+                    .partition(|session| !session.can_move());
                 let count = go.len();
                 let process = pid.as_raw_nonzero();
                 tracing::info!(
                     "process {process} has taken over, with {count} sessions, which waited for \
-                     {time} ms"
+                     {time} ms, {stopped} of them to stop"
                 );
-                for Suspended { target, accepted } in stay {
-                    let (peer, key) = (&accepted.standing.peer, &target.key);
+                for session in stay {
+                    let (peer, key) = session.names();
                     tracing::warn!(
                         "{peer} used {key} over TLS, which can't be handed over: closed"
                     );
@@ -285,8 +327,8 @@ impl Giving {
                 Ending::Left { pid }
             }
             Next::KeepDoors(why) => {
-                for Suspended { target, accepted } in sessions {
-                    let (peer, key) = (&accepted.standing.peer, &target.key);
+                for session in sessions {
+                    let (peer, key) = session.names();
                     tracing::error!(
                         "{peer} used {key}: closed, since the new server ended with it"
                     );

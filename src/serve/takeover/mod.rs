@@ -30,5 +30,6 @@ mod terms;
 pub mod wire;
 
 pub(super) use give::{Ending, Giving, Shown, Successor, show};
-pub(super) use take::{Given, Predecessor, Prepared, Taken, Taking};
+pub(super) use take::{Given, Predecessor, Prepared, Taken, Taking, source_of, suspended_of};
+pub(super) use terms::session_words;
 pub(super) use wire::FORMAT;

@@ -6,12 +6,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::net::{RecvFlags, recv};
 
 use super::line::Line;
 use super::sabotage::{Place, perhaps};
-use super::terms::{is_same, overlay_of, standing_terms};
+use super::terms::{is_same, overlay_of, standing_terms, voucher_of};
 use super::wire::{Door, FORMAT, Message, Session, UsedImage};
 use crate::access::Peer;
 use crate::config::ImageSource;
@@ -28,11 +29,12 @@ use crate::serve::images::Images;
 use crate::serve::options::Failure;
 use crate::serve::seats::Seats;
 use crate::serve::shard::{Accepted, Standing, Suspended};
+use crate::status::timelines::Saved;
 
 /// The sockets of the old server, from which the new one takes those that it wants. Empty where
 /// nothing is taken over.
 #[derive(Debug, Default)]
-pub(in crate::serve) struct Given(Vec<(Door, OwnedFd)>);
+pub(in crate::serve) struct Given(pub(in crate::serve) Vec<(Door, OwnedFd)>);
 
 impl Given {
     /// The first one that is wanted.
@@ -85,6 +87,8 @@ pub(in crate::serve) struct Prepared {
     sessions: Vec<Reopened>,
     /// Machines that have been switched on and not seen to.
     pub(in crate::serve) boots: Vec<Name>,
+    /// What is known of all machines.
+    seen: Saved,
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {
@@ -131,16 +135,7 @@ impl Taking {
 
     /// The images that sessions use, wherever the config has them now.
     pub(in crate::serve) fn used(&self) -> Result<Vec<ImageSource>, Failure> {
-        let source = |used: &UsedImage| {
-            let mut source = ImageSource::of_file(
-                Name::new(&used.name).map_err(failed)?,
-                PathBuf::from(&used.path),
-            );
-            source.current = used.generation;
-            source.files = [(used.generation, PathBuf::from(&used.path))].into();
-            Ok(source)
-        };
-        self.used.iter().map(source).collect()
+        self.used.iter().map(source_of).collect()
     }
 
     /// Has the old server stop, and opens all that it hands over. `images` are those of the
@@ -162,7 +157,8 @@ impl Taking {
                 let _ = self.line.say(&Message::Refused { why: why.clone() }, None);
                 failed(why)
             })
-            .map(|(lock, boots, sessions)| Prepared {
+            .map(|(lock, boots, sessions, seen)| Prepared {
+                seen,
                 line: self.line,
                 lock,
                 sessions,
@@ -175,14 +171,15 @@ impl Taking {
         herd: &Herd,
         images: &[Images],
         seats: &Arc<Seats>,
-    ) -> Result<(OwnedFd, Vec<Name>, Vec<Reopened>), String> {
-        let mut suspended = Vec::new();
+    ) -> Result<(OwnedFd, Vec<Name>, Vec<Reopened>, Saved), String> {
+        let (mut suspended, mut seen) = (Vec::new(), Saved::default());
         let (lock, boots) = loop {
             match self.line.hear().map_err(|silence| silence.to_string())? {
                 (Message::Session(session), Some(socket)) if suspended.len() < CONNECTIONS_MAX => {
-                    suspended.push(of_session(herd, images, seats, session, socket)?);
+                    suspended.push(suspended_of(herd, images, seats, session, socket)?);
                     perhaps(Place::Sessions);
                 }
+                (Message::Seen(more), None) => seen.extend(more),
                 (Message::All { boots }, Some(lock)) => break (lock, boots),
                 (Message::Refused { why }, _) => return Err(why),
                 _ => return Err("the running server has mixed up the order of things".to_owned()),
@@ -194,11 +191,14 @@ impl Taking {
             .map(|name| Name::new(name))
             .collect::<Result<_, _>>();
         let boots = boots.map_err(|error| error.to_string())?;
+        let begun = Instant::now();
         let reopened = herd.reopen(suspended).await.into_iter();
+        let time = begun.elapsed().as_millis();
+        tracing::debug!("the disks of the sessions were opened in {time} ms");
         let sessions = reopened.collect::<Result<_, _>>();
         let sessions = sessions.map_err(|error| error.to_string())?;
         perhaps(Place::Reopened);
-        Ok((lock, boots, sessions))
+        Ok((lock, boots, sessions, seen))
     }
 }
 
@@ -216,6 +216,7 @@ impl Prepared {
                     sessions: self.sessions,
                     lock: self.lock,
                     boots: self.boots,
+                    seen: self.seen,
                 })
             }
             Ok(_) => Err(failed(
@@ -234,6 +235,8 @@ pub(in crate::serve) struct Taken {
     pub(in crate::serve) lock: OwnedFd,
     /// Machines that have been switched on and not seen to.
     pub(in crate::serve) boots: Vec<Name>,
+    /// What is known of all machines.
+    pub(in crate::serve) seen: Saved,
     pub(in crate::serve) predecessor: Predecessor,
 }
 
@@ -273,7 +276,17 @@ fn refused(stream: &UnixStream) -> Result<(), Failure> {
     Err(refusal.unwrap_or_else(|| failed("its answer can't be read")))
 }
 
-fn of_session(
+/// Where an image is opened again.
+pub(in crate::serve) fn source_of(used: &UsedImage) -> Result<ImageSource, Failure> {
+    let name = Name::new(&used.name).map_err(failed)?;
+    let mut source = ImageSource::of_file(name, PathBuf::from(&used.path));
+    source.current = used.generation;
+    source.files = [(used.generation, PathBuf::from(&used.path))].into();
+    Ok(source)
+}
+
+/// A session in this process, of what another says of it.
+pub(in crate::serve) fn suspended_of(
     herd: &Herd,
     images: &[Images],
     seats: &Arc<Seats>,
@@ -301,10 +314,12 @@ fn of_session(
         peer: session.peer,
         address: address_of(&caller),
         is_successor: session.is_successor,
+        goes_on: true,
     };
     Ok(Suspended {
         target: Arc::new(target),
         accepted: Accepted { socket, standing },
+        voucher: session.voucher.as_ref().map(voucher_of),
     })
 }
 

@@ -8,9 +8,10 @@ use crate::image::Image;
 use crate::name::Name;
 use crate::nbd::ExportInfo;
 use crate::nbd::agreed::{Agreed, Contexts, Headers};
-use crate::overlay::OverlayMode;
+use crate::overlay::journal::{ChainEnd, Cursor};
+use crate::overlay::{OverlayMode, Voucher};
 use crate::serve::catalog::{Target, VolumeKey};
-use crate::serve::shard::Standing;
+use crate::serve::shard::Suspended;
 
 /// What the other server has to know of an image.
 pub(super) fn of_image(key: &VolumeKey, image: &Image) -> UsedImage {
@@ -23,12 +24,17 @@ pub(super) fn of_image(key: &VolumeKey, image: &Image) -> UsedImage {
 }
 
 /// What the other server has to know of a session.
-pub(super) fn of_session(target: &Target, standing: &mut Standing) -> wire::Session {
-    let Target { key, image, .. } = target;
-    let mode = target.overlay.as_ref().map(|(_, spec)| match spec.mode {
-        OverlayMode::Persistent => Kept::Persistent,
-        OverlayMode::Ephemeral => Kept::Ephemeral,
-    });
+pub(in crate::serve) fn session_words(session: &Suspended) -> wire::Session {
+    let Target { key, image, .. } = &*session.target;
+    let standing = &session.accepted.standing;
+    let mode = session
+        .target
+        .overlay
+        .as_ref()
+        .map(|(_, spec)| match spec.mode {
+            OverlayMode::Persistent => Kept::Persistent,
+            OverlayMode::Ephemeral => Kept::Ephemeral,
+        });
     let client = key.client.as_ref().map(Name::to_string);
     wire::Session {
         image: of_image(key, image),
@@ -36,7 +42,40 @@ pub(super) fn of_session(target: &Target, standing: &mut Standing) -> wire::Sess
         terms: terms_of(standing.info, standing.agreed),
         peer: standing.peer.clone(),
         is_successor: standing.is_successor,
+        voucher: session.voucher.and_then(of_voucher),
         leftover: standing.leftover.clone(),
+    }
+}
+
+fn of_voucher(voucher: Voucher) -> Option<wire::Vouched> {
+    let durable = voucher.durable?;
+    Some(wire::Vouched {
+        uuid: voucher.uuid,
+        generation: durable.generation,
+        offset: u64::try_from(durable.offset).ok()?,
+        frame: durable.chain.seq,
+        epoch: durable.chain.epoch,
+        checksum: durable.chain.checksum,
+        is_noted: voucher.is_noted,
+    })
+}
+
+/// What the other server has said of an overlay.
+pub(super) fn voucher_of(said: &wire::Vouched) -> Voucher {
+    let chain = ChainEnd {
+        seq: said.frame,
+        epoch: said.epoch,
+        checksum: said.checksum,
+    };
+    Voucher {
+        uuid: said.uuid,
+        durable: Some(Cursor {
+            generation: said.generation,
+            // What is no place in a journal is not found there.
+            offset: usize::try_from(said.offset).unwrap_or(usize::MAX),
+            chain,
+        }),
+        is_noted: said.is_noted,
     }
 }
 
@@ -120,6 +159,25 @@ mod tests {
                 assert_eq!(back, Some((info, agreed)));
             }
         }
+    }
+
+    #[test]
+    fn what_is_vouched_for_comes_back_as_it_was() {
+        let voucher = Voucher {
+            uuid: [7; 16],
+            durable: Some(Cursor {
+                generation: 3,
+                offset: 1024,
+                chain: ChainEnd {
+                    seq: 1 << 40,
+                    epoch: 9,
+                    checksum: 77,
+                },
+            }),
+            is_noted: true,
+        };
+        assert_eq!(of_voucher(voucher).as_ref().map(voucher_of), Some(voucher));
+        assert_eq!(of_voucher(voucher.doubted()), None);
     }
 
     #[test]

@@ -10,10 +10,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{TAKEOVER_BYTES_MAX, TAKEOVER_TEXT_MAX};
+use crate::status::timelines::Saved;
 
 /// The version of all that is below. The two servers refuse each other where they know different
 /// ones: a test holds the bytes against it.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const MAGIC: [u8; 4] = *b"CWHO";
 
@@ -35,6 +36,8 @@ pub enum Message {
     /// Of the old one: a session that has stopped, with its descriptor and what came for it and was
     /// not begun.
     Session(Session),
+    /// Of the old one: what is known of some machines and their boots.
+    Seen(Saved),
     /// Of the old one: that was all, with the lock of the state directory.
     All {
         /// Machines that have been switched on and not seen to.
@@ -127,9 +130,31 @@ pub struct Session {
     pub peer: String,
     /// Whether it waits for those of its overlay before it.
     pub is_successor: bool,
+    /// What is known of its overlay; `None` where that was closed.
+    pub voucher: Option<Vouched>,
     /// What came for it and was not begun.
     #[serde(skip)]
     pub leftover: Vec<u8>,
+}
+
+/// What the old server says of an overlay that it did not close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vouched {
+    /// Which overlay.
+    pub uuid: [u8; 16],
+    /// The live journal.
+    pub generation: u64,
+    /// Where the next record goes in it.
+    pub offset: u64,
+    /// The number of the last frame before that.
+    pub frame: u64,
+    /// The last flush that ended.
+    pub epoch: u64,
+    /// The checksum of the last frame.
+    pub checksum: u32,
+    /// What was acknowledged is in the notes.
+    pub is_noted: bool,
 }
 
 /// How long an overlay is kept.
@@ -292,6 +317,15 @@ mod tests {
             },
             peer: "10.0.0.1:5".to_owned(),
             is_successor: true,
+            voucher: Some(Vouched {
+                uuid: [7; 16],
+                generation: 3,
+                offset: 1024,
+                frame: 12,
+                epoch: 9,
+                checksum: 77,
+                is_noted: true,
+            }),
             leftover,
         })
     }
@@ -314,6 +348,10 @@ mod tests {
             ),
             (Message::Freeze, r#"{"says":"freeze"}"#),
             (
+                Message::Seen(Saved::default()),
+                r#"{"says":"seen","version":0,"machines":[]}"#,
+            ),
+            (
                 Message::All {
                     boots: vec!["a".to_owned()],
                 },
@@ -326,11 +364,13 @@ mod tests {
                     r#""path":"/disk.img","identity":"x\n"},"overlay":["a","ephemeral"],"#,
                     r#""terms":{"size":1099511627776,"read_only":false,"multi_conn":true,"#,
                     r#""headers":"extended","contexts":[1,2]},"peer":"10.0.0.1:5","#,
-                    r#""is_successor":true}"#
+                    r#""is_successor":true,"voucher":{"uuid":[7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7],"#,
+                    r#""generation":3,"offset":1024,"frame":12,"epoch":9,"checksum":77,"#,
+                    r#""is_noted":true}}"#
                 ),
             ),
         ];
-        assert_eq!(FORMAT, 1);
+        assert_eq!(FORMAT, 2);
         for (message, line) in lines {
             let written = message.write().unwrap();
             let text = String::from_utf8_lossy(&written[HEAD_BYTES..]).into_owned();

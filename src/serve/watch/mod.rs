@@ -25,7 +25,7 @@ use super::host;
 use super::state_dir::StateDir;
 use crate::dhcp::Moment;
 use crate::status::report::{Client, State};
-use crate::status::timelines::Key;
+use crate::status::timelines::{Key, Saved};
 use crate::status::traffic::Kind;
 use crate::status::{At, Event, FileStep, Sign, Timelines};
 use sessions::Sessions;
@@ -203,6 +203,17 @@ impl Watch {
         let _ = tokio::task::spawn_blocking(move || watch.save()).await;
     }
 
+    /// All there is to be kept.
+    pub(super) fn saved(&self) -> Saved {
+        self.timelines().saved()
+    }
+
+    /// From now on this is what is known.
+    pub(super) fn replace(&self, saved: Saved) {
+        *self.timelines() = Timelines::restored(saved);
+        self.unsaved.store(true, Ordering::Relaxed);
+    }
+
     /// Saves what is known, where it has changed. This waits for a disk.
     pub(super) fn save(&self) {
         let Some(path) = &self.path else {
@@ -211,7 +222,7 @@ impl Watch {
         if !self.unsaved.swap(false, Ordering::Relaxed) {
             return;
         }
-        let saved = self.timelines().saved();
+        let saved = self.saved();
         if let Err(error) = file::write(path, &saved) {
             self.unsaved.store(true, Ordering::Relaxed);
             tracing::warn!(

@@ -9,7 +9,7 @@ use crate::name::Name;
 use crate::serve::herd::OfShard;
 use crate::serve::host;
 use crate::serve::meter::Reading;
-use crate::serve::shard::measure::Measured;
+use crate::serve::shard::measure::{Ended, Measured};
 use crate::status::timelines::{Key, Load, Timelines};
 use crate::status::traffic::Counts;
 use crate::status::{Event, Sign};
@@ -53,8 +53,12 @@ impl Sessions {
             has_changed |= known.tell(&measured.reading, timelines, clock);
             known.count(&measured, timelines);
             if let Some(ended) = measured.ended {
-                let is_clean = ended.is_clean;
-                let event = Event::Disconnected { is_clean };
+                let event = match ended {
+                    Ended::Suspended => Event::Suspended,
+                    Ended::Clean | Ended::Broken => Event::Disconnected {
+                        is_clean: ended == Ended::Clean,
+                    },
+                };
                 timelines.handle(clock.at(now), &known.sign, &event);
                 self.known.remove(&id);
                 has_changed = true;
@@ -81,10 +85,17 @@ fn introduce(
         address: *address,
         name: name.map(ToString::to_string),
     };
-    let event = Event::Connected {
-        export: key.to_string(),
-        is_read_only: measured.is_read_only,
-        sign: signs.get(&key.image).cloned(),
+    let (export, is_read_only) = (key.to_string(), measured.is_read_only);
+    let event = match measured.goes_on {
+        true => Event::Continued {
+            export,
+            is_read_only,
+        },
+        false => Event::Connected {
+            export,
+            is_read_only,
+            sign: signs.get(&key.image).cloned(),
+        },
     };
     let at = clock.at(measured.reading.began);
     Known {

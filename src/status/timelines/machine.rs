@@ -99,6 +99,11 @@ impl Machine {
                 is_read_only,
                 sign,
             } => self.connected(now, export, *is_read_only, sign.as_deref()),
+            Event::Continued {
+                export,
+                is_read_only,
+            } => self.continued(now, export, *is_read_only),
+            Event::Suspended => self.connections = self.connections.saturating_sub(1),
             Event::Reads => self.first(now, Stage::FirstRead, Boot::begin),
             Event::HasRead => self.first(now, Stage::FirstRead, Boot::reach),
             Event::HasWritten => {
@@ -285,6 +290,18 @@ impl Machine {
         boot.is_read_only = is_read_only;
         boot.sign = sign.map(harmless);
         boot.reach(now, Stage::Connect).detail = harmless(export);
+    }
+
+    fn continued(&mut self, now: At, export: &str, is_read_only: bool) {
+        match self.boots.back_mut() {
+            Some(boot) if boot.has(Stage::Connect) => {
+                self.connections = self.connections.saturating_add(1);
+                boot.last = now;
+                boot.down = None;
+            }
+            // What was known of it is lost.
+            _ => self.connected(now, export, is_read_only, None),
+        }
     }
 
     fn disconnected(&mut self, now: At, is_clean: bool) {

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use cowherd::nbd::handshake::{End, Event, Handshake, TlsMode, Violation};
-use cowherd::nbd::{ExportInfo, Refusal};
+use cowherd::nbd::{Described, Refusal};
 use cowherd::tls::{Channel, Credentials, Files, Reading};
 
 use super::Input;
@@ -29,7 +29,7 @@ fn credentials() -> &'static Credentials {
     })
 }
 
-fn find(name: &str) -> Result<ExportInfo, Refusal> {
+fn find(name: &str) -> Result<Described, Refusal> {
     Err(Refusal::Unknown(name.to_owned()))
 }
 

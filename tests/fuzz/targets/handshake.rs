@@ -1,7 +1,7 @@
 //! Bytes of a handshake, however they are cut: the same replies and events come of them.
 
 use cowherd::nbd::handshake::{Event, Handshake, Listing, TlsMode};
-use cowherd::nbd::{ExportInfo, Refusal};
+use cowherd::nbd::{Described, ExportInfo, Refusal};
 
 use super::{Input, pieces};
 
@@ -76,10 +76,15 @@ impl Run {
     }
 }
 
-fn find(name: &str) -> Result<ExportInfo, Refusal> {
+fn find(name: &str) -> Result<Described, Refusal> {
     assert!(name.len() <= cowherd::limits::NBD_STRING_MAX && !name.contains('\0'));
     match name {
-        "" | "disk" => Ok(INFO),
+        "" => Ok(INFO.into()),
+        "disk" => Ok(Described {
+            info: INFO,
+            name: Some("disk+1".to_owned()),
+            description: Some(String::new()),
+        }),
         "tls" => Err(Refusal::TlsRequired("tls".to_owned())),
         _ => Err(Refusal::Unknown(format!("no {name}"))),
     }

@@ -46,9 +46,14 @@ struct Driver {
     transcript: Vec<String>,
 }
 
-fn open(name: &str) -> Result<ExportInfo, Refusal> {
+fn open(name: &str) -> Result<Described, Refusal> {
     match name {
-        "disk" | "twin" => Ok(DISK),
+        "disk" | "twin" => Ok(DISK.into()),
+        "told" => Ok(Described {
+            info: DISK,
+            name: Some("told+1".to_owned()),
+            description: Some("the same as ever".to_owned()),
+        }),
         "locked" => Err(Refusal::Policy("not for you".to_owned())),
         "secret" => Err(Refusal::TlsRequired("only over TLS".to_owned())),
         "broken" => Err(Refusal::Failed("the disk failed".to_owned())),
@@ -160,6 +165,7 @@ fn read_info(data: &[u8]) -> String {
     match InfoType::from_wire(u16::from_be_bytes(*kind)) {
         InfoType::EXPORT => read_export(rest),
         InfoType::NAME => format!("NAME {:?}", std::str::from_utf8(rest).unwrap()),
+        InfoType::DESCRIPTION => format!("WORDS {:?}", std::str::from_utf8(rest).unwrap()),
         InfoType::BLOCK_SIZE => {
             let sizes: Vec<u32> = rest
                 .as_chunks::<4>()

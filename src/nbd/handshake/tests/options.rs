@@ -121,6 +121,21 @@ fn go_says_the_same_as_info_and_then_transmission_begins() {
 }
 
 #[test]
+fn an_export_is_called_what_the_server_calls_it_and_described() {
+    let asked = query("told", &[InfoType::NAME, InfoType::DESCRIPTION]);
+    check_options(
+        &[option(OptionCode::GO, &asked)],
+        "? Open { name: \"told\" }
+         < GO INFO EXPORT 1048576
+         < GO INFO NAME \"told+1\"
+         < GO INFO WORDS \"the same as ever\"
+         < GO INFO BLOCK_SIZE [1, 4096, 33554432]
+         < GO ACK
+         ! transmission of 1048576 bytes",
+    );
+}
+
+#[test]
 fn information_that_nobody_knows_is_ignored() {
     let asked = [InfoType::from_wire(999), InfoType::DESCRIPTION];
     check_options(

@@ -75,7 +75,7 @@ fn the_reply_is_in_the_queue_before_the_end_is_told() {
     let mut handshake = started();
     let _ = handshake.handle_bytes(&option(OptionCode::GO, &query("disk", &[])));
     let _ = handshake.poll_event();
-    handshake.handle_opened(Ok(DISK));
+    handshake.handle_opened(Ok(DISK.into()));
     assert_eq!(sent(&mut handshake).last().unwrap(), "< GO ACK");
     assert_eq!(
         handshake.poll_event(),
