@@ -9,5 +9,6 @@ fn main() -> std::process::ExitCode {
         overlay: serve::control::run,
         explain: serve::explain::run,
         grub: serve::grub::run,
+        doctor: serve::doctor::run,
     })
 }

@@ -1,20 +1,34 @@
 //! Where log lines go: standard error, in the form that its reader likes.
 
+mod lines;
+
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 
+use lines::{Journal, Json};
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Form {
+    /// For people; systemd's journal gets its own priorities, and no second time.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
 /// Starts the log. `RUST_LOG` decides what is shown; where it is unset or wrong, `verbose` does.
-pub(super) fn start(verbose: u8) {
-    start_with(directive(verbose));
+pub(super) fn start(verbose: u8, form: Form) {
+    start_with(directive(verbose), form);
 }
 
 /// Starts the log of a command whose answer says all there is to say: warnings only.
 pub(super) fn start_quietly() {
-    start_with("warn");
+    start_with("warn", Form::Text);
 }
 
-fn start_with(default: &str) {
+fn start_with(default: &str, form: Form) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(default))
         .with_writer(io::stderr)
@@ -22,10 +36,10 @@ fn start_with(default: &str) {
         .with_target(false)
         .compact();
     // A second start in one process (tests do that) leaves the first in place.
-    let _ = if to_journal() {
-        builder.without_time().try_init()
-    } else {
-        builder.try_init()
+    let _ = match form {
+        Form::Json => builder.event_format(Json).try_init(),
+        Form::Text if to_journal() => builder.event_format(Journal).try_init(),
+        Form::Text => builder.try_init(),
     };
 }
 

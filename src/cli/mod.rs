@@ -7,8 +7,10 @@
 
 mod attach;
 mod bench;
+mod doctor;
 mod explain;
 mod grub;
+mod lease;
 mod log;
 mod moment;
 mod overlay;
@@ -24,6 +26,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::serve::control::{Answer, Command as OverlayCommand, Reporter};
+use crate::serve::doctor::{Question as Complaint, Step as Look};
 use crate::serve::explain::{Question, Step};
 use crate::serve::grub::{
     Answer as GrubAnswer, Progress as GrubProgress, Question as GrubQuestion,
@@ -51,24 +54,29 @@ enum Command {
     Serve(serve::Arguments),
     Overlay(overlay::Arguments),
     Status(status::Arguments),
+    Lease(lease::Arguments),
+    Doctor(doctor::Arguments),
     Explain(explain::Arguments),
     Grub(grub::Arguments),
     Bench(bench::Arguments),
 }
 
 /// What the commands do, once their options are read.
-pub struct Work<S, O, E, G> {
+pub struct Work<S, O, E, G, D> {
     /// `cowherd serve`.
     pub serve: S,
-    /// `cowherd overlay` and `cowherd status`, on the state directory that was named.
+    /// `cowherd overlay`, `cowherd status` and `cowherd lease`, on the state directory that was
+    /// named.
     pub overlay: O,
     /// `cowherd explain`: a question, and who takes the steps of its answer.
     pub explain: E,
     /// `cowherd grub`: what is to be made, and who is told how far it has come.
     pub grub: G,
+    /// `cowherd doctor`: what is to be looked at, and who is told what is found.
+    pub doctor: D,
 }
 
-impl<S, O, E, G> std::fmt::Debug for Work<S, O, E, G> {
+impl<S, O, E, G, D> std::fmt::Debug for Work<S, O, E, G, D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Work").finish_non_exhaustive()
     }
@@ -81,12 +89,13 @@ pub fn command() -> clap::Command {
 }
 
 /// Reads the process arguments, starts the log and has `work` done.
-pub fn main_with<S, O, E, G>(work: Work<S, O, E, G>) -> ExitCode
+pub fn main_with<S, O, E, G, D>(work: Work<S, O, E, G, D>) -> ExitCode
 where
     S: FnOnce(Options) -> Result<(), Failure>,
     O: Fn(Option<PathBuf>, &OverlayCommand, &Reporter) -> Result<Answer, Failure>,
     E: FnOnce(&Question, &mut dyn FnMut(Step)) -> Result<(), Failure>,
     G: FnOnce(&GrubQuestion, &mut dyn FnMut(GrubProgress)) -> Result<GrubAnswer, Failure>,
+    D: FnOnce(&Complaint, &mut dyn FnMut(Look)) -> Result<(), Failure>,
 {
     match run_from(std::env::args_os(), work) {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,20 +103,21 @@ where
     }
 }
 
-fn run_from<S, O, E, G>(
+fn run_from<S, O, E, G, D>(
     arguments: impl IntoIterator<Item = OsString>,
-    work: Work<S, O, E, G>,
+    work: Work<S, O, E, G, D>,
 ) -> Result<(), u8>
 where
     S: FnOnce(Options) -> Result<(), Failure>,
     O: Fn(Option<PathBuf>, &OverlayCommand, &Reporter) -> Result<Answer, Failure>,
     E: FnOnce(&Question, &mut dyn FnMut(Step)) -> Result<(), Failure>,
     G: FnOnce(&GrubQuestion, &mut dyn FnMut(GrubProgress)) -> Result<GrubAnswer, Failure>,
+    D: FnOnce(&Complaint, &mut dyn FnMut(Look)) -> Result<(), Failure>,
 {
     let cli = Cli::try_parse_from(arguments).map_err(|e| explain(&e))?;
     let done = match cli.command {
         Command::Serve(arguments) => {
-            log::start(arguments.verbose);
+            log::start(arguments.verbose, arguments.log);
             (work.serve)(arguments.into()).map(|()| true)
         }
         Command::Overlay(arguments) => {
@@ -117,6 +127,14 @@ where
         Command::Status(arguments) => {
             log::start_quietly();
             status::run(arguments, work.overlay)
+        }
+        Command::Lease(arguments) => {
+            log::start_quietly();
+            lease::run(arguments, work.overlay)
+        }
+        Command::Doctor(arguments) => {
+            log::start_quietly();
+            doctor::run(arguments, work.doctor)
         }
         Command::Explain(arguments) => {
             log::start_quietly();
@@ -167,7 +185,9 @@ mod tests {
         let grub = |_: &GrubQuestion, _: &mut dyn FnMut(GrubProgress)| {
             Err(Failure::failed("no menu in this test"))
         };
+        let doctor = |_: &Complaint, _: &mut dyn FnMut(Look)| Ok(());
         let work = Work {
+            doctor,
             serve,
             overlay,
             explain,

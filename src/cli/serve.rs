@@ -4,6 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::log::Form;
 use super::size;
 use crate::access::Entry;
 use crate::limits::{KEEPALIVE_DEFAULT, KEEPALIVE_MAX, SHARDS_MAX};
@@ -121,6 +122,13 @@ pub(super) struct Arguments {
     /// This is how a service manager reloads the server, see UPGRADE.
     #[arg(long, requires = "takeover")]
     detach: bool,
+
+    /// The form of the log: text, or json with an object a line
+    ///
+    /// Each object has `time` (milliseconds since 1970), `level` and `message`. Under systemd, text
+    /// has a priority for the journal before each line, and no time.
+    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    pub(super) log: Form,
 
     /// Log more; twice for everything
     ///

@@ -49,6 +49,7 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
     for group in file.group.values() {
         bootable.menu(group.menu.as_ref())?;
     }
+    let signs = signs(&file.image);
     let images = check_images(file.image, &bootable)?;
     let default_image = default_image(&images, file.defaults.image)?;
     let herd = HerdConfig {
@@ -70,6 +71,7 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
         herd,
         dhcp,
         nfs,
+        signs,
         network,
         root,
         tftp,
@@ -244,6 +246,14 @@ impl Bootable {
             there.is_some_and(|there| generation.is_none_or(|number| there.contains(&number)))
         })
     }
+}
+
+/// The files that systems ask for when their root is mounted.
+fn signs(tables: &Tables<Image>) -> HashMap<Name, String> {
+    let sign = |(name, image): (&Located<Name>, &Image)| {
+        Some((name.value.clone(), image.mounted.as_ref()?.value.0.clone()))
+    };
+    tables.iter().filter_map(sign).collect()
 }
 
 fn current_of(image: &Image) -> u32 {

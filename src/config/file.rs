@@ -12,7 +12,7 @@ use toml::Spanned;
 use super::dhcp::form::{Client, Dhcp, Group, Network};
 use super::menu::Menu;
 use super::nfs::Nfs;
-use super::value::{Line, Loaded, Located, Several, Title};
+use super::value::{BootPath, Line, Loaded, Located, Several, Title};
 use super::{GrubFrom, Keep, TlsNeed};
 use crate::access::Entry;
 use crate::boot::cmdline::Initramfs;
@@ -116,6 +116,7 @@ pub(super) struct Image {
     pub(super) title: Option<Located<Title>>,
     pub(super) grub: Option<Spanned<GrubFrom>>,
     pub(super) menu: Option<Menu>,
+    pub(super) mounted: Option<Located<BootPath>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

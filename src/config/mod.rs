@@ -20,7 +20,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -61,6 +61,9 @@ pub struct Config {
     pub dhcp: Option<DhcpConfig>,
     /// Roots on NFS servers that menus can offer.
     pub nfs: Vec<NfsRoot>,
+    /// The file that the system of an image asks for when its root is mounted, where that is not
+    /// told by its first write.
+    pub signs: HashMap<Name, String>,
     /// Where machines are booted.
     pub network: NetworkConfig,
     /// The directory whose files TFTP and HTTP serve, before those that are made. It can be

@@ -38,6 +38,17 @@ pub fn exists(name: &str) -> io::Result<bool> {
     Ok(list.iter().any(|entry| name_of(entry) == name))
 }
 
+/// Whether an interface hears anything: it is up and there is something at the other end.
+///
+/// # Errors
+/// What the kernel says, or that there is no such interface.
+pub fn has_carrier(name: &str) -> io::Result<bool> {
+    let list = List::read()?;
+    let found = list.iter().find(|entry| name_of(entry) == name);
+    let flags = found.ok_or(io::ErrorKind::NotFound)?.ifa_flags;
+    Ok(flags & libc::IFF_RUNNING.cast_unsigned() != 0)
+}
+
 /// What getifaddrs gives; it is freed as a whole.
 struct List(Option<NonNull<libc::ifaddrs>>);
 
@@ -123,7 +134,8 @@ mod tests {
 
     #[test]
     fn an_interface_that_is_not_there_is_not_there() {
-        assert!(exists("lo").unwrap());
+        assert!(exists("lo").unwrap() && has_carrier("lo").unwrap());
+        assert!(has_carrier("no-such-one").is_err());
         assert!(!exists("no-such-one").unwrap());
     }
 }

@@ -83,3 +83,18 @@ pub const BOOT_WARM_SHARE: u64 = 2;
 
 /// Largest file of boots that is read.
 pub const STATUS_FILE_MAX: u64 = 64 * 1024 * 1024;
+
+/// Free bytes of the state directory below which `cowherd doctor` warns.
+pub const DOCTOR_SPACE_LOW: u64 = 1024 * 1024 * 1024;
+
+/// Free bytes below which it says that something is wrong.
+pub const DOCTOR_SPACE_NONE: u64 = 64 * 1024 * 1024;
+
+/// Open files below which it says that something is wrong.
+pub const DOCTOR_FILES_MIN: u64 = 1024;
+
+/// Available bytes of memory below which it warns.
+pub const DOCTOR_MEMORY_MIN: u64 = 256 * 1024 * 1024;
+
+/// How long `cowherd doctor` waits for a disk that says nothing.
+pub const DOCTOR_PATIENCE: Duration = Duration::from_secs(15);

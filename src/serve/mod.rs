@@ -20,6 +20,7 @@ pub mod demo;
 mod describe;
 mod detach;
 mod dhcp;
+pub mod doctor;
 pub mod explain;
 mod gate;
 pub mod grub;

@@ -25,6 +25,8 @@ pub(super) struct Offer {
     pub(super) upgrade: Upgrade,
     /// What is loaded of which image.
     pub(super) boots: HashMap<Name, ImageBoot>,
+    /// The file that the system of an image asks for when its root is mounted.
+    pub(super) signs: HashMap<Name, String>,
     /// Roots on NFS servers.
     pub(super) nfs: Vec<NfsRoot>,
     /// Menus that an admin has written.

@@ -159,9 +159,10 @@ impl Service {
         };
         let left = self.before.reopen(&self.herd, &seats).await;
         let (asking, asked) = mpsc::channel(1);
-        let control = start_control(doors.control, &self.herd, &gate, asking).map_err(failed)?;
+        let control = start_control(doors.control, (&self.herd, steward.clone()), &gate, asking)
+            .map_err(failed)?;
         let mut watching = watch_over(&self.herd);
-        let admin = start_admin(doors.admin, &self.herd).map_err(failed)?;
+        let admin = start_admin(doors.admin, &self.herd, steward.clone()).map_err(failed)?;
         let port = nbd_port(&doors.bound);
         let tree = Arc::new(Tree::new(Arc::clone(&self.herd), port, served));
         let tftp = doors.tftp.map(|tftp| Tftp::start(tftp, &tree, &gate));
@@ -289,11 +290,11 @@ fn watch_over(herd: &Arc<Herd>) -> JoinSet<()> {
 /// Starts to answer commands and, beside, to remove overlays of earlier boots.
 fn start_control(
     socket: Option<ControlSocket>,
-    herd: &Arc<Herd>,
+    (herd, dhcp): (&Arc<Herd>, Option<Steward>),
     gate: &Gate,
     asking: mpsc::Sender<UnixStream>,
 ) -> std::io::Result<Option<Control>> {
-    let workshop = Workshop::of_server(Arc::clone(herd));
+    let workshop = Workshop::of_server(Arc::clone(herd), dhcp);
     let (Some(socket), Some(workshop)) = (socket, workshop) else {
         return Ok(None);
     };
@@ -391,8 +392,9 @@ fn nbd_port(bound: &[Bound]) -> u16 {
 fn start_admin(
     opened: Option<admin::Opened>,
     herd: &Arc<Herd>,
+    dhcp: Option<Steward>,
 ) -> std::io::Result<Option<JoinSet<()>>> {
-    opened.map(|admin| admin.start(herd)).transpose()
+    opened.map(|admin| admin.start(herd, dhcp)).transpose()
 }
 
 /// Says where clients find what.

@@ -257,6 +257,22 @@ impl StateDir {
             .try_for_each(durable::sync)
             .map_err(failed)
     }
+
+    /// Whether this image is the one that had its name before; a record of none says yes. Nothing
+    /// is written, so that it takes no lock.
+    pub(super) fn check_identity(
+        &self,
+        image: &Name,
+        generation: u32,
+        identity: &Identity,
+    ) -> Result<(), StateError> {
+        let path = self.overlays_of(image, generation).join(IDENTITY);
+        let recorded = read_small(&path).map_err(|reason| StateError::new(&path, reason))?;
+        match recorded {
+            Some(text) => compare_with_record(image, identity, &path, &text),
+            None => Ok(()),
+        }
+    }
 }
 
 fn compare_with_record(

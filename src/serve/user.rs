@@ -34,6 +34,11 @@ pub(super) fn give_up_privileges(user: Option<&str>) -> Result<(), Failure> {
     }
 }
 
+/// Whether the system knows a user.
+pub(super) fn check(name: &str) -> Result<(), Failure> {
+    account(name).map(drop)
+}
+
 fn failed(what: &str, error: &io::Error) -> Failure {
     Failure::failed(format!("cannot give up {what}: {error}"))
 }

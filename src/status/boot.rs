@@ -52,6 +52,9 @@ pub struct Boot {
     /// It can't write there, so that its first read is all that can be seen.
     #[serde(default)]
     pub is_read_only: bool,
+    /// The file that it asks for when its root is mounted; its first write tells without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign: Option<String>,
     /// Its firmware is iPXE.
     #[serde(default)]
     pub by_ipxe: bool,
@@ -109,7 +112,7 @@ impl Boot {
     /// The last stage whose end is what a boot is for.
     #[must_use]
     pub const fn goal(&self) -> Stage {
-        match self.is_read_only {
+        match self.is_read_only && self.sign.is_none() {
             true => Stage::FirstRead,
             false => Stage::Mounted,
         }

@@ -98,6 +98,9 @@ pub enum Event {
         export: String,
         /// It can't write to it.
         is_read_only: bool,
+        /// The file that it asks for when its root is mounted; `None` means that its first write
+        /// tells.
+        sign: Option<String>,
     },
     /// A connection goes on that had stopped, in another process of the server maybe.
     Continued {

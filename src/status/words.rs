@@ -85,11 +85,23 @@ fn waits_after(boot: &Boot, passage: &Passage) -> String {
             "it has opened {export} and reads nothing: the nbd module may be missing in its \
              initramfs"
         ),
-        Stage::FirstRead => format!(
+        Stage::FirstRead => reads_only(boot, export),
+        Stage::Mounted => "its root is mounted".to_owned(),
+    }
+}
+
+/// It has read, and there is no sign of a mounted root.
+fn reads_only(boot: &Boot, export: &str) -> String {
+    match &boot.sign {
+        None => format!(
             "it reads {export} and has not written: its root may be mounted read-only, or its boot \
              hangs after the initramfs (see its screen)"
         ),
-        Stage::Mounted => "its root is mounted".to_owned(),
+        Some(sign) => format!(
+            "it reads {export} and has not asked for /{sign}, which tells that its root is \
+             mounted: its boot hangs after the initramfs (see its screen), or nothing in its \
+             system asks"
+        ),
     }
 }
 

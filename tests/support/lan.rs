@@ -132,6 +132,12 @@ impl Lan {
             if is_up { Ok(()) } else { Err((port, card)) }
         });
     }
+
+    /// Takes the cable out of the card of `host`, at our end.
+    pub(crate) fn unplug(&self, host: &Host) {
+        let port = format!("p{}", host.space.keeper.id());
+        self.bridge.ip(&format!("link set {port} down"));
+    }
 }
 
 impl Host {

@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: the program as a child process, their own client, foreign
 //! tools.
 
+mod admin;
+mod browser;
 mod data;
 mod guest;
 mod journals;
@@ -8,12 +10,15 @@ mod lan;
 mod mount;
 pub(crate) mod nbd;
 mod relay;
+pub(crate) mod room;
 mod server;
 mod stamps;
 mod tftp;
 mod tls;
 mod tool;
 
+pub(crate) use admin::{Admin, TOKEN};
+pub(crate) use browser::{Browser, seconds_of};
 pub(crate) use data::{
     Fingerprint, Seeded, assert_same, btrfs_image, pseudo_random, read_file, write_file,
 };
@@ -22,6 +27,7 @@ pub(crate) use journals::{checkpoint_generation, nearly_fill_journal};
 pub(crate) use lan::{Card, Host, Lan};
 pub(crate) use mount::{Mount, make_file_system};
 pub(crate) use relay::{Odds, Relay};
+pub(crate) use room::Room;
 pub(crate) use server::{PATIENCE, Refusal, Server, Setup, eventually};
 pub(crate) use stamps::{SECTOR, Stamps};
 pub(crate) use tftp::TftpServer;

@@ -13,7 +13,7 @@ pub(super) fn is_well(answer: &Answer) -> bool {
     match answer {
         Answer::Check(all) => all.iter().all(|checked| checked.problems.is_empty()),
         Answer::Show(entry) => entry.problem.is_none(),
-        Answer::List(_) | Answer::Reset { .. } | Answer::Status(_) | Answer::Commit(_) => true,
+        _ => true,
     }
 }
 
@@ -34,8 +34,9 @@ pub(super) fn write_json(out: &mut impl Write, answer: &Answer) -> io::Result<()
         Answer::Reset { overlay } => {
             serde_json::to_writer(&mut *out, &serde_json::json!({ "overlay": overlay }))
         }
-        Answer::Status(status) => serde_json::to_writer(&mut *out, status),
         Answer::Commit(committed) => serde_json::to_writer(&mut *out, committed),
+        // No command here asks for it.
+        other => serde_json::to_writer(&mut *out, other),
     }?;
     writeln!(out)
 }
@@ -51,9 +52,9 @@ pub(super) fn write_text(out: &mut impl Write, answer: &Answer) -> io::Result<()
             .iter()
             .try_for_each(|checked| write_checked(out, checked)),
         Answer::Reset { overlay } => writeln!(out, "{overlay}: removed"),
-        // No command here asks for it.
-        Answer::Status(_) => Ok(()),
         Answer::Commit(committed) => write_committed(out, committed),
+        // No command here asks for it.
+        Answer::Status(_) | Answer::Leases(_) | Answer::ForgetLease { .. } => Ok(()),
     }
 }
 

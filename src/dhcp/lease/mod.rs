@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - An address has one binding at most, so it can't be leased to two machines.
-//! - A lease never ends before the latest end that its machine was told.
+//! - A lease never ends before the latest end that its machine was told, but by an admin's order.
 //! - A binding that has ended keeps its machine until another one needs the address.
 
 pub mod file;

@@ -238,6 +238,16 @@ impl Leases {
         ended.filter(|_| was == State::Leased)
     }
 
+    /// Ends a lease although its machine may go on with it. Before another is given the address, it
+    /// is looked whether anybody answers to it.
+    pub fn forget(&mut self, now: Moment, address: Ipv4Addr) -> Option<Record> {
+        let record = self.give_back(now, address)?;
+        if let Some(binding) = self.bindings.get_mut(&address) {
+            binding.checked = None;
+        }
+        Some(record)
+    }
+
     /// Keeps an address from everybody for a while, since somebody uses it.
     pub fn decline(&mut self, now: Moment, address: Ipv4Addr) -> Option<Record> {
         let mut binding = self.take(address)?;

@@ -132,6 +132,15 @@ impl Server {
         }
     }
 
+    /// Somebody who may orders that the lease of an address ends now; whether there was one.
+    pub fn handle_forget(&mut self, now: Moment, address: Ipv4Addr) -> bool {
+        self.pass(now);
+        let record = self.leases.forget(self.now, address);
+        let was_leased = record.is_some();
+        self.save(record);
+        was_leased
+    }
+
     /// The moment of [`Self::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Moment) {
         self.pass(now);

@@ -46,6 +46,7 @@ pub(super) async fn get(office: &Arc<Office>, path: &str) -> Response<Content> {
         "/api/v1/clients" => json(StatusCode::OK, &clients(office)),
         "/api/v1/images" => json(StatusCode::OK, &images(office)),
         "/api/v1/overlays" => run(office, Command::List).await,
+        "/api/v1/leases" => run(office, Command::Leases).await,
         "/api/v1/events" => stream::events(Arc::clone(office)),
         _ => match path.strip_prefix("/api/v1/clients/").map(decoded) {
             Some(who) => client(office, &who).await,
@@ -62,6 +63,10 @@ pub(super) async fn post(office: &Arc<Office>, path: &str) -> Response<Content> 
             true => json(StatusCode::OK, &serde_json::json!({ "forgotten": who })),
             false => refuse(StatusCode::NOT_FOUND, "no such machine was seen"),
         },
+        ["clients", who, "forget-lease"] => {
+            let who = (*who).to_owned();
+            run(office, Command::ForgetLease { who }).await
+        }
         ["overlays", overlay, "reset"] => match overlay.parse() {
             Ok(overlay) => run(office, Command::Reset { overlay }).await,
             Err(error) => {
@@ -150,6 +155,7 @@ async fn run(office: &Office, command: Command) -> Response<Content> {
     let report: Reporter = Arc::new(|_: &Progress| ControlFlow::Continue(()));
     match workshop.run(command, report).await {
         Ok(Answer::List(entries)) => json(StatusCode::OK, &entries),
+        Ok(Answer::Leases(leases)) => json(StatusCode::OK, &leases),
         Ok(answer) => json(StatusCode::OK, &answer),
         Err(failure) => refuse(StatusCode::CONFLICT, &failure.to_string()),
     }

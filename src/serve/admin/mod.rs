@@ -24,6 +24,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::task::JoinSet;
 
 use super::control::Workshop;
+use super::dhcp::Steward;
 use super::herd::Herd;
 use super::options::Failure;
 use crate::config::AdminConfig;
@@ -53,7 +54,11 @@ impl Token {
     fn read(path: &Path) -> Result<Self, Failure> {
         let shown = path.display();
         let failed = |what: String| Failure::failed(format!("token of [admin], {shown}: {what}"));
-        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            failed(format!(
+                "{error}; name a file that the server can read as `token-file`"
+            ))
+        })?;
         let text = text.trim();
         let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
         if !is_plain || !(ADMIN_TOKEN_MIN..=ADMIN_TOKEN_MAX).contains(&text.len()) {
@@ -79,6 +84,12 @@ pub(super) struct Office {
     /// `None` where no overlays are kept.
     workshop: Option<Workshop>,
     token: Option<Token>,
+}
+
+/// Whether the token of a config can be used.
+pub(super) fn check(config: &AdminConfig) -> Result<(), Failure> {
+    let token = config.token_file.as_deref();
+    token.map(Token::read).transpose().map(drop)
 }
 
 /// A listener that another one of this user can stand beside: in a take-over there are two for a
@@ -120,9 +131,9 @@ impl Opened {
     }
 
     /// Serves until the tasks are dropped. Inside of a runtime only.
-    pub(super) fn start(self, herd: &Arc<Herd>) -> io::Result<JoinSet<()>> {
+    pub(super) fn start(self, herd: &Arc<Herd>, dhcp: Option<Steward>) -> io::Result<JoinSet<()>> {
         let office = Arc::new(Office {
-            workshop: Workshop::of_server(Arc::clone(herd)),
+            workshop: Workshop::of_server(Arc::clone(herd), dhcp),
             herd: Arc::clone(herd),
             token: self.token,
         });

@@ -8,7 +8,8 @@ use super::reply::{Content, text};
 pub(super) const SCHEMA: &str = include_str!("page/schema.json");
 
 /// Name, type, content.
-const FILES: [(&str, &str, &str); 3] = [
+const FILES: [(&str, &str, &str); 4] = [
+    ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
     (
         "/",
         "text/html; charset=utf-8",

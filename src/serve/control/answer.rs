@@ -1,5 +1,6 @@
 //! The facts that commands give: as JSON for programs, and the matter of tables for people.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -24,8 +25,28 @@ pub enum Answer {
     },
     /// How the machines are doing.
     Status(Status),
+    /// The leases that machines have, by their addresses.
+    Leases(Vec<Lease>),
+    /// Leases were ended before their time.
+    ForgetLease {
+        /// Of these addresses.
+        addresses: Vec<Ipv4Addr>,
+    },
     /// A new image was written.
     Commit(Committed),
+}
+
+/// An address that a machine has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The network card.
+    pub mac: String,
+    /// What the config calls the machine.
+    pub name: Option<String>,
+    /// Seconds until it ends, unless it is prolonged.
+    pub seconds_left: u64,
 }
 
 /// How the machines are doing.

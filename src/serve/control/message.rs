@@ -47,6 +47,13 @@ pub enum Command {
         #[serde(default)]
         client: Option<String>,
     },
+    /// Tell of the leases that machines have.
+    Leases,
+    /// End the leases of a machine before their time.
+    ForgetLease {
+        /// Its name, MAC address or address.
+        who: String,
+    },
     /// Write image and overlay to a new image.
     Commit {
         /// Which.

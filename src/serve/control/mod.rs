@@ -12,6 +12,7 @@ pub mod answer;
 mod caller;
 mod door;
 mod expire;
+mod leases;
 pub mod message;
 mod task;
 mod workshop;

@@ -11,6 +11,7 @@ use super::message::{Command, OverlayName};
 use super::task::{self, Hold, Site};
 use super::{Reporter, failed};
 use crate::serve::catalog::VolumeKey;
+use crate::serve::dhcp::Steward;
 use crate::serve::herd::Herd;
 use crate::serve::host;
 use crate::serve::options::Failure;
@@ -23,7 +24,9 @@ use crate::status::report::Client;
 #[derive(Clone, Debug)]
 pub(in crate::serve) struct Workshop {
     state: Arc<StateDir>,
-    herd: Option<Arc<Herd>>,
+    pub(super) herd: Option<Arc<Herd>>,
+    /// Where addresses are given.
+    pub(super) dhcp: Option<Steward>,
     boot_id: [u8; 16],
 }
 
@@ -33,16 +36,18 @@ impl Workshop {
         Self {
             state,
             herd: None,
+            dhcp: None,
             boot_id: host::boot_id(),
         }
     }
 
     /// Within the server; `None` where it keeps no overlays.
-    pub(in crate::serve) fn of_server(herd: Arc<Herd>) -> Option<Self> {
+    pub(in crate::serve) fn of_server(herd: Arc<Herd>, dhcp: Option<Steward>) -> Option<Self> {
         Some(Self {
             state: Arc::clone(herd.state()?),
             boot_id: herd.boot_id(),
             herd: Some(herd),
+            dhcp,
         })
     }
 
@@ -64,6 +69,11 @@ impl Workshop {
                 Ok(Answer::Reset { overlay })
             }
             Command::Status { client } => self.status(client).await.map(Answer::Status),
+            Command::Leases => self.leases().await.map(Answer::Leases),
+            Command::ForgetLease { who } => {
+                let addresses = self.forget_lease(&who).await?;
+                Ok(Answer::ForgetLease { addresses })
+            }
             Command::Commit { overlay, to, image } => {
                 let committed = self.commit(&overlay, to, image, report).await;
                 committed.map(Answer::Commit)

@@ -19,9 +19,11 @@ mod probes;
 mod task;
 
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -39,6 +41,8 @@ use crate::dhcp::lease::{Leases, Record};
 use crate::dhcp::server::Server;
 use crate::dhcp::settings::Settings;
 use crate::io::EchoSocket;
+use crate::mac::MacAddress;
+use crate::name::Name;
 use lease_file::LeaseFile;
 use link::OpenLink;
 use places::Own;
@@ -177,11 +181,26 @@ enum Word {
     Share(oneshot::Sender<io::Result<Vec<(Door, OwnedFd)>>>),
     /// Answer nobody any more; say when all that was promised is durable and said.
     Rest(oneshot::Sender<()>),
+    /// Tell of all leases.
+    Leases(oneshot::Sender<Vec<Lease>>),
+    /// End the lease of an address; say whether there was one.
+    Forget(Ipv4Addr, oneshot::Sender<bool>),
     /// Answer again. The leases may have changed meanwhile.
     GoOn { leases_changed: bool },
 }
 
-/// Stops a running server for a while, for another that takes over.
+/// A lease that a machine has now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lease {
+    pub(super) address: Ipv4Addr,
+    pub(super) mac: MacAddress,
+    /// Its name in the config.
+    pub(super) name: Option<Name>,
+    pub(super) left: Duration,
+}
+
+/// Speaks with a running server: stops it for a while, for another that takes over, and asks for
+/// its leases.
 #[derive(Clone, Debug)]
 pub(super) struct Steward(mpsc::UnboundedSender<Word>);
 
@@ -201,6 +220,21 @@ impl Steward {
         // A server that is gone rests.
         let _ = self.0.send(Word::Rest(answer));
         let _ = rests.await;
+    }
+
+    /// All leases, by their addresses.
+    pub(super) async fn leases(&self) -> Vec<Lease> {
+        let (answer, leases) = oneshot::channel();
+        // A server that is gone has none.
+        let _ = self.0.send(Word::Leases(answer));
+        leases.await.unwrap_or_default()
+    }
+
+    /// Ends the lease of an address, whatever its machine thinks; whether there was one.
+    pub(super) async fn forget(&self, address: Ipv4Addr) -> bool {
+        let (answer, forgotten) = oneshot::channel();
+        let _ = self.0.send(Word::Forget(address, answer));
+        forgotten.await.unwrap_or_default()
     }
 
     /// Has it answer again.

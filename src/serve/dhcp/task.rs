@@ -18,7 +18,7 @@ use super::lease_file::{LeaseFile, Saving};
 use super::log::Log;
 use super::places::{LOOK_EVERY, Places};
 use super::probes::{Due, Probes, Way};
-use super::{Change, Dhcp, Word};
+use super::{Change, Dhcp, Lease, Word};
 use crate::dhcp::Moment;
 use crate::dhcp::lease::{Leases, Record, Saved};
 use crate::dhcp::server::{Arrival, Effect, Probed, Reply, Server};
@@ -149,6 +149,11 @@ impl Driver {
             }
             // Who asked is waiting.
             Word::Share(answer) => drop(answer.send(self.share())),
+            Word::Leases(answer) => drop(answer.send(self.all_leases())),
+            Word::Forget(address, answer) => {
+                let was_leased = self.server.handle_forget(host::moment(), address);
+                let _ = answer.send(was_leased);
+            }
             Word::Rest(answer) => {
                 self.places.listen(false);
                 // What has left the kernel is answered here.
@@ -382,6 +387,20 @@ impl Driver {
         let records = self.server.records();
         let lease = |record: Record| Some((record.address, self.lease_of(&record)?));
         self.leases.replace(records.filter_map(lease).collect());
+    }
+
+    fn all_leases(&self) -> Vec<Lease> {
+        let leased = |record: &Record| record.state == Saved::Leased;
+        let lease = |record: Record| Lease {
+            address: record.address,
+            mac: record.mac,
+            name: self
+                .server
+                .holder_of(record.address)
+                .and_then(|holder| holder.name),
+            left: record.until.since(host::moment()),
+        };
+        self.server.records().filter(leased).map(lease).collect()
     }
 
     /// The client that has a lease, and until when.

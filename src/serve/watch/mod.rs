@@ -7,9 +7,11 @@
 
 mod dhcp;
 mod file;
+mod log;
 mod neighbour;
 mod sessions;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +24,8 @@ use super::herd::Herd;
 use super::host;
 use super::state_dir::StateDir;
 use crate::dhcp::Moment;
-use crate::status::report::Client;
-use crate::status::timelines::Saved;
+use crate::status::report::{Client, State};
+use crate::status::timelines::{Key, Saved};
 use crate::status::traffic::Kind;
 use crate::status::{At, Event, FileStep, Sign, Timelines};
 use sessions::Sessions;
@@ -38,6 +40,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Watch {
     timelines: Mutex<Timelines>,
     sessions: Mutex<Sessions>,
+    /// How the machines were doing when the log was told last.
+    logged: Mutex<HashMap<Key, State>>,
     clock: Clock,
     /// Something is not saved yet.
     unsaved: AtomicBool,
@@ -80,6 +84,7 @@ impl Watch {
         Arc::new(Self {
             timelines: Mutex::new(Timelines::restored(saved)),
             sessions: Mutex::default(),
+            logged: Mutex::default(),
             clock: Clock::new(),
             unsaved: AtomicBool::new(false),
             path,
@@ -156,7 +161,12 @@ impl Watch {
     pub(super) async fn look(&self, herd: &Herd) {
         let measured = herd.measure().await;
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_changed = sessions.take(measured, &mut self.timelines(), self.clock);
+        let has_changed = sessions.take(
+            measured,
+            &mut self.timelines(),
+            self.clock,
+            &herd.offer().signs,
+        );
         if has_changed {
             self.unsaved.store(true, Ordering::Relaxed);
         }
@@ -167,14 +177,24 @@ impl Watch {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = 0_u64;
+        // Who was well when the last server ended, that one has told.
+        let known = self.changes();
+        let known = known.iter().filter(|client| client.state.wants_help());
+        known.for_each(log::tell);
         loop {
             tick.tick().await;
             self.look(&herd).await;
+            self.changes().iter().for_each(log::tell);
             ticks += 1;
             if ticks.is_multiple_of(SAVE_EVERY.as_secs()) {
                 self.save_beside().await;
             }
         }
+    }
+
+    fn changes(&self) -> Vec<Client> {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        self.timelines().changes(self.clock.now(), &mut logged)
     }
 
     async fn save_beside(self: &Arc<Self>) {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::Clock;
 use crate::access::{Peer, name_of};
 use crate::dhcp::Moment;
+use crate::name::Name;
 use crate::serve::herd::OfShard;
 use crate::serve::host;
 use crate::serve::meter::Reading;
@@ -39,6 +40,7 @@ impl Sessions {
         measured: Vec<OfShard>,
         timelines: &mut Timelines,
         clock: Clock,
+        signs: &HashMap<Name, String>,
     ) -> bool {
         let now = host::moment();
         let mut has_changed = false;
@@ -46,7 +48,7 @@ impl Sessions {
             let id = (shard, measured.id);
             let known = self.known.entry(id).or_insert_with(|| {
                 has_changed = true;
-                introduce(&measured, timelines, clock)
+                introduce(&measured, timelines, clock, signs)
             });
             has_changed |= known.tell(&measured.reading, timelines, clock);
             known.count(&measured, timelines);
@@ -68,7 +70,12 @@ impl Sessions {
     }
 }
 
-fn introduce(measured: &Measured, timelines: &mut Timelines, clock: Clock) -> Known {
+fn introduce(
+    measured: &Measured,
+    timelines: &mut Timelines,
+    clock: Clock,
+    signs: &HashMap<Name, String>,
+) -> Known {
     let Measured { key, address, .. } = measured;
     let named_after = address.map(|address| name_of(&Peer::Ip(address)));
     let client = key.client.as_ref();
@@ -87,6 +94,7 @@ fn introduce(measured: &Measured, timelines: &mut Timelines, clock: Clock) -> Kn
         false => Event::Connected {
             export,
             is_read_only,
+            sign: signs.get(&key.image).cloned(),
         },
     };
     let at = clock.at(measured.reading.began);

@@ -1,12 +1,12 @@
 //! The machines as reports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::report::{self, State};
 use super::super::stage::Stage;
 use super::super::usual::Usual;
 use super::super::words;
-use super::{At, Boot, Machine, Timelines};
+use super::{At, Boot, Key, Machine, Timelines};
 
 impl Timelines {
     /// All machines with their newest boots, those that need help first, then by name.
@@ -16,6 +16,7 @@ impl Timelines {
         let mut clients: Vec<_> = machines
             .map(|machine| machine.report(now, &self.usual, 1))
             .collect();
+        tell_apart(&mut clients);
         clients.sort_by(|a, b| {
             let order = |client: &report::Client| !client.state.wants_help();
             order(a).cmp(&order(b)).then_with(|| by_name(&a.id, &b.id))
@@ -23,11 +24,48 @@ impl Timelines {
         clients
     }
 
+    /// Machines that are doing otherwise than by `known`, which is brought up to date.
+    pub fn changes(&self, now: At, known: &mut HashMap<Key, State>) -> Vec<report::Client> {
+        known.retain(|key, _| self.machines.contains_key(key));
+        let changed = self.machines.iter().filter(|(key, machine)| {
+            let state = machine.state(now, &self.usual);
+            let is_known = known.get(key) == Some(&state);
+            if !is_known {
+                known.insert((*key).clone(), state);
+            }
+            !is_known
+        });
+        let report = |(_, machine): (_, &Machine)| machine.report(now, &self.usual, 1);
+        changed.map(report).collect()
+    }
+
     /// One machine with all its boots: by its name, MAC address or address.
     #[must_use]
     pub fn client(&self, now: At, who: &str) -> Option<report::Client> {
         let machine = self.machines.get(self.key_named(who)?)?;
         Some(machine.report(now, &self.usual, usize::MAX))
+    }
+}
+
+/// Two machines may go by one name, and must not be taken for one: lists and metrics go by ids.
+fn tell_apart(clients: &mut [report::Client]) {
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for client in clients.iter() {
+        *known.entry(client.id.clone()).or_default() += 1;
+    }
+    let mut taken = HashSet::new();
+    clients.sort_by_key(|client| client.mac.clone());
+    for client in clients {
+        if known.get(&client.id).is_some_and(|count| *count > 1) {
+            let other = client.mac.clone().or_else(|| client.address.clone());
+            client.id = other.unwrap_or_else(|| client.id.clone());
+        }
+        let plain = client.id.clone();
+        let mut number = 2;
+        while !taken.insert(client.id.clone()) {
+            client.id = format!("{plain} ({number})");
+            number += 1;
+        }
     }
 }
 
@@ -49,6 +87,14 @@ impl Machine {
         let address = || self.address.map(|address| address.to_string());
         let id = self.name.clone().or_else(mac).or_else(address);
         id.unwrap_or_else(|| "local".to_owned())
+    }
+
+    /// How its newest boot is doing.
+    fn state(&self, now: At, usual: &Usual) -> State {
+        let earlier = || self.boots.iter().take(self.boots.len().saturating_sub(1));
+        self.newest().map_or(State::Idle, |boot| {
+            boot.state(now, self.connections, |stage| usual.of(stage, earlier()))
+        })
     }
 
     fn report(&self, now: At, usual: &Usual, boots: usize) -> report::Client {

@@ -9,7 +9,7 @@ use super::load::Loads;
 use crate::limits::STATUS_BOOTS_MAX;
 use crate::mac::MacAddress;
 use crate::status::At;
-use crate::status::boot::Boot;
+use crate::status::boot::{Boot, Passage};
 use crate::status::event::{Asker, Event, FileStep, Speaker};
 use crate::status::stage::{self, Stage};
 use crate::status::text::harmless;
@@ -97,20 +97,21 @@ impl Machine {
             Event::Connected {
                 export,
                 is_read_only,
-            } => self.connected(now, export, *is_read_only),
+                sign,
+            } => self.connected(now, export, *is_read_only, sign.as_deref()),
             Event::Continued {
                 export,
                 is_read_only,
             } => self.continued(now, export, *is_read_only),
             Event::Suspended => self.connections = self.connections.saturating_sub(1),
-            Event::Reads => {
-                self.boot_from_here(now).begin(now, Stage::FirstRead);
-            }
-            Event::HasRead => {
-                self.boot_from_here(now).reach(now, Stage::FirstRead);
-            }
+            Event::Reads => self.first(now, Stage::FirstRead, Boot::begin),
+            Event::HasRead => self.first(now, Stage::FirstRead, Boot::reach),
             Event::HasWritten => {
-                self.boot_from_here(now).reach(now, Stage::Mounted);
+                let boot = self.boot_from_here(now);
+                boot.last = now;
+                if boot.sign.is_none() {
+                    self.first(now, Stage::Mounted, Boot::reach);
+                }
             }
             Event::Disconnected { is_clean } => self.disconnected(now, *is_clean),
         }
@@ -205,7 +206,32 @@ impl Machine {
         boot.fail(now, stage, harmless(why));
     }
 
+    /// What counts once a boot: connections that are made anew read and write, too.
+    fn first(&mut self, now: At, stage: Stage, mark: fn(&mut Boot, At, Stage) -> &mut Passage) {
+        let boot = self.boot_from_here(now);
+        boot.last = now;
+        if !boot.has(stage) {
+            mark(boot, now, stage);
+        }
+    }
+
+    /// The machine says by this file that its root is mounted. Whether it is there does not matter.
+    fn is_up_by(&mut self, now: At, path: &str) -> bool {
+        let boot = self
+            .boots
+            .back_mut()
+            .filter(|boot| boot.has(Stage::Connect) && boot.sign.as_deref() == Some(path));
+        let Some(boot) = boot else {
+            return false;
+        };
+        boot.reach(now, Stage::Mounted).detail = harmless(path);
+        true
+    }
+
     fn file(&mut self, now: At, path: &str, step: &FileStep) {
+        if self.is_up_by(now, path) {
+            return;
+        }
         if self.open(now).is_none() {
             // Its addresses are another server's business, or it was switched on long ago.
             self.start(now);
@@ -240,7 +266,7 @@ impl Machine {
         }
     }
 
-    fn connected(&mut self, now: At, export: &str, is_read_only: bool) {
+    fn connected(&mut self, now: At, export: &str, is_read_only: bool, sign: Option<&str>) {
         let was_up = self.boots.back().filter(|boot| boot.has(Stage::Connect));
         let again = was_up.is_some_and(|boot| {
             let is_near = boot.down.is_none_or(|down| now.since(down) < AWAY);
@@ -262,6 +288,7 @@ impl Machine {
         }
         boot.export = Some(harmless(export));
         boot.is_read_only = is_read_only;
+        boot.sign = sign.map(harmless);
         boot.reach(now, Stage::Connect).detail = harmless(export);
     }
 
@@ -273,7 +300,7 @@ impl Machine {
                 boot.down = None;
             }
             // What was known of it is lost.
-            _ => self.connected(now, export, is_read_only),
+            _ => self.connected(now, export, is_read_only, None),
         }
     }
 

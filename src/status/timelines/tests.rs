@@ -1,5 +1,7 @@
 //! Boots as they are seen, and what is made of them.
 
+mod marks;
+
 use super::super::report::{Client, State};
 use super::*;
 use crate::status::event::{Asker, FileStep};
@@ -11,6 +13,8 @@ struct Seen {
     all: Timelines,
     now: u64,
     sign: Sign,
+    /// The file that it asks for when its root is mounted.
+    says: Option<String>,
 }
 
 impl Seen {
@@ -23,6 +27,7 @@ impl Seen {
             all: Timelines::default(),
             now: 1000,
             sign,
+            says: None,
         }
     }
 
@@ -62,6 +67,7 @@ impl Seen {
             Event::Connected {
                 export,
                 is_read_only,
+                sign: self.says.clone(),
             },
         )
     }

@@ -84,13 +84,21 @@ async function value(path, options) {
 
 /* Machines */
 
+/** The stage that was begun last and is not done, if there is one. */
+function begun(client) {
+  const newest = client.boots[0]?.stages.at(-1)?.stage;
+  const reached = client.stage === null ? -1 : PLACE.get(client.stage);
+  return newest !== undefined && PLACE.get(newest) > reached ? newest : null;
+}
+
 function steps(client) {
   const chart = draw("svg", { width: 112, height: 12, class: "steps", "aria-hidden": "true" });
   const reached = client.stage === null ? -1 : PLACE.get(client.stage);
+  const next = begun(client) === null ? reached + 1 : PLACE.get(begun(client));
   const isOver = client.state === "down" || client.state === "idle";
   STAGES.forEach((_, place) => {
     let look = place <= reached ? (client.state === "up" ? "up" : "done") : "todo";
-    if (place === reached + 1 && !isOver && client.state !== "up") look = "now";
+    if (place === next && !isOver && client.state !== "up") look = "now";
     if (isOver) look = "todo";
     chart.append(draw("rect", { x: place * 10, y: 2, width: 8, height: 8, rx: 2, class: look }));
   });
@@ -131,12 +139,14 @@ function update(client) {
   const { view } = machine;
   say(view.state, client.state);
   view.state.className = `state state-${client.state}`;
-  const look = `${client.state} ${client.stage}`;
+  const now = begun(client);
+  const look = `${client.state} ${client.stage} ${now}`;
   if (view.stepsOf !== look) {
     view.stepsOf = look;
     view.cells[1].replaceChildren(steps(client), view.title);
   }
-  say(view.title, client.stage === null ? "" : TITLE.get(client.stage));
+  const done = client.stage === null ? "" : TITLE.get(client.stage);
+  say(view.title, now === null ? done : `${TITLE.get(now)} …`);
   say(view.cells[3], client.export ?? "");
   const traffic = client.traffic;
   say(view.cells[4], traffic?.reads_per_second ? size(traffic.reads_per_second) : "");
@@ -531,6 +541,17 @@ function start() {
       path: `/api/v1/clients/${encodeURIComponent(id)}/forget`,
       opener: byId("forget"),
       then: () => byId("detail").close(),
+    });
+  });
+  byId("forget-lease").addEventListener("click", () => {
+    const id = shown;
+    confirm({
+      title: `Forget the lease of ${id}?`,
+      text: "Its address may be given to another machine at once. Only for machines that are off.",
+      word: "Forget the lease",
+      path: `/api/v1/clients/${encodeURIComponent(id)}/forget-lease`,
+      opener: byId("forget-lease"),
+      then: showDetail,
     });
   });
   byId("login-form").addEventListener("submit", (event) => {

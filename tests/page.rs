@@ -1,0 +1,302 @@
+//! The admin's page in a real browser, while machines boot: what it shows, that it can be used
+//! without a mouse, and that nothing a machine sends becomes markup.
+//!
+//! Pictures are left in `target/tmp`, for whoever wants to look.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+#[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use cowherd::dhcp::wire::{MessageType, code};
+use cowherd::mac::MacAddress;
+use serde_json::json;
+use support::room::{Room, bytes, firmware};
+use support::{Browser, TOKEN, require, write_file};
+
+fn picture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{name}.png"))
+}
+
+/// The text of the row of a machine.
+fn row(who: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('#rows tr')]
+            .find((row) => row.querySelector('th').textContent === '{who}')?.innerText ?? ''"
+    )
+}
+
+/// A room whose server runs, and its page.
+fn open(more: &str) -> Option<(Room, Browser)> {
+    if !require(&["chromium", "curl"]) {
+        return None;
+    }
+    let mut room = Room::new(more)?;
+    room.start();
+    let url = room.admin().url();
+    let browser = Browser::open(Some(&room.host), &url)?;
+    Some((room, browser))
+}
+
+#[test]
+fn a_boot_is_shown_stage_by_stage_and_what_is_wrong_in_words() {
+    let Some((room, mut page)) = open("") else {
+        return;
+    };
+    page.until("document.getElementById('empty').hidden === false");
+    room.has_address();
+    page.until(&format!("{}.includes('DHCP ACK')", row("pc-1")));
+    room.loads(&["core.0", "grub.cfg", "vmlinuz", "initrd.img"]);
+    page.until(&format!("{}.includes('initramfs')", row("pc-1")));
+    let mut client = room.opens();
+    client.read(0, 4096).unwrap();
+    page.until(&format!("{}.includes('first read')", row("pc-1")));
+    client.write(0, &[1; 4096]).unwrap();
+    page.until(&format!("{}.includes('root mounted')", row("pc-1")));
+    page.until(&format!("{}.includes('up')", row("pc-1")));
+    let failed = room
+        .machine
+        .tool("curl")
+        .args(["-sS", "tftp://10.77.0.1/vmlinuz-6.1"])
+        .run();
+    assert_ne!(failed.code, Some(0));
+    drop(client);
+    // A second machine, which fails at its kernel.
+    let other = room.lan.host();
+    other.ip("addr add 10.77.0.60/24 dev lan0");
+    other
+        .tool("curl")
+        .args(["-sS", "tftp://10.77.0.1/core.0", "-o", "/dev/null"])
+        .ok();
+    other
+        .tool("curl")
+        .args(["-sS", "tftp://10.77.0.1/vmlinuz-6.1"])
+        .run();
+    page.until("!document.getElementById('trouble').hidden");
+    let problem = room.admin().until(|client| !client["problem"].is_null());
+    let (id, problem) = (
+        problem["id"].as_str().unwrap(),
+        problem["problem"].as_str().unwrap(),
+    );
+    let shown = json!(format!("{id}: {problem}"));
+    page.until(&format!(
+        "[...document.querySelectorAll('#problems li')].some((li) => li.textContent === {shown})"
+    ));
+    page.value("document.querySelector('#rows button').focus()");
+    page.press("Enter");
+    page.until("document.getElementById('detail').open");
+    page.until("document.querySelectorAll('#boots rect').length > 1");
+    page.screenshot(&picture("detail"), (1280, 900), false);
+    page.press("Escape");
+    page.until("!document.getElementById('detail').open");
+    page.screenshot(&picture("five"), (1280, 900), true);
+    assert_eq!(page.complaints, Vec::<String>::new());
+}
+
+#[test]
+fn names_that_machines_send_stay_text() {
+    let Some((room, mut page)) = open("") else {
+        return;
+    };
+    let card = room.machine.card("lan0", 68);
+    let bad = [
+        "<img src=x onerror=\"window.hacked=1\">",
+        "</td><script>window.hacked=1</script>",
+        "\u{202e}\u{1b}[2J\"'><svg onload=window.hacked=1>",
+        "javascript:window.hacked=1",
+    ];
+    for (number, name) in (1..).zip(bad) {
+        let mut discover = firmware(MessageType::Discover, MacAddress([2, 0, 0, 0, 0, number]));
+        discover.options.set(code::HOST_NAME, name.as_bytes());
+        discover
+            .options
+            .set(code::VENDOR_CLASS, format!("PXEClient{name}").as_bytes());
+        card.broadcast(&bytes(&discover), 67);
+        card.receive();
+    }
+    room.asks_only("<img src=x onerror=window.hacked=1>/vmlinuz");
+    page.until("document.querySelectorAll('#rows tr').length >= 4");
+    for number in 1..=4 {
+        let id = format!("02:00:00:00:00:0{number}");
+        page.until(&format!("{} !== ''", row(&id)));
+        page.value(&format!(
+            "[...document.querySelectorAll('#rows button')]
+                .find((button) => button.textContent === '{id}').click()"
+        ));
+        page.until("document.getElementById('facts').children.length > 4");
+        let facts = page.text("document.getElementById('facts').innerText");
+        assert!(facts.contains("PXEClient"), "{facts}");
+        page.screenshot(&picture("hostile"), (1280, 900), false);
+        page.value("document.getElementById('detail').close()");
+    }
+    assert_eq!(page.value("window.hacked === undefined"), json!(true));
+    assert_eq!(page.value("document.scripts.length"), json!(1));
+    assert_eq!(
+        page.value("document.querySelectorAll('img').length"),
+        json!(0)
+    );
+    assert_eq!(page.complaints, Vec::<String>::new());
+}
+
+/// Goes on by Tab until an element has the focus.
+#[track_caller]
+fn tab_to(page: &mut Browser, what: &str) {
+    for _ in 0..60 {
+        if page.value(&format!("document.activeElement.matches({what:?})")) == json!(true) {
+            return;
+        }
+        page.press("Tab");
+    }
+    panic!("Tab leads to no {what}");
+}
+
+#[test]
+fn actions_ask_before_and_take_no_mouse() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    write_file(&token, TOKEN.as_bytes());
+    let Some((room, mut page)) = open(&format!("token-file = {token:?}\n")) else {
+        return;
+    };
+    room.has_address();
+    let mut client = room.opens();
+    client.write(0, &[1; 4096]).unwrap();
+    client.disconnect();
+    // The token, which is typed.
+    page.until("document.getElementById('login').open");
+    page.call("Input.insertText", &json!({ "text": TOKEN }));
+    page.press("Enter");
+    page.until(&format!("{}.includes('down')", row("pc-1")));
+    // An overlay: not by the first press, and by the second.
+    tab_to(&mut page, "[data-view=overlays]");
+    page.press("Enter");
+    page.until("document.querySelector('#overlay-rows button')?.disabled === false");
+    page.screenshot(&picture("overlays"), (1280, 900), false);
+    tab_to(&mut page, "#overlay-rows button");
+    page.press("Enter");
+    page.until("document.getElementById('confirm').open");
+    assert_eq!(page.text("document.activeElement.id"), "confirm-no");
+    page.screenshot(&picture("confirm"), (1280, 900), true);
+    page.press("Enter");
+    page.until("!document.getElementById('confirm').open");
+    let overlays = || room.cowherd(&["overlay", "list"]).ok();
+    assert!(overlays().contains("disk+1@pc-1"));
+    assert_eq!(
+        page.value("document.activeElement.matches('#overlay-rows button')"),
+        json!(true)
+    );
+    page.press("Enter");
+    page.until("document.getElementById('confirm').open");
+    tab_to(&mut page, "#confirm-yes");
+    page.press("Enter");
+    page.until("document.getElementById('overlays-said').textContent.includes('no overlays')");
+    assert!(!overlays().contains("disk+1@pc-1"));
+    // Its lease, then all that is known of it.
+    tab_to(&mut page, "[data-view=machines]");
+    page.press("Enter");
+    tab_to(&mut page, "#rows button");
+    page.press("Enter");
+    page.until("document.getElementById('detail').open");
+    for (button, gone) in [
+        ("#forget-lease", "!document.getElementById('confirm').open"),
+        (
+            "#forget",
+            "document.querySelectorAll('#rows tr').length === 0",
+        ),
+    ] {
+        tab_to(&mut page, button);
+        page.press("Enter");
+        page.until("document.getElementById('confirm').open");
+        tab_to(&mut page, "#confirm-yes");
+        page.press("Enter");
+        page.until(gone);
+    }
+    let leases = room.cowherd(&["lease", "list"]).ok();
+    assert!(!leases.contains("10.77.0.50"), "{leases}");
+    // Without its token it was refused, once.
+    page.complaints
+        .retain(|complaint| !complaint.contains("status of 401"));
+    assert_eq!(page.complaints, Vec::<String>::new());
+}
+
+#[test]
+fn everything_is_named_for_those_who_do_not_see() {
+    let Some((room, mut page)) = open("") else {
+        return;
+    };
+    room.has_address();
+    page.until(&format!("{} !== ''", row("pc-1")));
+    let tree = page.call("Accessibility.getFullAXTree", &json!({}));
+    let nodes = tree["nodes"].as_array().unwrap();
+    let role = |node: &serde_json::Value| node["role"]["value"].as_str().unwrap_or("").to_owned();
+    let controls = ["button", "textbox", "searchbox", "combobox", "link"];
+    let unnamed = nodes.iter().filter(|node| {
+        let is_control = controls.contains(&role(node).as_str()) && node["ignored"] == false;
+        is_control && node["name"]["value"].as_str().unwrap_or("").is_empty()
+    });
+    assert_eq!(unnamed.count(), 0);
+    for wanted in [
+        "main",
+        "banner",
+        "table",
+        "columnheader",
+        "rowheader",
+        "status",
+    ] {
+        assert!(nodes.iter().any(|node| role(node) == wanted), "no {wanted}");
+    }
+}
+
+/// A machine of QEMU on the network of the room, booting by its BIOS.
+struct Qemu(std::process::Child);
+
+impl Qemu {
+    fn new(host: &support::Host, mac: &str) -> Self {
+        for words in [
+            "link add br1 type bridge forward_delay 0",
+            "link set br1 up",
+            "link set lan0 master br1",
+            "tuntap add tap0 mode tap",
+            "link set tap0 master br1 up",
+        ] {
+            host.ip(words);
+        }
+        let card = format!("virtio-net-pci,netdev=n,mac={mac},bootindex=1");
+        let words = "-accel tcg -m 256 -display none -monitor none -serial none -no-reboot \
+                     -nodefaults \
+                     -netdev tap,id=n,ifname=tap0,script=no,downscript=no -device";
+        let words: Vec<_> = words.split_whitespace().chain([card.as_str()]).collect();
+        Self(host.spawn("qemu-system-x86_64", &words))
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_machine_of_qemu_is_seen_from_its_firmware_to_its_menu() {
+    if !require(&["qemu-system-x86_64", "grub-mkimage"]) {
+        return;
+    }
+    let Some((room, mut page)) = open("") else {
+        return;
+    };
+    // Its boot loader is the one that cowherd makes, and its menu too.
+    for file in ["core.0", "grub.cfg"] {
+        std::fs::remove_file(room.setup.file("tree").join(file)).unwrap();
+    }
+    let mac = "52:54:00:00:00:77";
+    let host = room.lan.host();
+    let _qemu = Qemu::new(&host, mac);
+    for stage in ["DHCP", "boot loader", "boot menu"] {
+        page.until(&format!("{}.includes('{stage}')", row(mac)));
+    }
+    page.screenshot(&picture("qemu"), (1280, 900), false);
+    assert_eq!(page.complaints, Vec::<String>::new());
+}
