@@ -207,3 +207,26 @@ cowherd-attach nbd0 --detach || failed detach{NO_ERRORS}",
     guest.wait_for("FINISHED");
     guest.end();
 }
+
+#[test]
+fn requests_have_their_time_also_when_the_root_has_changed() {
+    let server = server_with(16 * MIB);
+    // As after an initramfs, there is no /sys any more for who was started before.
+    let rest = format!(
+        "
+cowherd-attach nbd0 disk@a $1 --resend 2 || failed attach
+mkdir /later
+mount --move /sys /later || failed move
+echo ATTACHED
+until cowherd-attach nbd0 --status --json | grep '\"outages\":1,'; do sleep 0.2; done
+[ $(cat /later/block/nbd0/queue/io_timeout) = 2000 ] || failed time
+cowherd-attach nbd0 --detach || failed detach{NO_ERRORS}"
+    );
+    let Some(mut guest) = boot(&server, &[], &rest) else {
+        return;
+    };
+    guest.wait_for("ATTACHED");
+    let _server = server.kill().start();
+    guest.wait_for("FINISHED");
+    guest.end();
+}

@@ -200,3 +200,58 @@ fn the_picture_is_a_whole_file() {
     let svg = String::from_utf8(read_file(&path)).expect("text");
     assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
 }
+
+/// A run without a server.
+fn offline(home: &tempfile::TempDir, options: &str) -> Tool {
+    let image = home.path().join("disk.img");
+    write_file(&image, &[7; 1 << 20]);
+    let quick = ["bench", "--time", "0.3", "--warm-up", "0"];
+    Tool::from_command(Command::new(env!("CARGO_BIN_EXE_cowherd")), "cowherd")
+        .args(quick)
+        .arg("--offline")
+        .arg(image)
+        .arg("--state")
+        .arg(home.path())
+        .args(options.split_whitespace())
+}
+
+#[test]
+fn exports_and_overlays_are_driven_without_a_server() {
+    let home = tempfile::tempdir().expect("a new folder");
+    let mix = "--mix read=1,write=1,trim=1,zero=1 --flush-every 4 --fua";
+    let run = offline(&home, &format!("{mix} --check -c 3 -d 4 --json"));
+    let report: Value = serde_json::from_str(&run.ok()).expect("JSON");
+    for kind in ["read", "write", "trim", "zero", "flush"] {
+        assert!(requests(&report, kind) > 0, "{kind}");
+    }
+    assert_eq!(report["wrong_reads"], 0);
+    assert!(report["slowest_client"].as_f64() > Some(0.0));
+    let target = report["targets"][0].as_str().expect("a name");
+    assert!(target.ends_with("disk.img (in process)"), "{target}");
+}
+
+#[test]
+fn nothing_is_left_of_a_run_without_a_server_and_the_image_is_what_it_was() {
+    let home = tempfile::tempdir().expect("a new folder");
+    offline(&home, "--mix write -c 2").ok();
+    let left: Vec<_> = std::fs::read_dir(home.path()).expect("a folder").collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(read_file(&home.path().join("disk.img")), [7; 1 << 20]);
+}
+
+#[test]
+fn a_trace_is_replayed_without_a_server_and_drawn() {
+    let home = tempfile::tempdir().expect("a new folder");
+    let (trace, drawing) = (home.path().join("boot"), home.path().join("boot.svg"));
+    write_file(&trace, b"0 read 0 4096\n5 write 8192 512\n9 flush 0 0\n");
+    let run = offline(&home, "--paced --json")
+        .arg("--replay")
+        .arg(&trace)
+        .arg("--svg")
+        .arg(&drawing);
+    let report: Value = serde_json::from_str(&run.ok()).expect("JSON");
+    for kind in ["read", "write", "flush"] {
+        assert_eq!(requests(&report, kind), 1, "{kind}");
+    }
+    assert!(read_file(&drawing).starts_with(b"<svg"));
+}

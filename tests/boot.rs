@@ -7,6 +7,7 @@
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,19 +39,25 @@ const FILES: [&str; 6] = [
 struct Recipe {
     name: &'static str,
     words: &'static str,
+    /// Whether it has `cowherd-attach`, and the hooks that use it.
+    has_attach: bool,
 }
 
 /// The least.
 const PLAIN: Recipe = Recipe {
     name: "plain",
     words: "",
+    has_attach: false,
 };
 
 /// With the hooks of tools/install-client, and with another kernel that is not installed.
 const HOOKED: Recipe = Recipe {
     name: "hooked",
-    words: "--include fio --spare-kernel --hooks",
+    words: "--include fio --spare-kernel",
+    has_attach: true,
 };
+
+const ATTACH: &str = env!("CARGO_BIN_EXE_cowherd-attach");
 
 /// What `tools/boot-in-qemu --json` writes.
 #[derive(Debug, Deserialize)]
@@ -59,6 +66,8 @@ struct Outcome {
     boots: Vec<Boot>,
     scripts: Vec<Script>,
     log: String,
+    /// What each machine had on its console in its last boot.
+    consoles: BTreeMap<String, String>,
 }
 
 /// A machine that came up.
@@ -80,7 +89,7 @@ struct Script {
     script: String,
     said: String,
     /// Bytes that each overlay took when it had ended.
-    overlays: std::collections::BTreeMap<String, Option<u64>>,
+    overlays: BTreeMap<String, Option<u64>>,
 }
 
 impl Outcome {
@@ -142,7 +151,10 @@ fn image(home: &Path, recipe: &Recipe) -> PathBuf {
     for file in made_of() {
         key.update(&read_file(&file));
     }
-    let Recipe { name, words } = recipe;
+    if recipe.has_attach {
+        key.update(&read_file(Path::new(ATTACH)));
+    }
+    let Recipe { name, words, .. } = recipe;
     let image = home.join(format!("{name}-{:08x}.img", key.finalize()));
     if !image.exists() {
         let old = fs::read_dir(home).expect("a folder").flatten();
@@ -155,6 +167,9 @@ fn image(home: &Path, recipe: &Recipe) -> PathBuf {
         }
         let made = tool("make-image", |make| {
             make.arg(&image).args(words.split_whitespace());
+            if recipe.has_attach {
+                make.args(["--attach", ATTACH]);
+            }
         });
         assert!(made, "no image");
     }
@@ -218,7 +233,7 @@ fn machines_use_disks_update_kernels_and_are_switched_off_without_a_word() {
         return;
     }
     let options = "--firmware bios --firmware uefi --overlay ephemeral --overlay persistent \
-                   --boots 2 --down kill --scratch 256 \
+                   --boots 2 --down kill --scratch 256 --cmdline cowherd.attach=no \
                    --run parts.sh --run disk.sh --run trim.sh --run busy.sh --run kernel.sh";
     let outcome = boot(&HOOKED, options);
     assert_eq!(outcome.boot("herd-0", 2).count, 1);
@@ -271,4 +286,37 @@ fn uefi_with_the_keys_of_microsoft_boots_securely() {
     let outcome = boot(&PLAIN, "--firmware uefi-secure --run secure.sh");
     let said = &outcome.script("secure.sh", 1).said;
     assert!(said.contains("Secure boot enabled"), "{said}");
+}
+
+#[test]
+fn a_root_outlives_kills_of_its_server_and_shuts_down_cleanly() {
+    if !can_boot() {
+        return;
+    }
+    let options = "--firmware bios --overlay ephemeral --run outage.sh --outage 1 --outage 6 \
+                   --down reboot";
+    let outcome = boot(&HOOKED, options);
+    let starts = outcome.log.lines().filter(|line| *line == "ready");
+    assert_eq!(starts.count(), 3, "{}", outcome.log);
+    let console = &outcome.consoles["herd-0"];
+    for end in ["All filesystems unmounted", "reboot: Restarting system"] {
+        assert!(console.contains(end), "{console}");
+    }
+    for trouble in ["I/O error", "Failed unmounting", "BTRFS error"] {
+        assert!(!console.contains(trouble), "{console}");
+    }
+}
+
+#[test]
+fn kernels_are_served_as_a_mount_shows_them_before_and_after_a_client_replaced_them() {
+    if !can_boot() || !require(&["nbdfuse", "curl", "mkfs.ext4"]) {
+        return;
+    }
+    let (home, _lock) = home();
+    let image = image(&home, &PLAIN);
+    let is_same = tool("check-boot-files", |check| {
+        let program = env!("CARGO_BIN_EXE_cowherd");
+        check.env("COWHERD", program).arg(&image);
+    });
+    assert!(is_same);
 }

@@ -131,9 +131,7 @@ fn shellcheck_finds_nothing() {
     let posix = [
         "client/initramfs-tools/hook",
         "client/initramfs-tools/link-up",
-        "client/initramfs-tools/attach-root",
-        "client/dracut/plain-name.sh",
-        "client/dracut/rescan.sh",
+        "client/any-initramfs/attach-root",
         "client/systemd/generator",
     ];
     check("sh", &posix);
@@ -164,9 +162,18 @@ fn a_card_without_a_cable_is_not_waited_for_for_ever() {
     assert_eq!(bench.flags("eth0"), "0x1003");
 }
 
+/// What is called when attach-root gets these words, where there are these programs.
+fn called(programs: &[&str], words: &str, line: &str) -> Vec<String> {
+    let bench = Bench::new(programs);
+    let words: Vec<_> = words.split(' ').collect();
+    went_well(&bench.run("any-initramfs/attach-root", &words, line));
+    let said = bench.read("said");
+    said.lines().map(ToOwned::to_owned).collect()
+}
+
 #[test]
 fn a_name_with_a_slash_is_the_name_and_partitions_are_looked_for() {
-    for (words, called) in [
+    for (words, client) in [
         (
             "10.77.0.1 -N /arch /dev/nbd0 -swap",
             "nbd-client 10.77.0.1 /dev/nbd0 -N arch -b 512 -swap",
@@ -175,44 +182,54 @@ fn a_name_with_a_slash_is_the_name_and_partitions_are_looked_for() {
             "10.77.0.1 -N arch 10810 /dev/nbd0",
             "nbd-client 10.77.0.1 10810 /dev/nbd0 -N arch -b 512",
         ),
+        // As dracut calls it, for root=nbd:10.77.0.1:10810/arch.
+        (
+            "-p -systemd-mark 10.77.0.1 -name 10810/arch /dev/nbd0 -timeout 30",
+            "nbd-client 10.77.0.1 10810 /dev/nbd0 -N arch -b 512 -p -systemd-mark -timeout 30",
+        ),
     ] {
-        let bench = Bench::new(&["nbd-client", "blockdev"]);
-        let words: Vec<_> = words.split(' ').collect();
-        went_well(&bench.run("initramfs-tools/attach-root", &words, ""));
-        let said = bench.read("said");
         assert_eq!(
-            said.lines().collect::<Vec<_>>(),
-            [called, "blockdev --rereadpt /dev/nbd0"]
+            called(&["nbd-client", "blockdev"], words, ""),
+            [client, "blockdev --rereadpt /dev/nbd0"]
         );
     }
 }
 
 #[test]
-fn dracut_is_told_names_as_it_takes_them() {
-    for (given, plain) in [
-        ("nbd:10.77.0.1:10809/arch", "nbd:10.77.0.1:arch"),
+fn a_root_is_attached_by_the_program_that_outlives_its_server_where_that_is_there() {
+    let all = ["cowherd-attach", "nbd-client", "blockdev"];
+    let rescan = "blockdev --rereadpt /dev/nbd0";
+    for (words, attached) in [
         (
-            "nbd:10.77.0.1:/arch:btrfs:ro",
-            "nbd:10.77.0.1:arch:btrfs:ro",
+            "10.77.0.1 -N /arch /dev/nbd0 -swap -persist -systemd-mark",
+            "cowherd-attach /dev/nbd0 arch 10.77.0.1 --connections 1 --wait 3600",
         ),
-        ("nbd:10.77.0.1:arch:ext4", "nbd:10.77.0.1:arch:ext4"),
-        ("nbd:[fd00::1]:10809/arch:ext4", "nbd:[fd00::1]:arch:ext4"),
-        ("/dev/sda1", "/dev/sda1"),
+        (
+            "fd00::1 10810 /dev/nbd0 -N arch -C 4",
+            "cowherd-attach /dev/nbd0 arch [fd00::1]:10810 --connections 4 --wait 3600",
+        ),
     ] {
-        let script = format!(
-            ". {}; echo \"$root\"",
-            client("dracut/plain-name.sh").display()
-        );
-        let mut command = Command::new("sh");
-        command.args(["-c", &script]).env("root", given);
-        let said = Tool::from_command(command, given).ok();
-        assert_eq!(said.trim(), plain);
+        assert_eq!(called(&all, words, "quiet"), [attached, rescan]);
     }
+    let no = "quiet cowherd.attach=no rw";
+    assert_eq!(
+        called(&all, "10.77.0.1 -N arch /dev/nbd0", no),
+        ["nbd-client 10.77.0.1 /dev/nbd0 -N arch -b 512", rescan]
+    );
+}
+
+#[test]
+fn whether_a_root_is_attached_is_asked_of_the_client_that_knows() {
+    let all = ["cowherd-attach", "nbd-client", "blockdev"];
+    assert_eq!(
+        called(&all, "-check /dev/nbd0", ""),
+        ["nbd-client -check /dev/nbd0"]
+    );
 }
 
 #[test]
 fn mkinitcpio_attaches_the_root_by_the_card_that_was_booted_from() {
-    let bench = Bench::new(&["modprobe", "ipconfig", "nbd-client", "blockdev"]);
+    let bench = Bench::new(&["modprobe", "ipconfig", "attach-root"]);
     bench.card("eth0", "52:54:00:77:00:10", "1");
     bench.card("eth1", "52:54:00:77:00:11", "1");
     let script = format!(". {}; run_hook", client("mkinitcpio/hook").display());
@@ -230,8 +247,7 @@ fn mkinitcpio_attaches_the_root_by_the_card_that_was_booted_from() {
         [
             "modprobe nbd",
             "ipconfig -t 60 ip=:::::eth1:dhcp",
-            "nbd-client 10.77.0.1 /dev/nbd0 -N arch -b 512 -persist -systemd-mark",
-            "blockdev --rereadpt /dev/nbd0",
+            "attach-root 10.77.0.1 /dev/nbd0 -N /arch -persist -systemd-mark",
         ]
     );
 }
@@ -343,6 +359,9 @@ fn one_command_installs_what_fits_and_takes_it_away_again() {
         fs::create_dir_all(bench.path("root").join(folder)).expect("folders");
     }
     let root = bench.path("root");
+    let attach = bench.path("attach");
+    bench.program("attach");
+    let attach = attach.to_str().expect("a plain path");
     let install = |more: &[&str]| {
         let tool = tools("install-client");
         Tool::new(tool.to_str().expect("a plain path"))
@@ -350,13 +369,16 @@ fn one_command_installs_what_fits_and_takes_it_away_again() {
             .args(more)
             .ok()
     };
-    let said = install(&[]);
+    install(&[]);
+    assert!(!root.join("usr/sbin/cowherd-attach").exists());
+    let said = install(&["--attach", attach]);
     assert!(said.contains("update-initramfs -u"), "{said}");
     assert!(!said.contains("dracut"), "{said}");
     let files = [
         "etc/initramfs-tools/hooks/cowherd",
         "etc/initramfs-tools/scripts/init-premount/cowherd-link-up",
         "usr/lib/cowherd/attach-root",
+        "usr/sbin/cowherd-attach",
         "etc/initcpio/hooks/cowherd",
         "etc/initcpio/install/cowherd",
         "etc/systemd/system-generators/cowherd",

@@ -89,6 +89,27 @@ fn a_server_waits_for_the_address_of_its_interface() {
 }
 
 #[test]
+fn a_server_of_files_waits_for_the_address_of_its_interface() {
+    let Some(lan) = Lan::new() else { return };
+    let host = lan.host();
+    let tables = "[network]\ninterface = \"lan0\"\n[tftp]\n[http]\n";
+    let started = Started::new(&host, tables);
+    started.tells("STATUS=waiting: interface lan0 has no IPv4 address");
+    host.ip("addr add 10.77.0.1/24 dev lan0");
+    started.tells("READY=1");
+}
+
+#[test]
+fn a_server_waits_for_the_address_that_http_is_to_be_on() {
+    let Some(lan) = Lan::new() else { return };
+    let host = lan.host();
+    let started = Started::new(&host, "[http]\nlisten = \"10.77.0.1:80\"\n");
+    started.tells("STATUS=waiting: http on 10.77.0.1:80");
+    host.ip("addr add 10.77.0.1/24 dev lan0");
+    started.tells("READY=1");
+}
+
+#[test]
 fn a_server_waits_for_its_interface() {
     let Some(lan) = Lan::new() else { return };
     let host = lan.host();

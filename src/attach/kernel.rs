@@ -1,9 +1,10 @@
 //! The kernel's network block devices: what is asked of them, and what they tell.
 
-use std::fs;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 
 use super::options::Device;
@@ -183,26 +184,45 @@ impl AsFd for News {
     }
 }
 
-/// A file of the device in /sys, which is never on a disk.
-fn fact(device: Device, name: &str) -> Option<String> {
-    let text = fs::read_to_string(format!("/sys/block/{device}/{name}")).ok()?;
-    Some(text.trim().to_owned())
-}
+/// The device as /sys shows it, which is never on a disk.
+///
+/// It is kept open: the root changes when an initramfs has done its work, and from then on no path
+/// leads to /sys for a process of before.
+#[derive(Debug, Default)]
+pub(super) struct Facts(Option<OwnedFd>);
 
-/// Whether the device is attached, as far as /sys tells; `true` where there is no /sys.
-pub(super) fn seems_attached(device: Device) -> bool {
-    let there = |name: &str| fs::exists(format!("/sys/block/{device}{name}")).unwrap_or(true);
-    !there("") || there("/pid")
-}
+impl Facts {
+    pub(super) fn of(device: Device) -> Self {
+        let path = format!("/sys/block/{device}");
+        Self(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok())
+    }
 
-/// Bytes of the device as it is.
-pub(super) fn size(device: Device) -> Option<u64> {
-    let sectors: u64 = fact(device, "size")?.parse().ok()?;
-    sectors.checked_mul(512)
-}
+    fn folder(&self) -> io::Result<BorrowedFd<'_>> {
+        let folder = self.0.as_ref().map(AsFd::as_fd);
+        folder.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
 
-/// Looks at requests of the device after this time; see `resident` for what that does.
-pub(super) fn set_request_time(device: Device, milliseconds: u128) -> io::Result<()> {
-    let path = format!("/sys/block/{device}/queue/io_timeout");
-    fs::write(path, milliseconds.to_string())
+    fn open(&self, name: &str, how: OFlags) -> io::Result<File> {
+        let how = how | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self.folder()?, name, how, Mode::empty())?;
+        Ok(File::from(file))
+    }
+
+    /// Whether the device is attached, as far as /sys tells; `true` where there is no /sys.
+    pub(super) fn seem_attached(&self) -> bool {
+        self.0.is_none() || self.open("pid", OFlags::RDONLY).is_ok()
+    }
+
+    /// Bytes of the device as it is.
+    pub(super) fn size(&self) -> Option<u64> {
+        let text = io::read_to_string(self.open("size", OFlags::RDONLY).ok()?).ok()?;
+        let sectors: u64 = text.trim().parse().ok()?;
+        sectors.checked_mul(512)
+    }
+
+    /// Looks at requests of the device after this time; see `resident` for what that does.
+    pub(super) fn set_request_time(&self, milliseconds: u128) -> io::Result<()> {
+        let mut file = self.open("queue/io_timeout", OFlags::WRONLY)?;
+        file.write_all(milliseconds.to_string().as_bytes())
+    }
 }

@@ -22,7 +22,7 @@ use super::connections::Connections;
 use super::control::{Answer, Condition, Door, Kept, Question, Status};
 use super::dial::{self, Dialled};
 use super::export::Export;
-use super::kernel::{self, Kernel, KernelError, News};
+use super::kernel::{Facts, Kernel, KernelError, News};
 use super::log::Log;
 use super::memory;
 use super::options::Attach;
@@ -103,6 +103,7 @@ fn begin(attach: &Attach, log: Log) -> Result<Resident, String> {
         door,
         kernel,
         news,
+        facts: Facts::default(),
     };
     for complaint in memory::stay() {
         resident.log.warn(&complaint);
@@ -181,6 +182,7 @@ struct Resident {
     door: Door,
     kernel: Kernel,
     news: News,
+    facts: Facts,
 }
 
 impl Resident {
@@ -207,6 +209,7 @@ impl Resident {
         };
         let connected = self.kernel.connect(&asked);
         connected.map_err(|error| error.to_string())?;
+        self.facts = Facts::of(self.attach.device);
         self.limit_request_time();
         let Self {
             identifier, server, ..
@@ -231,7 +234,7 @@ impl Resident {
 
     fn limit_request_time(&self) {
         let time = self.attach.resend.as_millis();
-        if let Err(error) = kernel::set_request_time(self.attach.device, time) {
+        if let Err(error) = self.facts.set_request_time(time) {
             let line = format!("requests are sent again after 30 s only: io_timeout: {error}");
             self.log.warn(&line);
         }
@@ -268,7 +271,7 @@ impl Resident {
         if self.is_complete() {
             return Ok(ControlFlow::Continue(()));
         }
-        if !kernel::seems_attached(self.attach.device) {
+        if !self.facts.seem_attached() {
             self.log.info("detached by somebody else");
             return Ok(ControlFlow::Break(()));
         }

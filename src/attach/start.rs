@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use super::control::{self, Answer, Condition, Question, Status};
-use super::kernel::{self, Kernel, KernelError};
+use super::kernel::{Facts, Kernel, KernelError};
 use super::options::{Attach, Device, Work};
 use super::resident;
 use super::show;
@@ -118,7 +118,7 @@ fn status(device: Device) -> Result<Status, String> {
             Condition::Detached
         },
         pid: None,
-        size: attached.then(|| kernel::size(device)).flatten(),
+        size: attached.then(|| Facts::of(device).size()).flatten(),
         kept: None,
     })
 }

@@ -58,6 +58,8 @@ pub enum InsideError {
     NoFileSystem,
     #[error("a file of {0} bytes is too large")]
     TooLarge(u64),
+    #[error("there is no room for a file of {0} bytes")]
+    NoRoom(u64),
     #[error("{0}")]
     Unreadable(String),
 }
@@ -81,9 +83,25 @@ pub fn read_file(
     place: &Whereabouts,
     path: &str,
 ) -> Result<Vec<u8>, InsideError> {
+    read_file_with(disk, place, path, &|_| true)
+}
+
+/// Whether there may be so many bytes in memory.
+pub type Room<'a> = &'a dyn Fn(u64) -> bool;
+
+/// As [`read_file`], but asks for `room` before any byte of the file is in memory.
+///
+/// # Errors
+/// [`InsideError`]; among them that there was no room.
+pub fn read_file_with(
+    disk: &Arc<dyn Blocks>,
+    place: &Whereabouts,
+    path: &str,
+    room: Room<'_>,
+) -> Result<Vec<u8>, InsideError> {
     let disk: Arc<dyn Blocks> = Arc::new(Bounded::new(Arc::clone(disk)));
     // Nothing that a panic could leave half-done outlives it.
-    let read = catch_unwind(AssertUnwindSafe(|| read_within(&disk, place, path)));
+    let read = catch_unwind(AssertUnwindSafe(|| read_within(&disk, place, path, room)));
     read.unwrap_or_else(|_| {
         let broken = "the file system is damaged in a way that its reader did not expect";
         Err(InsideError::Unreadable(broken.to_owned()))
@@ -94,6 +112,7 @@ fn read_within(
     disk: &Arc<dyn Blocks>,
     place: &Whereabouts,
     path: &str,
+    room: Room<'_>,
 ) -> Result<Vec<u8>, InsideError> {
     let mut outcome = Err(InsideError::NoFileSystem);
     for slice in slices(disk, place.partition)? {
@@ -101,9 +120,9 @@ fn read_within(
             continue;
         };
         let read = match kind {
-            Kind::Ext4 => ext4::read_file(slice, path),
-            Kind::Btrfs => btrfs::read_file(slice, place.subvolume.as_deref(), path),
-            Kind::Fat => fat::read_file(slice, path),
+            Kind::Ext4 => ext4::read_file(slice, path, room),
+            Kind::Btrfs => btrfs::read_file(slice, place.subvolume.as_deref(), path, room),
+            Kind::Fat => fat::read_file(slice, path, room),
         };
         match read {
             Err(InsideError::NotFound) => outcome = Err(InsideError::NotFound),
@@ -150,9 +169,12 @@ fn unreadable(error: &impl std::fmt::Display) -> InsideError {
 }
 
 /// Room for a file of `size` bytes.
-fn room_for(size: u64) -> Result<Vec<u8>, InsideError> {
+fn room_for(size: u64, room: Room<'_>) -> Result<Vec<u8>, InsideError> {
     match usize::try_from(size) {
-        Ok(size) if size <= BOOT_FILE_MAX => Ok(vec![0; size]),
+        Ok(length) if length <= BOOT_FILE_MAX => match room(size) {
+            true => Ok(vec![0; length]),
+            false => Err(InsideError::NoRoom(size)),
+        },
         _ => Err(InsideError::TooLarge(size)),
     }
 }

@@ -1,4 +1,5 @@
-//! GRUB's network images, made of the modules that the host has, and the modules themselves.
+//! GRUB's network images, made of the modules that the host has or a disk, and the modules
+//! themselves.
 //!
 //! GRUB looks for its menu on the server that gave it its address, which beside another DHCP server
 //! is not us: our address is in the image, so that it asks us wherever its address came from.
@@ -13,16 +14,19 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 use thiserror::Error;
 
 use super::files::{Content, Files};
 use super::menu::Transport;
 use crate::limits::GRUB_IMAGE_MAX;
+pub use of_disk::{GrubOfDisk, InDisk};
+
+mod of_disk;
 
 /// Where packages of GRUB put the modules of each platform: Debian, Fedora and Arch in the first,
 /// openSUSE in the second.
-const HOMES: [&str; 2] = ["/usr/lib/grub", "/usr/share/grub2"];
+pub const HOMES: [&str; 2] = ["/usr/lib/grub", "/usr/share/grub2"];
 
 /// The program that makes images, as Debian and as Fedora call it.
 const PROGRAMS: [&str; 2] = ["grub-mkimage", "grub2-mkimage"];
@@ -41,6 +45,8 @@ pub struct Kind {
     format: &'static str,
     /// What it reaches the network and the screen by.
     modules: &'static [&'static str],
+    /// What grub-mkimage takes beside modules.
+    parts: &'static [&'static str],
 }
 
 const fn efi(directory: &'static str) -> Kind {
@@ -49,6 +55,7 @@ const fn efi(directory: &'static str) -> Kind {
         core: "core.efi",
         format: directory,
         modules: &["efinet", "all_video"],
+        parts: &["kernel.img"],
     }
 }
 
@@ -59,6 +66,12 @@ pub const KINDS: [Kind; 7] = [
         core: "core.0",
         format: "i386-pc-pxe",
         modules: &["pxe"],
+        parts: &[
+            "kernel.img",
+            "pxeboot.img",
+            "diskboot.img",
+            "lzma_decompress.img",
+        ],
     },
     efi("i386-efi"),
     efi("x86_64-efi"),
@@ -105,16 +118,20 @@ pub enum LoaderError {
     /// It ran, and made none.
     #[error("grub-mkimage: {0}")]
     Failed(String),
+    /// There is a GRUB, and a part of it is not there.
+    #[error("{0} is missing: install GRUB anew")]
+    Incomplete(String),
     /// It made something that no firmware would load.
     #[error("grub-mkimage made an image of {0} bytes, more than {GRUB_IMAGE_MAX}")]
     TooLong(u64),
 }
 
-/// The modules of GRUB that the host has.
+/// Modules of GRUB: those that the host has, or what a disk has.
 #[derive(Debug)]
 pub struct Modules {
     home: PathBuf,
     files: Files,
+    _temporary: Option<TempDir>,
 }
 
 impl Kind {
@@ -128,6 +145,13 @@ impl Kind {
         KINDS
             .iter()
             .find(|kind| kind.directory == directory && kind.core == core)
+    }
+
+    /// The kind that a module or list at `path` is of.
+    #[must_use]
+    pub fn of_module(path: &str) -> Option<&'static Self> {
+        let (directory, _) = within(path)?;
+        KINDS.iter().find(|kind| kind.directory == directory)
     }
 
     /// Where its image is found.
@@ -148,6 +172,7 @@ impl Modules {
         Some(Self {
             home: home.to_owned(),
             files: Files::below(home).ok()?,
+            _temporary: None,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::{grub, ipxe, pxelinux};
@@ -69,6 +70,20 @@ impl Transport {
             Self::Tftp => "tftp",
             Self::Http => "http",
         }
+    }
+}
+
+/// Why a text is no transport.
+#[derive(Debug, thiserror::Error)]
+#[error("write tftp or http")]
+pub struct NoTransport;
+
+impl FromStr for Transport {
+    type Err = NoTransport;
+
+    fn from_str(text: &str) -> Result<Self, NoTransport> {
+        let mut all = [Self::Tftp, Self::Http].into_iter();
+        all.find(|one| one.name() == text).ok_or(NoTransport)
     }
 }
 

@@ -36,14 +36,34 @@ const SIGNED: &[(&str, &str)] = &[
 /// Whether a signed program is asked for at `path`.
 #[must_use]
 pub fn is_signed(path: &str) -> bool {
-    SIGNED.iter().any(|(asked, _)| *asked == path)
+    all().any(|asked| asked == path)
+}
+
+/// The files of a disk that a machine needs which is given the one asked for at `path`: that one
+/// first, then shim and the GRUB behind it, which must be of one maker.
+#[must_use]
+pub fn in_disk(path: &str) -> Option<[&'static str; 3]> {
+    let file = |asked: &str| {
+        let found = SIGNED.iter().find(|(of, _)| *of == asked);
+        found.map(|(_, file)| *file)
+    };
+    let end = path.strip_prefix("grub/")?;
+    let end = ["shim", "grub", "mm"]
+        .iter()
+        .find_map(|stem| end.strip_prefix(stem))?;
+    let of = |stem: &str| file(&format!("grub/{stem}{end}"));
+    Some([file(path)?, of("shim")?, of("grub")?])
+}
+
+/// Every path that a signed program may be asked for at.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    SIGNED.iter().map(|(asked, _)| *asked)
 }
 
 /// Every path that this host has a signed program for.
 #[must_use]
 pub fn paths() -> Vec<&'static str> {
-    let asked = SIGNED.iter().map(|(asked, _)| *asked);
-    asked
+    all()
         .filter(|path| matches!(open(path), Ok(Some(_))))
         .collect()
 }
@@ -82,6 +102,17 @@ mod tests {
                 assert!(is_signed(&path), "{path}");
             }
         }
+    }
+
+    #[test]
+    fn shim_and_grub_of_a_disk_belong_together() {
+        let shim = "usr/lib/shim/shimx64.efi.signed";
+        let grub = "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed";
+        assert_eq!(in_disk("grub/grubx64.efi"), Some([grub, shim, grub]));
+        let keys = "usr/lib/shim/mmx64.efi.signed";
+        assert_eq!(in_disk("grub/mmx64.efi"), Some([keys, shim, grub]));
+        assert_eq!(in_disk("grub/grub.cfg"), None);
+        assert!(SIGNED.iter().all(|(path, _)| in_disk(path).is_some()));
     }
 
     #[test]

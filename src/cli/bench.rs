@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::size;
 use crate::limits::{BENCH_CLIENTS_MAX, BENCH_DEPTH_MAX, NBD_PAYLOAD_MAX};
+use crate::load::offline::Offline;
 use crate::load::report::{KindReport, Report};
 use crate::load::target::Target;
 use crate::load::trace::Trace;
@@ -27,8 +28,23 @@ use crate::serve::Failure;
 pub(super) struct Arguments {
     /// Exports: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH; {} in one stands for
     /// the number of the client, as in nbd://host/disk@bench-{}
-    #[arg(required = true, value_name = "URI")]
+    #[arg(
+        required_unless_present = "offline",
+        conflicts_with = "offline",
+        value_name = "URI"
+    )]
     targets: Vec<Target>,
+
+    /// Drive exports and overlays of this image in process, without a server and without a socket
+    ///
+    /// Each client gets an overlay of its own, which goes with the run. Data that is in memory is
+    /// found and not copied, unless --check is given.
+    #[arg(long, value_name = "IMAGE")]
+    offline: Option<PathBuf>,
+
+    /// Where overlays are made for --offline [default: the directory for temporary files]
+    #[arg(long, value_name = "DIR", requires = "offline")]
+    state: Option<PathBuf>,
 
     /// Connections, all at once
     #[arg(short, long, value_name = "N", default_value = "1", value_parser = clients)]
@@ -204,8 +220,10 @@ fn job(arguments: Arguments) -> Result<Job, Failure> {
             "--time 0: there would be nothing to measure",
         ));
     }
+    let (offline, state) = (arguments.offline, arguments.state);
     Ok(Job {
         targets: arguments.targets,
+        offline: offline.map(|image| Offline { image, state }),
         clients: arguments.clients,
         depth: arguments.depth,
         shape: Shape {

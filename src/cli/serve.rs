@@ -96,6 +96,13 @@ pub(super) struct Arguments {
           value_parser = clap::value_parser!(u16).range(1..=i64::from(KEEPALIVE_MAX)))]
     keepalive: u16,
 
+    /// Don't remember what machines read of an image when they boot
+    ///
+    /// Otherwise that is read from the disk when DHCP hears the firmware of a machine, as far as it
+    /// is not in memory, and so is there when its kernel asks. See BOOTS in cowherd.toml(5).
+    #[arg(long)]
+    no_prefetch: bool,
+
     /// Refuse all writes: clients get the bare image and no overlay is made
     #[arg(long)]
     read_only: bool,
@@ -135,6 +142,7 @@ impl From<Arguments> for Options {
             shards: arguments.shards,
             overlay_limit: arguments.overlay_limit,
             keepalive: Duration::from_secs(arguments.keepalive.into()),
+            prefetch: !arguments.no_prefetch,
             read_only: arguments.read_only,
             takeover: arguments.takeover,
             detach: arguments.detach,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::hash::Hash;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -18,7 +18,8 @@ use super::nfs;
 use super::value::{Located, Several};
 use super::{
     AdminConfig, Choice, ClientConfig, Config, FIRST_GENERATION, HerdConfig, HttpConfig, ImageBoot,
-    ImageSource, MenuConfig, NfsRoot, TftpConfig, TlsConfig, TlsNeed,
+    ImageSource, Listen, MenuConfig, NetworkConfig, NfsRoot, TftpConfig, TlsConfig, TlsNeed,
+    everywhere,
 };
 use crate::access::{ClientRule, Entry, ImageRule, List, Rules, is_of_a_peer};
 use crate::boot::inside::Whereabouts;
@@ -31,12 +32,20 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
     let access = check_access(&file.nbd, &file.image, &file.client)?;
     check_needs(tls.as_ref(), &file.image, &file.client)?;
     let network = file.network.checked();
-    let http = file.http.as_ref().map(check_http);
-    let by_http = http.as_ref().map(|http| &*http.listen).unwrap_or_default();
-    let dhcp = dhcp::check(file.network, file.dhcp, &file.group, &file.client, by_http)?;
+    let listen = |said: &Several<SocketAddrV4>, port| listen(said, &network, port);
+    let tftp = file.tftp.as_ref().map(|tftp| TftpConfig {
+        listen: listen(&tftp.listen, TftpConfig::PORT),
+    });
+    let http = file.http.as_ref().map(|http| HttpConfig {
+        listen: listen(&http.listen, HttpConfig::PORT),
+    });
+    let by_http = http.as_ref().map(|http| http.listen.as_of_all());
+    let by_http = by_http.unwrap_or_default();
+    let dhcp = dhcp::check(file.network, file.dhcp, &file.group, &file.client, &by_http)?;
     let is_image = |name: &Name| file.image.keys().any(|image| image.value == *name);
     let nfs = nfs::check(file.nfs, is_image)?;
-    let bootable = Bootable::of(&file.image, &nfs);
+    let has_http = by_http.iter().any(|at| at.port() == HttpConfig::PORT);
+    let bootable = Bootable::of(&file.image, &nfs, has_http);
     for group in file.group.values() {
         bootable.menu(group.menu.as_ref())?;
     }
@@ -55,6 +64,7 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
         state: file.state,
         user: file.user,
         nbd_listen: listen.map(|address| address.value).collect(),
+        prefetch: file.nbd.prefetch,
         images,
         tls,
         herd,
@@ -62,7 +72,7 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
         nfs,
         network,
         root,
-        tftp: file.tftp.as_ref().map(check_tftp),
+        tftp,
         http,
         admin: file.admin.map(check_admin).transpose()?,
     })
@@ -100,20 +110,12 @@ fn check_root(tftp: Option<&Tftp>, http: Option<&Http>) -> Result<Option<PathBuf
     }
 }
 
-fn check_tftp(tftp: &Tftp) -> TftpConfig {
-    let listen = or_everywhere(&tftp.listen, TftpConfig::PORT);
-    TftpConfig { listen }
-}
-
-fn check_http(http: &Http) -> HttpConfig {
-    let listen = or_everywhere(&http.listen, HttpConfig::PORT);
-    HttpConfig { listen }
-}
-
-fn or_everywhere(said: &Several<SocketAddrV4>, port: u16) -> Vec<SocketAddrV4> {
+/// Without a word, no more than the interfaces is listened on, where there are any.
+fn listen(said: &Several<SocketAddrV4>, network: &NetworkConfig, port: u16) -> Listen {
     match said.values() {
-        none if none.is_empty() => vec![SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)],
-        said => said,
+        said if !said.is_empty() => Listen::At(said),
+        _ if network.interfaces.is_empty() => Listen::At(vec![everywhere(port)]),
+        _ => Listen::OnInterfaces(network.clone(), port),
     }
 }
 
@@ -208,11 +210,16 @@ fn own_name(name: &Located<Name>) -> Result<Name, Mistake> {
     }
 }
 
-/// What menus can offer: the generations of images with a kernel; roots on NFS have none.
-struct Bootable(BTreeMap<Name, Vec<u32>>);
+/// What menus can offer.
+struct Bootable {
+    /// The generations of images with a kernel; roots on NFS have none.
+    there: BTreeMap<Name, Vec<u32>>,
+    /// Whether files are served by HTTP on the port that boot loaders take.
+    has_http: bool,
+}
 
 impl Bootable {
-    fn of(images: &Tables<Image>, nfs: &[NfsRoot]) -> Self {
+    fn of(images: &Tables<Image>, nfs: &[NfsRoot], has_http: bool) -> Self {
         let generations = |image: &Image| {
             let older = image.older.keys().map(|number| number.value.get());
             older.chain([current_of(image)]).collect()
@@ -220,13 +227,20 @@ impl Bootable {
         let images = images.iter().filter(|(_, image)| image.kernel.is_some());
         let images = images.map(|(name, image)| (name.value.clone(), generations(image)));
         let nfs = nfs.iter().map(|root| (root.name.clone(), Vec::new()));
-        Self(images.chain(nfs).collect())
+        Self {
+            there: images.chain(nfs).collect(),
+            has_http,
+        }
     }
 
     /// How a menu is made, by a table.
     fn menu(&self, said: Option<&Menu>) -> Result<MenuConfig, Mistake> {
+        if let Some(at) = said.and_then(Menu::by_http).filter(|_| !self.has_http) {
+            let what = "`transport` needs an [http] that listens on port 80, as boot loaders take";
+            return Err(Mistake::new(at, what));
+        }
         menu::check(said, |Choice { image, generation }| {
-            let there = self.0.get(image);
+            let there = self.there.get(image);
             there.is_some_and(|there| generation.is_none_or(|number| there.contains(&number)))
         })
     }
@@ -288,6 +302,11 @@ fn check_boot(
         },
         title: image.title.as_ref().map(|title| title.value.0.clone()),
         menu: bootable.menu(image.menu.as_ref())?,
+        grub: image
+            .grub
+            .as_ref()
+            .map(|from| *from.get_ref())
+            .unwrap_or_default(),
     }))
 }
 
@@ -295,6 +314,7 @@ fn check_no_boot(name: &Located<Name>, image: &Image) -> Result<(), Mistake> {
     let keys = [
         ("`initrd`", image.initrd.0.first().map(|initrd| initrd.at)),
         ("`title`", image.title.as_ref().map(|title| title.at)),
+        ("`grub`", image.grub.as_ref().map(|grub| grub.span().start)),
         ("`menu`", image.menu.as_ref().map(|_| name.at)),
     ];
     match keys.into_iter().find_map(|(key, at)| Some((key, at?))) {

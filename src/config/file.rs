@@ -13,7 +13,7 @@ use super::dhcp::form::{Client, Dhcp, Group, Network};
 use super::menu::Menu;
 use super::nfs::Nfs;
 use super::value::{Line, Loaded, Located, Several, Title};
-use super::{Keep, TlsNeed};
+use super::{GrubFrom, Keep, TlsNeed};
 use crate::access::Entry;
 use crate::boot::cmdline::Initramfs;
 use crate::export::name::Generation;
@@ -57,6 +57,7 @@ pub(super) struct Nbd {
     pub(super) allow: Vec<Located<Entry>>,
     #[serde(default)]
     pub(super) deny: Vec<Located<Entry>>,
+    pub(super) prefetch: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -113,6 +114,7 @@ pub(super) struct Image {
     pub(super) partition: Option<NonZeroU32>,
     pub(super) subvolume: Option<String>,
     pub(super) title: Option<Located<Title>>,
+    pub(super) grub: Option<Spanned<GrubFrom>>,
     pub(super) menu: Option<Menu>,
 }
 

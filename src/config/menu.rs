@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use super::error::Mistake;
 use super::value::{Located, Several};
-use crate::boot::menu::{Format, Serial};
+use crate::boot::menu::{Format, Serial, Transport};
 use crate::export::name::{ExportName, ExportNameError};
 use crate::limits::{MENU_ENTRIES_MAX, MENU_TIMEOUT_MAX};
 use crate::name::Name;
@@ -29,6 +29,8 @@ pub struct MenuConfig {
     pub serial: Option<SerialConsole>,
     /// Whether generations before the current one are offered.
     pub older: Option<bool>,
+    /// How kernels are loaded, where that is another way than the loader came by.
+    pub transport: Option<Transport>,
     /// What the menu for GRUB is made by instead of us.
     pub grub: Option<PathBuf>,
     /// The same for iPXE.
@@ -66,6 +68,7 @@ impl MenuConfig {
             timeout: narrow.timeout.or(wide.timeout),
             serial: narrow.serial.or(wide.serial),
             older: narrow.older.or(wide.older),
+            transport: narrow.transport.or(wide.transport),
             grub: narrow.grub.or_else(|| wide.grub.clone()),
             ipxe: narrow.ipxe.or_else(|| wide.ipxe.clone()),
             pxelinux: narrow.pxelinux.or_else(|| wide.pxelinux.clone()),
@@ -93,9 +96,19 @@ pub(super) struct Menu {
     timeout: Option<Spanned<u64>>,
     serial: Option<Located<SerialConsole>>,
     older: Option<bool>,
+    transport: Option<Located<Transport>>,
     grub: Option<PathBuf>,
     ipxe: Option<PathBuf>,
     pxelinux: Option<PathBuf>,
+}
+
+impl Menu {
+    /// Where it says that kernels are loaded by HTTP.
+    pub(super) fn by_http(&self) -> Option<usize> {
+        let said = self.transport.as_ref();
+        let said = said.filter(|said| said.value == Transport::Http);
+        said.map(|said| said.at)
+    }
 }
 
 /// What a table says, where `is_there` knows what can be booted.
@@ -126,6 +139,7 @@ pub(super) fn check(
         timeout: menu.timeout.as_ref().map(timeout).transpose()?,
         serial: menu.serial.as_ref().map(|serial| serial.value),
         older: menu.older,
+        transport: menu.transport.as_ref().map(|transport| transport.value),
         grub: menu.grub.clone(),
         ipxe: menu.ipxe.clone(),
         pxelinux: menu.pxelinux.clone(),

@@ -49,6 +49,8 @@ pub struct Config {
     pub user: Option<String>,
     /// Where NBD clients connect; empty means "nothing was said".
     pub nbd_listen: Vec<ListenAddress>,
+    /// Whether images are in memory for those who boot; `None` means "nothing was said".
+    pub prefetch: Option<bool>,
     /// At least one.
     pub images: Vec<ImageSource>,
     /// How connections are encrypted; `None` means not at all.
@@ -86,6 +88,30 @@ impl AdminConfig {
     const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9810);
 }
 
+/// Where files are served: read when the server starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// At these addresses; at least one.
+    At(Vec<SocketAddrV4>),
+    /// At this port of whatever addresses the interfaces of `[network]` have; it has one at least.
+    OnInterfaces(NetworkConfig, u16),
+}
+
+impl Listen {
+    /// The addresses, where "all of ours" stands for those of the interfaces.
+    fn as_of_all(&self) -> Vec<SocketAddrV4> {
+        match self {
+            Self::At(addresses) => addresses.clone(),
+            Self::OnInterfaces(_, port) => vec![everywhere(*port)],
+        }
+    }
+}
+
+/// A port of all our addresses.
+const fn everywhere(port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)
+}
+
 /// `[network]`, as far as others than DHCP go by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkConfig {
@@ -98,24 +124,24 @@ pub struct NetworkConfig {
 /// `[tftp]` but for its root. It is read when the server starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TftpConfig {
-    /// Where requests come in; at least one.
-    pub listen: Vec<SocketAddrV4>,
+    /// Where requests come in.
+    pub listen: Listen,
 }
 
 impl TftpConfig {
-    /// Where requests come in that nobody said another place for.
-    const PORT: u16 = 69;
+    /// Where requests come in that nobody said another port for.
+    pub const PORT: u16 = 69;
 }
 
 /// `[http]` but for its root. It is read when the server starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// Where requests come in; at least one.
-    pub listen: Vec<SocketAddrV4>,
+    /// Where requests come in.
+    pub listen: Listen,
 }
 
 impl HttpConfig {
-    /// Where requests come in that nobody said another place for. GRUB before 2.12 knows no other.
+    /// Where requests come in that nobody said another port for. GRUB before 2.12 knows no other.
     pub const PORT: u16 = 80;
 }
 
@@ -149,6 +175,19 @@ pub struct ImageBoot {
     pub title: Option<String>,
     /// How the menu is made of a machine that has this image.
     pub menu: MenuConfig,
+    /// Where the GRUB of these machines comes from.
+    pub grub: GrubFrom,
+}
+
+/// Where a GRUB comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GrubFrom {
+    /// Out of packages of this host.
+    #[default]
+    Host,
+    /// Out of those that are installed in the image.
+    Image,
 }
 
 /// Where a file is that a machine loads.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::access::Entry;
+use crate::boot::menu::Transport;
 
 const ONE_IMAGE: &str = "[image.disk]\nfile = \"/srv/disk.img\"\n";
 
@@ -338,28 +339,78 @@ fn a_kernel_can_be_a_file_of_the_host() {
     check(&relative, 3, &["host:/srv/boot/vmlinuz"]);
 }
 
+/// Where TFTP is served, then HTTP, by tables of a file.
+fn listens(tables: &str) -> Vec<Listen> {
+    let config = Config::parse(&format!("{ONE_IMAGE}{tables}")).unwrap();
+    let tftp = config.tftp.map(|tftp| tftp.listen);
+    let http = config.http.map(|http| http.listen);
+    tftp.into_iter().chain(http).collect()
+}
+
+fn at(addresses: &[&str]) -> Listen {
+    let addresses = addresses.iter().map(|text| text.parse().unwrap());
+    Listen::At(addresses.collect())
+}
+
 #[test]
-fn files_are_served_on_the_usual_port_of_all_addresses_unless_the_file_says_where() {
-    let listen = |table: &str| {
-        let config = Config::parse(&format!("{ONE_IMAGE}{table}")).unwrap();
-        let tftp = config.tftp.map(|tftp| tftp.listen);
-        let listen = tftp.into_iter().chain(config.http.map(|http| http.listen));
-        listen
-            .flatten()
-            .map(|address| address.to_string())
-            .collect::<Vec<_>>()
+fn files_are_served_where_the_file_says() {
+    let one = "[tftp]\nlisten = \"10.77.0.1:69\"";
+    assert_eq!(listens(one), [at(&["10.77.0.1:69"])]);
+    let two = "[tftp]\nlisten = [\"10.77.0.1:69\", \"127.0.0.1:6969\"]";
+    assert_eq!(listens(two), [at(&["10.77.0.1:69", "127.0.0.1:6969"])]);
+    let http = "[network]\ninterface = \"lan0\"\n[http]\nlisten = \"10.77.0.1:8080\"";
+    assert_eq!(listens(http), [at(&["10.77.0.1:8080"])]);
+}
+
+#[test]
+fn files_are_served_on_the_interfaces_of_the_file_or_where_it_names_none_everywhere() {
+    let all = [at(&["0.0.0.0:69"]), at(&["0.0.0.0:80"])];
+    assert_eq!(listens("[tftp]\n[http]\n"), all);
+    let tables = "[network]\ninterface = [\"lan0\", \"lan1\"]\n[tftp]\n[http]\n";
+    let network = NetworkConfig {
+        interfaces: vec!["lan0".to_owned(), "lan1".to_owned()],
+        address: None,
     };
-    assert_eq!(listen("[tftp]"), ["0.0.0.0:69"]);
+    let on = |port| Listen::OnInterfaces(network.clone(), port);
+    assert_eq!(listens(tables), [on(69), on(80)]);
+    let tables = "[network]\naddress = \"10.77.0.1/24\"\n[tftp]\n[http]\n";
     assert_eq!(
-        listen("[tftp]\nlisten = \"10.77.0.1:69\""),
-        ["10.77.0.1:69"]
+        listens(tables),
+        all,
+        "an address alone is where machines find us"
     );
-    let both = "[tftp]\nlisten = [\"10.77.0.1:69\", \"127.0.0.1:6969\"]";
-    assert_eq!(listen(both), ["10.77.0.1:69", "127.0.0.1:6969"]);
-    assert_eq!(listen("[http]"), ["0.0.0.0:80"]);
-    assert_eq!(
-        listen("[http]\nlisten = \"10.77.0.1:8080\""),
-        ["10.77.0.1:8080"]
+}
+
+#[test]
+fn kernels_by_http_need_http_on_the_port_of_boot_loaders() {
+    let menu = "[defaults.menu]\ntransport = \"http\"\n";
+    let served = config(&format!("{ONE_IMAGE}{menu}[http]\n"));
+    assert_eq!(served.herd.default_menu.transport, Some(Transport::Http));
+    for http in ["", "[http]\nlisten = \"10.77.0.1:8080\"\n"] {
+        check(
+            &format!("{ONE_IMAGE}{menu}{http}"),
+            4,
+            &["`transport`", "port 80"],
+        );
+    }
+    let unknown = menu.replace("http", "ftp");
+    check(&format!("{ONE_IMAGE}{unknown}"), 4, &["tftp or http"]);
+}
+
+#[test]
+fn a_grub_out_of_the_image_is_that_of_machines_that_boot_from_it() {
+    let boot = "kernel = \"vmlinuz\"\ninitramfs = \"dracut\"\n";
+    let from = |grub: &str| {
+        let config = config(&format!("{ONE_IMAGE}{boot}{grub}"));
+        config.images[0].boot.clone().unwrap().grub
+    };
+    assert_eq!(from("grub = \"image\"\n"), GrubFrom::Image);
+    assert_eq!(from("grub = \"host\"\n"), GrubFrom::Host);
+    assert_eq!(from(""), GrubFrom::Host);
+    check(
+        &format!("{ONE_IMAGE}grub = \"image\"\n"),
+        3,
+        &["`grub` needs a `kernel`"],
     );
 }
 

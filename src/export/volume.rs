@@ -285,6 +285,16 @@ impl Volume {
         (runs.collect(), Some(overlay.data().clone()))
     }
 
+    /// Tells which parts of a read come from the image.
+    pub fn each_read_of_image(&self, range: ByteRange, mut tell: impl FnMut(ByteRange)) {
+        let overlay = self.overlay.as_ref().map(RefCell::borrow);
+        let runs = self
+            .layers(overlay.as_ref().map(|overlay| overlay.map()))
+            .runs(range);
+        let of_image = runs.filter(|run| run.source == Source::Image);
+        of_image.for_each(|run| tell(run.range));
+    }
+
     async fn read_file(&self, file: RealFile, range: ByteRange) -> Result<Buffer, VolumeError> {
         let buffer = self.pool.take(range.len_usize())?;
         let whole = 0..buffer.len();

@@ -5,11 +5,13 @@
 //! - Once an image was seen to change it stays failed; every read of it fails from then on.
 //! - Its mapping is only handed to the kernel, and [`Image::warm`] reads no clock.
 
+mod boot_set;
 mod change;
 mod complaint;
 mod error;
 mod holes;
 mod identity;
+mod prefetch;
 mod warmth;
 mod watch;
 
@@ -26,13 +28,16 @@ use crate::limits::DISK_SIZE_MAX;
 use crate::name::Name;
 use crate::units::ByteRange;
 
+pub use boot_set::{BootSet, BootSetError};
 pub use change::{Change, ImageChanged};
 pub use complaint::Complaint;
 pub use error::ImageError;
 pub use holes::Holes;
 pub use identity::{Difference, Identity, IdentityTextError};
+pub use prefetch::{Recorder, Warmed, Warming};
 pub use watch::Watch;
 
+use prefetch::Turn;
 use warmth::Warmth;
 
 /// One immutable disk, shared by all clients.
@@ -45,6 +50,8 @@ pub struct Image {
     mapping: Option<Arc<ImageMapping>>,
     warmth: Warmth,
     holes: OnceLock<Holes>,
+    boot_set: OnceLock<BootSet>,
+    turn: Turn,
     change: OnceLock<Change>,
     renamed: OnceLock<()>,
     unreadable: Complaint,
@@ -82,6 +89,8 @@ impl Image {
             mapping,
             warmth,
             holes: OnceLock::new(),
+            boot_set: OnceLock::new(),
+            turn: Turn::default(),
             change: OnceLock::new(),
             renamed: OnceLock::new(),
             unreadable: Complaint::default(),

@@ -20,7 +20,7 @@ fn make(path: &Path, len: u64) {
     File::open(path).unwrap().sync_all().unwrap();
 }
 
-fn with_image(len: u64) -> (tempfile::TempDir, Image) {
+pub(super) fn with_image(len: u64) -> (tempfile::TempDir, Image) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("disk.img");
     make(&path, len);
@@ -38,7 +38,7 @@ fn open_error(name: &str, prepare: impl FnOnce(&Path)) -> String {
 }
 
 /// Drops the file's pages from memory; `false` (said aloud) where its file system keeps them there.
-fn chill(image: &Image) -> bool {
+pub(super) fn chill(image: &Image) -> bool {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     if rustix::fs::fstatfs(&**image.file()).unwrap().f_type == TMPFS_MAGIC {
         println!("SKIPPED: files on tmpfs are never out of memory");

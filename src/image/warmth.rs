@@ -48,6 +48,11 @@ impl Warmth {
         self.tick.fetch_add(1, Relaxed);
     }
 
+    /// Ticks so far.
+    pub(super) fn ticks(&self) -> u64 {
+        self.tick.load(Relaxed)
+    }
+
     /// Whether all pages of `range` are in memory, by a fresh mark or by asking the kernel.
     pub(super) fn covers(&self, range: ByteRange, mapping: &ImageMapping) -> bool {
         self.trusted

@@ -51,5 +51,35 @@ pub const ADMIN_TOKEN_MIN: usize = 16;
 /// The longest token of an admin.
 pub const ADMIN_TOKEN_MAX: usize = 256;
 
+/// The least piece of an image that a boot is remembered to have read.
+pub const BOOT_SET_GRANULE: u64 = 64 * 1024;
+
+/// Pieces of one image that are told apart for that; those of larger images are larger.
+pub const BOOT_SET_GRANULES_MAX: u64 = 1 << 22;
+
+/// Bytes of one generation of an image that are remembered like that, twice: of late and of before.
+pub const BOOT_SET_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+
+/// Sessions after which what was read of late is of before.
+pub const BOOT_SET_SESSIONS: u32 = 64;
+
+/// Ticks that must have passed too, so that a herd which boots at once makes nothing old.
+pub const BOOT_SET_TICKS: u64 = 3600;
+
+/// For how many ticks after it began a session is taken for a boot.
+pub const BOOT_READS_FOR_TICKS: u64 = 180;
+
+/// Largest file that this is read from.
+pub const BOOT_SET_FILE_MAX: u64 = 1024 * 1024;
+
+/// Bytes of an image that are asked for at once, to be in memory for a boot.
+pub const BOOT_WARM_PIECE: u64 = 1024 * 1024;
+
+/// Ticks after which it is looked again whether all of them still are.
+pub const BOOT_WARM_REST_TICKS: u64 = 10;
+
+/// Of the memory that is free or can be made so, the part that is filled like that: one in so many.
+pub const BOOT_WARM_SHARE: u64 = 2;
+
 /// Largest file of boots that is read.
 pub const STATUS_FILE_MAX: u64 = 64 * 1024 * 1024;

@@ -1,15 +1,18 @@
 //! A load generator for NBD servers, ours and others.
 //!
 //! - [`target`] reads URIs, [`trace`] the requests of a boot, [`work`] makes requests up; pure.
-//! - [`session`] is one client after its handshake, [`ledger`] checks what it reads; pure.
+//! - [`course`] says what a client does next, [`session`] does it after a handshake, [`ledger`]
+//!   checks what is read; pure.
 //! - [`tally`] counts, [`report`] says what it came to, [`svg`] draws it; pure.
-//! - [`drive`] has the sockets.
+//! - [`drive`] has the sockets, [`offline`] none: it drives exports and overlays in process.
 //!
 //! Invariant: a run in which a request failed, or a read gave something else than was written, is
 //! not a good one, whatever its speed.
 
+pub mod course;
 pub mod drive;
 pub mod ledger;
+pub mod offline;
 pub mod report;
 pub mod session;
 pub mod svg;
@@ -26,10 +29,12 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::nbd::wire::TransmissionFlags;
+use course::{Course, Rules};
 use drive::{ClientError, Connection, Meter};
 use ledger::Ledger;
+use offline::Offline;
 use report::Report;
-use session::{Rules, Session};
+use session::Session;
 use tally::Tally;
 use target::Target;
 use trace::Trace;
@@ -41,8 +46,10 @@ const TELL: Duration = Duration::from_millis(250);
 /// A run.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Exports, which clients take in turns; one at least.
+    /// Exports, which clients take in turns; one at least, unless it is offline.
     pub targets: Vec<Target>,
+    /// What is driven instead of a server.
+    pub offline: Option<Offline>,
     /// Connections.
     pub clients: usize,
     /// Requests of each under way.
@@ -119,6 +126,13 @@ impl Job {
     /// # Errors
     /// [`LoadError`]. Errors of the server and wrong data are in the report.
     pub fn run(&self, watch: &mut dyn FnMut(Progress)) -> Result<Report, LoadError> {
+        match &self.offline {
+            Some(offline) => offline.run(self, watch),
+            None => self.run_clients(watch),
+        }
+    }
+
+    fn run_clients(&self, watch: &mut dyn FnMut(Progress)) -> Result<Report, LoadError> {
         // All are connected before the first request is made.
         let ready: Vec<_> = (0..self.clients)
             .map(|number| self.connect(number))
@@ -149,6 +163,13 @@ impl Job {
         };
         self.check_flags(flags).map_err(unfit)?;
         let work = self.work(number, size).map_err(unfit)?;
+        Ok(Ready {
+            connection,
+            session: Session::new(self.course(work)?),
+        })
+    }
+
+    fn course(&self, work: Work) -> Result<Course, LoadError> {
         let rules = Rules {
             depth: self.depth,
             fua: self.fua,
@@ -159,11 +180,7 @@ impl Job {
             },
         };
         let ledger = self.check.then(Ledger::default);
-        let session = Session::new(rules, work, ledger, Tally::new()?);
-        Ok(Ready {
-            connection,
-            session,
-        })
+        Ok(Course::new(rules, work, ledger, Tally::new()?))
     }
 
     fn target(&self, number: usize) -> &Target {
@@ -234,7 +251,7 @@ impl Job {
     fn area(&self, number: usize, used: u64) -> Result<Area, String> {
         let blocks = used / u64::from(self.shape.block);
         let (number, clients) = (number as u64, self.clients as u64);
-        let is_own = self.target(0).is_each_their_own();
+        let is_own = self.offline.is_some() || self.target(0).is_each_their_own();
         let (start, blocks) = match self.check && !is_own {
             true => (number * (blocks / clients), blocks / clients),
             false => (0, blocks),
@@ -284,8 +301,8 @@ fn start_client(ready: Ready, start: Instant, meter: Arc<Meter>) -> std::io::Res
     })
 }
 
-fn watch_threads(
-    threads: &[Client],
+fn watch_threads<T>(
+    threads: &[JoinHandle<T>],
     start: Instant,
     meter: &Meter,
     watch: &mut dyn FnMut(Progress),

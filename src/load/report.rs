@@ -98,7 +98,7 @@ impl Report {
             .iter()
             .map(|ended| per(ended.tally.requests(), seconds));
         Self {
-            targets: job.targets.iter().map(ToString::to_string).collect(),
+            targets: targets(job),
             clients: job.clients,
             depth: job.depth,
             work: words(job),
@@ -174,6 +174,14 @@ fn series(sum: &Tally, seconds: f64) -> Vec<Point> {
         bytes_per_second: per(sum.bytes, slot),
     });
     point.collect()
+}
+
+fn targets(job: &Job) -> Vec<String> {
+    let offline = job.offline.iter();
+    let offline = offline.map(|offline| format!("{} (in process)", offline.image.display()));
+    offline
+        .chain(job.targets.iter().map(ToString::to_string))
+        .collect()
 }
 
 /// What is asked for, such as `random 4096 bytes, 70 read 30 write`.

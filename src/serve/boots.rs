@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 
 use super::catalog::VolumeKey;
 use super::herd::Herd;
+use super::prefetch::{self, Machine};
 use super::shard::Held;
 use super::state_dir::StateDir;
 use crate::access::{Peer, name_of};
@@ -39,9 +40,17 @@ const WARN_EVERY: Duration = Duration::from_secs(5);
 /// The machines that have just been switched on.
 #[derive(Debug, Default)]
 pub(super) struct Boots {
-    unsettled: Mutex<BTreeMap<Name, Stage>>,
+    unsettled: Mutex<BTreeMap<Name, Unsettled>>,
     changed: Notify,
     warned: Mutex<Option<Instant>>,
+}
+
+/// What waits to be seen to.
+#[derive(Debug)]
+struct Unsettled {
+    stage: Stage,
+    /// The machine; `None` where this is but another name of it.
+    machine: Option<Machine>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +63,12 @@ impl Boots {
     /// A machine is being switched on.
     pub(super) fn begin(&self, boot: &Beginning) {
         let address = boot.address.map(of_address);
-        for name in boot.client.clone().into_iter().chain(address) {
-            self.add(name);
+        let mut names = boot.client.clone().into_iter().chain(address);
+        if let Some(name) = names.next() {
+            let address = boot.address;
+            self.wait_for(name.clone(), Some(Machine { name, address }));
         }
+        names.for_each(|name| self.add(name));
     }
 
     /// The machines that are not seen to yet.
@@ -66,13 +78,20 @@ impl Boots {
 
     /// A machine has been switched on that another server knows of.
     pub(super) fn add(&self, name: Name) {
+        self.wait_for(name, None);
+    }
+
+    fn wait_for(&self, name: Name, machine: Option<Machine>) {
         let mut unsettled = self.unsettled();
         if unsettled.len() >= BOOTS_UNSETTLED_MAX && !unsettled.contains_key(&name) {
             drop(unsettled);
             let what = "too many machines begin to boot";
             return self.warn(&format!("{what}: {name} may find what it changed before"));
         }
-        unsettled.entry(name).or_insert(Stage::Waiting);
+        let stage = Stage::Waiting;
+        unsettled
+            .entry(name)
+            .or_insert(Unsettled { stage, machine });
         drop(unsettled);
         self.changed.notify_waiters();
     }
@@ -84,12 +103,12 @@ impl Boots {
     }
 
     /// The next machine to be seen to.
-    async fn next(&self) -> Name {
+    async fn next(&self) -> (Name, Option<Machine>) {
         self.until(|unsettled| {
             let mut all = unsettled.iter_mut();
-            let (name, stage) = all.find(|(_, stage)| **stage == Stage::Waiting)?;
-            *stage = Stage::UnderWay;
-            Some(name.clone())
+            let (name, next) = all.find(|(_, one)| one.stage == Stage::Waiting)?;
+            next.stage = Stage::UnderWay;
+            Some((name.clone(), next.machine.take()))
         })
         .await
     }
@@ -109,7 +128,10 @@ impl Boots {
         self.changed.notify_waiters();
     }
 
-    async fn until<T>(&self, mut look: impl FnMut(&mut BTreeMap<Name, Stage>) -> Option<T>) -> T {
+    async fn until<T>(
+        &self,
+        mut look: impl FnMut(&mut BTreeMap<Name, Unsettled>) -> Option<T>,
+    ) -> T {
         loop {
             let changed = self.changed.notified();
             let found = look(&mut self.unsettled());
@@ -120,7 +142,7 @@ impl Boots {
         }
     }
 
-    fn unsettled(&self) -> MutexGuard<'_, BTreeMap<Name, Stage>> {
+    fn unsettled(&self) -> MutexGuard<'_, BTreeMap<Name, Unsettled>> {
         self.unsettled
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -137,9 +159,15 @@ pub(super) async fn see_to(herd: Arc<Herd>) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
-            name = herd.boots().next() => {
+            (name, machine) = herd.boots().next() => {
                 let settling = Settling { herd: Arc::clone(&herd), name };
-                tasks.spawn(async move { settling.run().await });
+                let herd = Arc::clone(&herd);
+                tasks.spawn(async move {
+                    settling.run().await;
+                    if let Some(machine) = machine {
+                        prefetch::for_machine(&herd, machine).await;
+                    }
+                });
             }
             Some(_) = tasks.join_next() => {}
         }
@@ -250,12 +278,12 @@ mod tests {
     fn a_machine_that_asks_again_while_it_is_seen_to_is_seen_to_once() {
         let boots = Boots::default();
         boots.begin(&boot("a"));
-        assert_eq!(now(boots.next()), Some(name("a")));
+        assert!(now(boots.next()).is_some_and(|(next, _)| next == name("a")));
         boots.begin(&boot("a"));
         assert_eq!(now(boots.next()), None);
         boots.settle(&name("a"));
         boots.begin(&boot("a"));
-        assert_eq!(now(boots.next()), Some(name("a")));
+        assert!(now(boots.next()).is_some_and(|(next, _)| next == name("a")));
     }
 
     #[test]
@@ -269,6 +297,20 @@ mod tests {
         for name in [name("a"), name("10-77-0-12")] {
             assert!(now(boots.settled(&name)).is_none());
         }
+    }
+
+    #[test]
+    fn a_machine_of_two_names_is_one_machine() {
+        let boots = Boots::default();
+        let address = Some(Ipv4Addr::new(10, 77, 0, 12));
+        boots.begin(&Beginning {
+            address,
+            ..boot("a")
+        });
+        let next = [now(boots.next()), now(boots.next())];
+        let machines: Vec<_> = next.into_iter().flatten().filter_map(|one| one.1).collect();
+        let name = name("a");
+        assert_eq!(machines, [Machine { name, address }]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::boots::Boots;
 use super::catalog::{Catalog, Refused, Target, VolumeKey};
 use super::offer::{Offer, Offers};
 use super::placement::Placement;
+use super::prefetch::Machine;
 use super::shard::measure::{AllLatencies, Measured};
 use super::shard::{Held, Lease, ShardHandle};
 use super::state_dir::StateDir;
@@ -58,7 +59,7 @@ pub(super) struct Look {
     _held: Option<Held>,
 }
 
-#[cfg(test)]
+/// Of an image that nobody changes.
 impl From<Snapshot> for Look {
     fn from(disk: Snapshot) -> Self {
         Self { disk, _held: None }
@@ -180,6 +181,17 @@ impl Herd {
     pub(super) async fn vacate(&self, key: &VolumeKey) -> Option<Held> {
         let shard = self.shards.get(self.placement.join(key))?;
         shard.vacate(key.clone()).await
+    }
+
+    /// Whether a machine is up: it has connections, and answers to one. Tells after seconds where
+    /// it has some that nobody answers to.
+    pub(super) async fn has(&self, machine: &Machine) -> bool {
+        for shard in &self.shards {
+            if shard.has(machine.clone()).await {
+                return true;
+            }
+        }
+        false
     }
 
     /// The disk that `caller` gets under `name`, for who reads files out of it.

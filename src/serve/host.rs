@@ -1,11 +1,14 @@
-//! What only the host can tell or give: its boot, the time, random bytes, descriptors.
+//! What only the host can tell or give: its boot, the time, random bytes, descriptors, addresses.
 
+use std::net::Ipv4Addr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::options::Failure;
 use crate::dhcp::Moment;
+use crate::io::interface;
 
 /// The present boot of the host; an ephemeral overlay ends with it.
 pub(super) fn boot_id() -> [u8; 16] {
@@ -50,6 +53,44 @@ pub(super) fn raise_file_limit() {
     }
 }
 
+/// The kernel does not say which interfaces there are.
+pub(super) fn no_interfaces(error: std::io::Error) -> Failure {
+    Failure::failed(format!("network interfaces: {error}"))
+}
+
+/// The interface has no address, or not the one that it is said to have: not yet, perhaps.
+pub(super) fn no_address(interface: &str, said: Option<Ipv4Addr>) -> Failure {
+    let is_there = match interface::exists(interface) {
+        Ok(is_there) => is_there,
+        Err(error) => return no_interfaces(error),
+    };
+    Failure::not_yet(match (is_there, said) {
+        (false, _) => {
+            format!("interface {interface}: there is none; check [network] in the config")
+        }
+        (true, Some(said)) => {
+            format!("interface {interface} does not have the address {said}; check [network]")
+        }
+        (true, None) => {
+            format!("interface {interface} has no IPv4 address; give it one before cowherd starts")
+        }
+    })
+}
+
+/// Bytes of memory that are free, or can be made so without writing anything; 0 where nobody tells.
+pub(super) fn available_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    parse_available(&text).unwrap_or(0)
+}
+
+/// proc_meminfo(5): "MemAvailable (since Linux 3.14)", in kB.
+fn parse_available(text: &str) -> Option<u64> {
+    let mut lines = text.lines();
+    let rest = lines.find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     let digits: Vec<_> = text.chars().filter(|&c| c != '-').collect();
     let mut bytes = [0; 16];
@@ -79,6 +120,20 @@ mod tests {
     #[test]
     fn the_boot_id_stays_the_same() {
         assert_eq!(boot_id(), boot_id());
+    }
+
+    #[test]
+    fn memory_is_told_in_kilobytes() {
+        let text = "MemTotal:       24689764 kB\nMemAvailable:   19000000 kB\n";
+        assert_eq!(parse_available(text), Some(19_000_000 * 1024));
+        for other in [
+            "",
+            "MemAvailable: 5",
+            "MemAvailable: 18446744073709551615 kB",
+        ] {
+            assert_eq!(parse_available(other), None);
+        }
+        assert!(available_memory() > 0);
     }
 
     #[test]

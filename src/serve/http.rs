@@ -6,7 +6,7 @@
 //! - Disks are asked beside the runtime: one that is slow holds up its own request only.
 
 use std::convert::Infallible;
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use super::accept::pause;
 use super::gate::Gate;
 use super::listen;
 use super::options::Failure;
+use super::posts::{Opened, Post};
 use super::seats::{Limits, Seat, Seats};
 use super::takeover::Given;
 use super::takeover::wire::Door as PassedDoor;
@@ -43,12 +44,6 @@ use patient::Patient;
 mod body;
 mod patient;
 
-/// What HTTP needs, opened, and nothing served yet.
-#[derive(Debug)]
-pub(super) struct Opened {
-    listeners: Vec<TcpListener>,
-}
-
 /// HTTP, for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Http {
@@ -57,73 +52,68 @@ pub(super) struct Http {
 }
 
 impl Http {
+    /// Begins to serve. Inside of a runtime only.
+    pub(super) fn start(
+        opened: Opened<TcpListener>,
+        tree: &Arc<Tree>,
+        gate: &Gate,
+    ) -> io::Result<Self> {
+        let limits = Limits::of_connections(HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX);
+        let seats = Arc::new(Seats::new(limits));
+        let (of_doors, tree, door_gate) = (Arc::clone(&seats), Arc::clone(tree), gate.clone());
+        let _doors = opened.start(gate, move |listener: TcpListener| {
+            let door = Door {
+                listener: tokio::net::TcpListener::from_std(listener)?,
+                gate: door_gate.clone(),
+                tree: Arc::clone(&tree),
+                seats: Arc::clone(&of_doors),
+            };
+            Ok(Box::pin(door.run()))
+        })?;
+        Ok(Self { _doors, seats })
+    }
+
     /// Whether no connection is open.
     pub(super) fn is_idle(&self) -> bool {
         self.seats.is_empty()
     }
 }
 
-impl Opened {
-    /// Opens the sockets, for which privileges may be needed. Those of `given` are taken that are
-    /// on the right addresses.
-    pub(super) fn open(config: &HttpConfig, given: &mut Given) -> Result<Self, Failure> {
-        let listeners = config.listen.iter().map(|&address| bind(address, given));
-        Ok(Self {
-            listeners: listeners.collect::<Result<_, _>>()?,
-        })
-    }
+impl Post for TcpListener {
+    const NAME: &'static str = "http";
+    const DOOR: PassedDoor = PassedDoor::Http;
 
-    /// The sockets once more, for a server that takes over.
-    pub(super) fn share(&self) -> io::Result<Vec<(PassedDoor, OwnedFd)>> {
-        let listeners = self.listeners.iter();
-        let share = |socket: &TcpListener| Ok((PassedDoor::Http, socket.try_clone()?.into()));
-        listeners.map(share).collect()
-    }
-
-    /// Says where files are found.
-    pub(super) fn announce(&self, out: &mut impl Write) -> io::Result<()> {
-        for listener in &self.listeners {
-            writeln!(out, "http on {}", listener.local_addr()?)?;
+    fn bind(address: SocketAddrV4, given: &mut Given) -> Result<Self, Failure> {
+        if let Some(socket) = given.on(&PassedDoor::Http, address) {
+            return Ok(socket.into());
         }
-        Ok(())
-    }
-
-    /// Begins to serve. Inside of a runtime only.
-    pub(super) fn start(self, tree: &Arc<Tree>, gate: &Gate) -> io::Result<Http> {
-        let limits = Limits::of_connections(HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX);
-        let seats = Arc::new(Seats::new(limits));
-        let mut doors = JoinSet::new();
-        for listener in self.listeners {
-            let door = Door {
-                listener: tokio::net::TcpListener::from_std(listener)?,
-                gate: gate.clone(),
-                tree: Arc::clone(tree),
-                seats: Arc::clone(&seats),
+        listen::listen_tcp(address.into()).map_err(|error| {
+            let advice = match error.kind() {
+                io::ErrorKind::AddrInUse => "stop the other web server",
+                io::ErrorKind::PermissionDenied => {
+                    "start cowherd as root, or choose a port past 1023"
+                }
+                _ => "name an address of this host",
             };
-            doors.spawn(door.run());
-        }
-        Ok(Http {
-            _doors: doors,
-            seats,
+            let what = "as `listen` in [http]";
+            let message = format!("http on {address}: {error}; {advice}, or another {what}");
+            match error.kind() {
+                io::ErrorKind::AddrNotAvailable => Failure::not_yet(message),
+                _ => Failure::failed(message),
+            }
         })
     }
-}
 
-fn bind(address: SocketAddrV4, given: &mut Given) -> Result<TcpListener, Failure> {
-    if let Some(socket) = given.on(&PassedDoor::Http, address) {
-        return Ok(socket.into());
+    fn address(&self) -> io::Result<SocketAddrV4> {
+        match self.local_addr()? {
+            SocketAddr::V4(address) => Ok(address),
+            SocketAddr::V6(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
+        }
     }
-    listen::listen_tcp(address.into()).map_err(|error| {
-        let advice = match error.kind() {
-            io::ErrorKind::AddrInUse => "stop the other web server",
-            io::ErrorKind::PermissionDenied => "start cowherd as root, or choose a port past 1023",
-            _ => "name an address of this host",
-        };
-        let what = "as `listen` in [http]";
-        Failure::failed(format!(
-            "http on {address}: {error}; {advice}, or another {what}"
-        ))
-    })
+
+    fn share(&self) -> io::Result<OwnedFd> {
+        Ok(self.try_clone()?.into())
+    }
 }
 
 /// One port.

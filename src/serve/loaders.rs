@@ -4,6 +4,7 @@
 //! - Each is made once for an address of ours, however many machines ask at once.
 //! - Of a kind that the host has not, people are told once.
 //! - There are as many as we have addresses, platforms and transports; no client can add to them.
+//! - Those of the GRUB inside of an image are in `of_images`, and go with it.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -17,6 +18,11 @@ use crate::boot::files::Content;
 use crate::boot::loader::{Kind, Modules};
 use crate::boot::menu::Transport;
 use crate::boot::signed;
+use of_images::OfImages;
+
+mod of_images;
+
+pub(super) use of_images::Origin;
 
 type Key = (&'static Kind, Transport, Ipv4Addr);
 
@@ -25,6 +31,7 @@ type Key = (&'static Kind, Transport, Ipv4Addr);
 pub(super) struct Loaders {
     modules: Option<Arc<Modules>>,
     made: Mutex<HashMap<Key, Arc<OnceCell<Content>>>>,
+    of_images: OfImages,
     /// What there is not, and was told of.
     missed: Mutex<HashSet<String>>,
 }
@@ -35,6 +42,7 @@ impl Loaders {
         Self {
             modules: Modules::of_host().map(Arc::new),
             made: Mutex::default(),
+            of_images: OfImages::default(),
             missed: Mutex::default(),
         }
     }
@@ -61,10 +69,29 @@ impl Loaders {
         }
     }
 
+    /// Those of images.
+    pub(super) const fn of_images(&self) -> &OfImages {
+        &self.of_images
+    }
+
+    /// Tells once that an image has no such file, which a signed loader needs.
+    pub(super) fn lacks(&self, image: &str, file: &str) {
+        if self.is_first(format!("{image} {file}")) {
+            tracing::error!(
+                "{image} has no {file}: machines with this image get shim and GRUB of the host; \
+                 install them in the image, on Debian shim-signed and grub-efi-amd64-signed"
+            );
+        }
+    }
+
+    fn is_first(&self, what: String) -> bool {
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        missed.insert(what)
+    }
+
     fn miss(&self, kind: &Kind) {
         let path = kind.path();
-        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
-        if missed.insert(path.clone()) {
+        if self.is_first(path.clone()) {
             tracing::warn!(
                 "{path}: machines are told to load it, and this host has no GRUB of this kind: \
                  see cowherd.toml(5)"

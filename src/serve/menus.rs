@@ -27,8 +27,10 @@ pub(super) struct Site {
     pub(super) server: Ipv4Addr,
     /// That of NBD.
     pub(super) port: u16,
-    /// How files are loaded.
+    /// How files are loaded where the config does not say.
     pub(super) via: Transport,
+    /// How else they can be.
+    pub(super) also: Option<Transport>,
     /// Whether files are copied somewhere, out of images that nobody has changed.
     pub(super) is_static: bool,
 }
@@ -168,6 +170,11 @@ pub(super) fn make(site: Site, guest: &Guest, stock: &Stock<'_>) -> Made {
     let serial = match settings.serial {
         Some(SerialConsole::On(serial)) => Some(serial),
         _ => None,
+    };
+    let via = settings.transport.filter(|via| site.also == Some(*via));
+    let site = Site {
+        via: via.unwrap_or(site.via),
+        ..site
     };
     let setting = Setting {
         site,

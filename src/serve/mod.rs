@@ -42,6 +42,8 @@ mod patience;
 mod placement;
 #[cfg(test)]
 mod poll_once;
+mod posts;
+mod prefetch;
 mod reload;
 mod reply;
 mod seats;
@@ -118,7 +120,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     // The demo keeps its image there, and a read-only one nothing else.
     let overlays = state.filter(|_| !options.read_only);
     let changer = dhcp.as_ref().map(Dhcp::changer);
-    let mut running = configured.open(named, overlays.as_ref(), changer)?;
+    let mut running = configured.open(named, &options, overlays.as_ref(), changer)?;
     let taking = match taking {
         Some(taking) => {
             let used = running.open_beside(&taking.used()?)?;

@@ -30,6 +30,8 @@ pub struct Options {
     pub overlay_limit: Option<NonZeroU64>,
     /// How long a peer is silent before it is asked whether it is still there.
     pub keepalive: Duration,
+    /// Remember what boots read, and have it in memory when a machine is switched on.
+    pub prefetch: bool,
     /// Serve the images without overlays.
     pub read_only: bool,
     /// Take everything over from the server that runs.

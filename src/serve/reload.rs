@@ -3,6 +3,7 @@
 //! Invariant: a file with a mistake changes nothing.
 
 use std::collections::HashMap;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -10,21 +11,23 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use super::admin;
 use super::dhcp::{Change, Changer, Dhcp};
 use super::holders::Holders;
-use super::http;
 use super::images::Images;
 use super::offer::{Offer, Offers};
 use super::options::{Failure, Options};
+use super::posts;
 use super::shelf::Shelf;
 use super::state_dir::StateDir;
 use super::takeover::Given;
 use super::templates::Templates;
-use super::tftp;
 use super::upgrade::Upgrade;
 use super::user;
 use super::who::Known;
 use crate::access::List;
 use crate::boot::files::Files;
-use crate::config::{Config, ConfigError, HerdConfig, ImageBoot, ImageSource};
+use crate::config::{
+    Config, ConfigError, HerdConfig, HttpConfig, ImageBoot, ImageSource, TftpConfig,
+};
+use crate::io::DatagramSocket;
 use crate::name::Name;
 
 /// The config as it was read first. Nothing is served yet.
@@ -68,6 +71,7 @@ impl Configured {
             options.listen.clone_from(&self.config.nbd_listen);
         }
         options.state = options.state.or_else(|| self.config.state.clone());
+        options.prefetch &= self.config.prefetch.unwrap_or(true);
         options
     }
 
@@ -83,9 +87,12 @@ impl Configured {
     }
 
     /// Opens what TFTP is served on, where it is served.
-    pub(super) fn open_tftp(&self, given: &mut Given) -> Result<Option<tftp::Opened>, Failure> {
+    pub(super) fn open_tftp(
+        &self,
+        given: &mut Given,
+    ) -> Result<Option<posts::Opened<DatagramSocket>>, Failure> {
         let tftp = self.config.tftp.as_ref();
-        let open = |config| tftp::Opened::open(config, given);
+        let open = |tftp: &TftpConfig| posts::Opened::open(&tftp.listen, given);
         tftp.map(open).transpose()
     }
 
@@ -96,20 +103,25 @@ impl Configured {
     }
 
     /// Opens what HTTP is served on, where it is served.
-    pub(super) fn open_http(&self, given: &mut Given) -> Result<Option<http::Opened>, Failure> {
+    pub(super) fn open_http(
+        &self,
+        given: &mut Given,
+    ) -> Result<Option<posts::Opened<TcpListener>>, Failure> {
         let http = self.config.http.as_ref();
-        http.map(|config| http::Opened::open(config, given))
-            .transpose()
+        let open = |http: &HttpConfig| posts::Opened::open(&http.listen, given);
+        http.map(open).transpose()
     }
 
     /// Opens the images: those of the command line, `named`, and those of the file.
     pub(super) fn open(
         self,
         named: Vec<ImageSource>,
+        options: &Options,
         state: Option<&Arc<StateDir>>,
         dhcp: Option<Changer>,
     ) -> Result<Running, Failure> {
-        let mut shelf = Shelf::new(state).map_err(|error| Failure::failed(error.to_string()))?;
+        let shelf = Shelf::new(state, options.prefetch);
+        let mut shelf = shelf.map_err(|error| Failure::failed(error.to_string()))?;
         let images = shelf.open(&all(&named, &self.config))?;
         let leases = Arc::default();
         let known = known(&self.config, &self.access, &leases);
@@ -321,6 +333,7 @@ fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
         ("`state`", running.state == read.state),
         ("`user`", running.user == read.user),
         ("`listen` in [nbd]", running.nbd_listen == read.nbd_listen),
+        ("`prefetch` in [nbd]", running.prefetch == read.prefetch),
         (
             "whether and where TFTP is served",
             running.tftp == read.tftp,

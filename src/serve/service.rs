@@ -1,6 +1,7 @@
 //! The server as it runs: everything answers, until a signal or another server ends it.
 
 use std::io::Write;
+use std::net::TcpListener;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -17,11 +18,14 @@ use super::control::{self, Control, ControlSocket, Workshop};
 use super::dhcp::{Dhcp, Steward};
 use super::gate::Gate;
 use super::herd::{Herd, Reopened};
+use super::http::Http;
 use super::images::Images;
 use super::kept::{Before, Store};
 use super::listen::{self, Bound, BoundAddress};
 use super::options::{Failure, Options};
 use super::placement::Placement;
+use super::posts::{Opened, Served};
+use super::prefetch;
 use super::reload::{Reloader, Running};
 use super::seats::Seats;
 use super::shard::{self, ShardHandle};
@@ -29,11 +33,12 @@ use super::takeover::wire::Door;
 use super::takeover::{
     self, Ending, Giving, Predecessor, Prepared, Shown, Successor, Taken, Taking,
 };
+use super::tftp::Tftp;
 use super::tree::Tree;
-use super::{accept, admin, boots, demo, failed, http, tftp};
+use super::{accept, admin, boots, demo, failed};
+use crate::image::Complaint;
+use crate::io::DatagramSocket;
 use crate::limits::{DRAIN_TIME, LINGER_TIME, NBD_PORT, SHARDS_MAX};
-use http::Http;
-use tftp::Tftp;
 
 /// The data-plane threads.
 pub(super) struct Shards {
@@ -73,13 +78,13 @@ pub(super) struct Doors {
     pub(super) bound: Vec<Bound>,
     pub(super) control: Option<ControlSocket>,
     pub(super) dhcp: Option<Dhcp>,
-    pub(super) tftp: Option<tftp::Opened>,
-    pub(super) http: Option<http::Opened>,
+    pub(super) tftp: Option<Opened<DatagramSocket>>,
+    pub(super) http: Option<Opened<TcpListener>>,
     pub(super) admin: Option<admin::Opened>,
 }
 
 impl Doors {
-    /// The sockets once more, for a server that takes over.
+    /// The sockets that stay what they are once more, for a server that takes over.
     fn share(&self) -> std::io::Result<Vec<(Door, OwnedFd)>> {
         let mut shared = Vec::new();
         for bound in &self.bound {
@@ -89,13 +94,15 @@ impl Doors {
         if let Some(control) = &self.control {
             shared.push((Door::Control, control.share()?));
         }
-        if let Some(tftp) = &self.tftp {
-            shared.extend(tftp.share()?);
-        }
-        if let Some(http) = &self.http {
-            shared.extend(http.share()?);
-        }
         Ok(shared)
+    }
+
+    /// Where files are served, once they are.
+    fn served(&self) -> Served {
+        Served {
+            tftp: self.tftp.as_ref().map(|tftp| tftp.posted().clone()),
+            http: self.http.as_ref().map(|http| http.posted().clone()),
+        }
     }
 
     /// The addresses whose files are still those of the server that was taken over from.
@@ -140,7 +147,8 @@ impl Service {
     async fn serve(mut self, mut doors: Doors, underway: Option<Underway>) -> Result<(), Failure> {
         let mut stop = StopSignals::new().map_err(failed)?;
         announce(&self.options, &doors).map_err(unsaid)?;
-        let shown = Arc::new(Shown(doors.share().map_err(failed)?));
+        let served = doors.served();
+        let shown = Shown::new(doors.share().map_err(failed)?, &served);
         let passed = doors.passed();
         let steward = doors.dhcp.as_ref().map(Dhcp::steward);
         let (gate, seats) = (Gate::default(), Arc::<Seats>::default());
@@ -152,13 +160,13 @@ impl Service {
         let left = self.before.reopen(&self.herd, &seats).await;
         let (asking, asked) = mpsc::channel(1);
         let control = start_control(doors.control, &self.herd, &gate, asking).map_err(failed)?;
-        let watching = tokio::spawn(Arc::clone(self.herd.watch()).run(Arc::clone(&self.herd)));
+        let mut watching = watch_over(&self.herd);
         let admin = start_admin(doors.admin, &self.herd).map_err(failed)?;
         let port = nbd_port(&doors.bound);
-        let tree = Arc::new(Tree::new(Arc::clone(&self.herd), port));
-        let tftp = doors.tftp.map(|tftp| tftp.start(&tree, &gate));
+        let tree = Arc::new(Tree::new(Arc::clone(&self.herd), port, served));
+        let tftp = doors.tftp.map(|tftp| Tftp::start(tftp, &tree, &gate));
         let tftp = tftp.transpose().map_err(failed)?;
-        let http = doors.http.map(|http| http.start(&tree, &gate));
+        let http = doors.http.map(|http| Http::start(http, &tree, &gate));
         let http = http.transpose().map_err(failed)?;
         let boots = tokio::spawn(boots::see_to(Arc::clone(&self.herd)));
         let (watch, begun) = (Arc::clone(self.herd.watch()), Arc::clone(self.herd.boots()));
@@ -177,18 +185,19 @@ impl Service {
             Some(predecessor) => predecessor.dismiss(),
             None => notify(sd_notify::NotifyState::Ready),
         }
-        let store = Store::of_manager(&shown.0, &self.before);
+        let store = Store::of_manager(&shown.share().map_err(failed)?, &self.before);
         let giving = Giving {
             herd: Arc::clone(&self.herd),
             gate,
             seats,
             dhcp: steward.clone(),
         };
-        let mut successors = see_successors(asked, shown, steward, Arc::clone(&self.herd));
+        let (shown, herd) = (Arc::new(shown), Arc::clone(&self.herd));
+        let mut successors = see_successors(asked, shown, steward, herd);
         let end = until_end(&mut stop, &reloader, &mut successors, &giving).await?;
         if let End::Successor(pid) = end {
             // They are the new server's, and so is the file of boots.
-            watching.abort();
+            watching.abort_all();
             std::mem::forget((accepting, files));
             if let Some(control) = control {
                 control.own(false);
@@ -203,7 +212,8 @@ impl Service {
         }
         tracing::info!("stopping");
         drop((accepting, control, dhcp, tftp, http, admin, files));
-        watching.abort();
+        watching.abort_all();
+        prefetch::save(&self.herd, &Complaint::default());
         boots.abort();
         end_by_signal(&self.herd, &self.shards, store, &mut stop).await
     }
@@ -266,6 +276,14 @@ async fn end_by_signal(
     }
     herd.watch().save();
     drain(shards, stop).await
+}
+
+/// Looks after the machines, and saves what is learnt of them.
+fn watch_over(herd: &Arc<Herd>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Arc::clone(herd.watch()).run(Arc::clone(herd)));
+    tasks.spawn(prefetch::save_regularly(Arc::clone(herd)));
+    tasks
 }
 
 /// Starts to answer commands and, beside, to remove overlays of earlier boots.

@@ -19,6 +19,7 @@ use super::reply::{Fault, Replies};
 use super::succession::Progress;
 use crate::export::extents::Layers;
 use crate::export::{Volume, VolumeError};
+use crate::image::Recorder;
 use crate::io::{self, Pool, ReceiveBuffer};
 use crate::nbd::ExportInfo;
 use crate::nbd::agreed::{Agreed, Contexts, Headers};
@@ -96,6 +97,8 @@ pub(super) struct Session {
     meter: Rc<Meter>,
     replies: Replies,
     turn: u32,
+    /// Where reads of the image are noted, as long as it is taken for a boot.
+    recorder: Option<Recorder>,
 }
 
 impl Session {
@@ -120,7 +123,13 @@ impl Session {
             meter,
             replies: Replies::new(Headers::Simple),
             turn: 0,
+            recorder: None,
         }
+    }
+
+    /// What it reads of the image in its first minutes is remembered.
+    pub(super) fn record_boot(&mut self) {
+        self.recorder = self.volume.image().record_boot();
     }
 
     /// Its sending half, for who watches it.
@@ -307,6 +316,10 @@ impl Session {
 
     async fn read(&self, cookie: Cookie, range: ByteRange, in_one: bool) {
         let ticket = self.ticket(Kind::Read, range);
+        if let Some(recorder) = self.recorder.as_ref().filter(|recorder| recorder.is_on()) {
+            self.volume
+                .each_read_of_image(range, |read| recorder.note(read));
+        }
         self.outbox.wait_for_room().await;
         if self.link.copies() {
             return self.read_beside(cookie, ticket, range, in_one).await;

@@ -23,6 +23,7 @@ use super::memory::ShardMemory;
 use super::meter::Meter;
 use super::outbox::Outbox;
 use super::placement::Placement;
+use super::prefetch::Machine;
 use super::session::{End, Outcome, Session};
 use super::succession::{Elder, Progress};
 use super::volumes::Volumes;
@@ -153,6 +154,10 @@ impl Shard {
                 // Who asked may be gone; what comes back then is dropped, and released.
                 let _ = answer.send(shard.hold(lease).await);
             })),
+            Order::Has { machine, answer } => drop(io::spawn(async move {
+                // Who asked may be gone.
+                let _ = answer.send(shard.has(&machine).await);
+            })),
             // Who asked may be gone.
             Order::Measure(answer) => drop(answer.send(shard.measure())),
             Order::Latencies(answer) => drop(io::spawn(async move {
@@ -229,6 +234,22 @@ impl Shard {
         let _ = tokio::time::timeout(absence::PATIENCE, closed).await;
     }
 
+    /// Whether a machine is at the other end of any session of it.
+    async fn has(&self, machine: &Machine) -> bool {
+        let sessions = self.of_machine(machine);
+        !absence::is_gone(&sessions, self.keepalive).await
+    }
+
+    fn of_machine(&self, machine: &Machine) -> Vec<Elder> {
+        let is_its = |entry: &&Entry| {
+            let is_named = entry.key.client.as_ref() == Some(&machine.name);
+            is_named || (entry.address.is_some() && entry.address == machine.ip())
+        };
+        let sessions = self.sessions.borrow();
+        let its = sessions.values().filter(is_its);
+        its.map(|entry| entry.elder.clone()).collect()
+    }
+
     /// The peers whose sessions use a volume.
     fn users(&self, key: &VolumeKey) -> Vec<String> {
         let sessions = self.sessions.borrow();
@@ -279,7 +300,11 @@ impl Shard {
         let link = Link::new(socket, standing.channel.take(), Rc::clone(&progress));
         let (pool, meter) = (self.pool.clone(), Meter::new());
         let same = Rc::clone(&meter);
-        let session = Session::new(link, volume, pool, &self.memory, progress, same);
+        let mut session = Session::new(link, volume, pool, &self.memory, progress, same);
+        // One that goes on is no boot.
+        if standing.is_successor {
+            session.record_boot();
+        }
         let number = self.next_number();
         let entry = Entry {
             key: lease.key.clone(),

@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 
 use super::images::{Generations, Images};
 use super::options::Failure;
+use super::prefetch;
 use super::state_dir::StateDir;
 use crate::config::ImageSource;
 use crate::image::{Image, Watch};
@@ -21,6 +22,8 @@ use crate::name::Name;
 pub(super) struct Shelf {
     /// Where overlays are made over them; gone when the server goes down.
     state: Option<Weak<StateDir>>,
+    /// Whether it is remembered what boots read.
+    prefetches: bool,
     watch: Watch,
     /// All that may be open, also those that only sessions still use.
     books: Vec<Book>,
@@ -43,9 +46,10 @@ struct Arrival {
 }
 
 impl Shelf {
-    pub(super) fn new(state: Option<&Arc<StateDir>>) -> std::io::Result<Self> {
+    pub(super) fn new(state: Option<&Arc<StateDir>>, prefetches: bool) -> std::io::Result<Self> {
         Ok(Self {
             state: state.map(Arc::downgrade),
+            prefetches,
             watch: Watch::start()?,
             books: Vec::new(),
         })
@@ -110,14 +114,18 @@ impl Shelf {
 
     /// Writes into the state directory what its overlays are made over.
     fn record(&self, new: &Arrival) -> Result<(), Failure> {
-        let Some(state) = self.state.as_ref().and_then(Weak::upgrade) else {
-            return Ok(());
-        };
         let (name, generation) = (&new.book.name, new.book.generation);
-        state
-            .bind_identity(name, generation, new.image.identity())
-            .and_then(|()| state.record_image(name, generation, &new.path))
-            .map_err(failed)
+        let state = self.state.as_ref().and_then(Weak::upgrade);
+        if let Some(state) = &state {
+            state
+                .bind_identity(name, generation, new.image.identity())
+                .and_then(|()| state.record_image(name, generation, &new.path))
+                .map_err(failed)?;
+        }
+        if self.prefetches {
+            prefetch::remember(state.as_deref(), &new.image, generation);
+        }
+        Ok(())
     }
 }
 

@@ -35,6 +35,9 @@ const IDENTITY: &str = ".identity";
 /// same goes for its name.
 const IMAGE: &str = ".image";
 
+/// The file in an overlay directory that tells what boots read of its image.
+const BOOT_SET: &str = ".boot-set";
+
 /// The socket in the state directory that a running server answers commands on.
 pub const CONTROL_SOCKET: &str = "control.sock";
 
@@ -188,6 +191,11 @@ impl StateDir {
         self.path
             .join("overlays")
             .join(format!("{image}+{generation}"))
+    }
+
+    /// Where is kept what boots read of one generation of an image.
+    pub(super) fn boot_set(&self, image: &Name, generation: u32) -> PathBuf {
+        self.overlays_of(image, generation).join(BOOT_SET)
     }
 
     /// Records where an image lies that is served now, for commands that need it later.

@@ -7,20 +7,20 @@
 //! - Disks are asked beside the runtime: one that is slow holds up its own transfer only.
 //! - There are at most so many transfers, in all and to one address; who comes too late is told.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::task::JoinSet;
 
 use super::gate::Gate;
 use super::options::Failure;
+use super::posts::{Opened, Post};
 use super::takeover::Given;
 use super::takeover::wire::Door as PassedDoor;
 use super::tree::{Ends, Tree, blocking};
 use crate::boot::menu::Transport;
-use crate::config::TftpConfig;
 use crate::io::{Batch, DatagramSocket, Datagrams, Envelope};
 use crate::status::FileStep;
 use crate::tftp::name::path_of;
@@ -34,86 +34,74 @@ mod sender;
 mod source;
 mod transfers;
 
-/// What TFTP needs, opened, and nothing served yet.
-#[derive(Debug)]
-pub(super) struct Opened {
-    sockets: Vec<DatagramSocket>,
-}
-
 /// TFTP, for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Tftp {
-    doors: JoinSet<()>,
-    /// Shared by all doors and transfers.
+    _doors: JoinSet<()>,
+    /// Shared with what the doors have in common, and with all transfers.
     busy: Arc<()>,
 }
 
 impl Tftp {
+    /// Begins to serve. Inside of a runtime only.
+    pub(super) fn start(
+        opened: Opened<DatagramSocket>,
+        tree: &Arc<Tree>,
+        gate: &Gate,
+    ) -> io::Result<Self> {
+        let busy = Arc::new(());
+        let (of_doors, tree, door_gate) = (Arc::clone(&busy), Arc::clone(tree), gate.clone());
+        let _doors = opened.start(gate, move |socket: DatagramSocket| {
+            let door = Door {
+                socket: socket.watched()?,
+                gate: door_gate.clone(),
+                tree: Arc::clone(&tree),
+                transfers: Transfers::default(),
+                busy: Arc::downgrade(&of_doors),
+            };
+            Ok(Box::pin(door.run()))
+        })?;
+        Ok(Self { _doors, busy })
+    }
+
     /// Whether no transfer is under way.
     pub(super) fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.busy) <= 1 + self.doors.len()
+        Arc::strong_count(&self.busy) <= 2
     }
 }
 
-impl Opened {
-    /// Opens the sockets, for which privileges may be needed. Those of `given` are taken that are
-    /// on the right addresses.
-    pub(super) fn open(config: &TftpConfig, given: &mut Given) -> Result<Self, Failure> {
-        let sockets = config.listen.iter().map(|&address| bind(address, given));
-        Ok(Self {
-            sockets: sockets.collect::<Result<_, _>>()?,
+impl Post for DatagramSocket {
+    const NAME: &'static str = "tftp";
+    const DOOR: PassedDoor = PassedDoor::Tftp;
+
+    fn bind(address: SocketAddrV4, given: &mut Given) -> Result<Self, Failure> {
+        if let Some(socket) = given.datagrams(&PassedDoor::Tftp, address) {
+            return Ok(socket);
+        }
+        Self::bind_to(address).map_err(|error| {
+            let advice = match error.kind() {
+                io::ErrorKind::AddrInUse => "stop the other TFTP server (dnsmasq, tftpd)",
+                io::ErrorKind::PermissionDenied => {
+                    "start cowherd as root, or choose a port past 1023"
+                }
+                _ => "name an address of this host",
+            };
+            let what = "as `listen` in [tftp]";
+            let message = format!("tftp on {address}: {error}; {advice}, or another {what}");
+            match error.kind() {
+                io::ErrorKind::AddrNotAvailable => Failure::not_yet(message),
+                _ => Failure::failed(message),
+            }
         })
     }
 
-    /// The sockets once more, for a server that takes over.
-    pub(super) fn share(&self) -> io::Result<Vec<(PassedDoor, OwnedFd)>> {
-        let sockets = self.sockets.iter();
-        let share = |socket: &DatagramSocket| Ok((PassedDoor::Tftp, socket.share()?));
-        sockets.map(share).collect()
+    fn address(&self) -> io::Result<SocketAddrV4> {
+        Self::address(self)
     }
 
-    /// Says where files are found.
-    pub(super) fn announce(&self, out: &mut impl Write) -> io::Result<()> {
-        for socket in &self.sockets {
-            writeln!(out, "tftp on {}", socket.address()?)?;
-        }
-        Ok(())
+    fn share(&self) -> io::Result<OwnedFd> {
+        Self::share(self)
     }
-
-    /// Begins to serve. Inside of a runtime only.
-    pub(super) fn start(self, tree: &Arc<Tree>, gate: &Gate) -> io::Result<Tftp> {
-        let (mut doors, busy) = (JoinSet::new(), Arc::new(()));
-        for socket in self.sockets {
-            let door = Door {
-                socket: socket.watched()?,
-                gate: gate.clone(),
-                tree: Arc::clone(tree),
-                transfers: Transfers::default(),
-                busy: Arc::clone(&busy),
-            };
-            doors.spawn(door.run());
-        }
-        Ok(Tftp { doors, busy })
-    }
-}
-
-fn bind(address: SocketAddrV4, given: &mut Given) -> Result<DatagramSocket, Failure> {
-    if let Some(socket) = given.datagrams(&PassedDoor::Tftp, address) {
-        return Ok(socket);
-    }
-    DatagramSocket::bind_to(address).map_err(|error| {
-        let advice = match error.kind() {
-            io::ErrorKind::AddrInUse => "stop the other TFTP server (dnsmasq, tftpd)",
-            io::ErrorKind::PermissionDenied => "start cowherd as root, or choose a port past 1023",
-            _ => "name an address of this host",
-        };
-        let what = "as `listen` in [tftp]";
-        let message = format!("tftp on {address}: {error}; {advice}, or another {what}");
-        match error.kind() {
-            io::ErrorKind::AddrNotAvailable => Failure::not_yet(message),
-            _ => Failure::failed(message),
-        }
-    })
 }
 
 /// One well-known port.
@@ -122,7 +110,8 @@ struct Door {
     gate: Gate,
     tree: Arc<Tree>,
     transfers: Transfers,
-    busy: Arc<()>,
+    /// What every transfer has, so that they can be counted.
+    busy: Weak<()>,
 }
 
 impl Door {
@@ -200,7 +189,7 @@ impl Door {
             client: *client.ip(),
             via: Transport::Tftp,
         };
-        let busy = Arc::clone(&self.busy);
+        let busy = self.busy.upgrade();
         self.transfers.begin(client, bytes.to_vec(), async move {
             let _busy = busy;
             let opened = open(&tree, ends, &path, mode).await;

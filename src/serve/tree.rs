@@ -6,6 +6,7 @@
 //! - What is read is the machine's own disk, its changes included.
 
 mod disks;
+mod loaders;
 mod menus;
 
 use std::io;
@@ -19,6 +20,7 @@ use super::catalog::Refused;
 use super::herd::Herd;
 use super::loaders::Loaders;
 use super::offer::Offer;
+use super::posts::Served;
 use crate::access::{Caller, Peer};
 use crate::boot::files::Content;
 use crate::boot::inside::Whereabouts;
@@ -38,6 +40,8 @@ pub(super) struct Tree {
     herd: Arc<Herd>,
     /// Where NBD is served.
     port: u16,
+    /// Where these files are.
+    served: Served,
 }
 
 /// Who asks, and where.
@@ -51,12 +55,13 @@ pub(super) struct Ends {
 }
 
 impl Tree {
-    pub(super) fn new(herd: Arc<Herd>, port: u16) -> Self {
+    pub(super) fn new(herd: Arc<Herd>, port: u16, served: Served) -> Self {
         Self {
             loaders: Loaders::of_host(),
             disks: Arc::default(),
             herd,
             port,
+            served,
         }
     }
 
@@ -96,7 +101,7 @@ impl Tree {
         if let Some(content) = there.await? {
             return Ok(Some(content));
         }
-        if let Some(content) = self.loaders.open(ends, path).await? {
+        if let Some(content) = self.loader_at(ends, path).await? {
             return Ok(Some(content));
         }
         if let Some(menu) = self.menu_at(ends, path).await? {
@@ -131,6 +136,7 @@ impl Tree {
                     export: export.to_owned(),
                     place,
                     path,
+                    is_named: true,
                 };
                 let file = self.disks.read(look.map_err(refused)?, wanted).await?;
                 Ok(file.map(Content::from))

@@ -10,7 +10,7 @@ use fs_core::{BlockRead, Error as DeviceError};
 
 use super::links::{check_length, resolve};
 use super::partitions::Slice;
-use super::{InsideError, room_for, unreadable};
+use super::{InsideError, Room, room_for, unreadable};
 
 impl BlockRead for Slice {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), DeviceError> {
@@ -27,6 +27,7 @@ pub(super) fn read_file(
     slice: Slice,
     subvolume: Option<&str>,
     path: &str,
+    room: Room<'_>,
 ) -> Result<Vec<u8>, InsideError> {
     let top = Filesystem::mount(Arc::new(slice)).map_err(told)?;
     let root = match subvolume {
@@ -37,7 +38,7 @@ pub(super) fn read_file(
     if !target.inode.is_regular_file() {
         return Err(InsideError::Unreadable("it is no file".to_owned()));
     }
-    let mut bytes = room_for(target.inode.size)?;
+    let mut bytes = room_for(target.inode.size, room)?;
     let file = target.fs(&root);
     match file
         .read_at(target.inode.ino, 0, &mut bytes)

@@ -6,7 +6,7 @@ use ext4_view::{Ext4, Ext4Error, Ext4Read, PathBuf};
 
 use super::links::{check_length, resolve};
 use super::partitions::{Slice, u32_at};
-use super::{InsideError, room_for, unreadable};
+use super::{InsideError, Room, room_for, unreadable};
 use crate::limits::EXT4_GROUPS_MAX;
 
 impl Ext4Read for Slice {
@@ -19,7 +19,7 @@ impl Ext4Read for Slice {
     }
 }
 
-pub(super) fn read_file(slice: Slice, path: &str) -> Result<Vec<u8>, InsideError> {
+pub(super) fn read_file(slice: Slice, path: &str, room: Room<'_>) -> Result<Vec<u8>, InsideError> {
     check_superblock(&slice)?;
     let disk = Ext4::load(Box::new(slice)).map_err(told)?;
     let path = resolve(path, |path| {
@@ -34,7 +34,7 @@ pub(super) fn read_file(slice: Slice, path: &str) -> Result<Vec<u8>, InsideError
     });
     let path = absolute(&path?)?;
     let mut file = disk.open(&path).map_err(told)?;
-    let mut bytes = room_for(file.metadata().len())?;
+    let mut bytes = room_for(file.metadata().len(), room)?;
     let mut done = 0;
     while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
         match file.read_bytes(rest).map_err(told)? {

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use fatfs::{Dir, DirEntry, FileSystem, FsOptions};
 
 use super::partitions::Slice;
-use super::{InsideError, room_for, unreadable};
+use super::{InsideError, Room, room_for, unreadable};
 
 /// What the crate reads from; it never writes where it only reads files.
 struct Cursor {
@@ -62,7 +62,7 @@ pub(super) fn is_one(slice: &Slice) -> bool {
             || holds(&sector, 82, b"FAT32   "))
 }
 
-pub(super) fn read_file(slice: Slice, path: &str) -> Result<Vec<u8>, InsideError> {
+pub(super) fn read_file(slice: Slice, path: &str, room: Room<'_>) -> Result<Vec<u8>, InsideError> {
     let options = FsOptions::new().update_accessed_date(false);
     let disk = FileSystem::new(Cursor { slice, at: 0 }, options).map_err(told)?;
     let mut parts = path.split('/');
@@ -75,7 +75,7 @@ pub(super) fn read_file(slice: Slice, path: &str) -> Result<Vec<u8>, InsideError
     if !found.is_file() {
         return Err(InsideError::Unreadable("it is no file".to_owned()));
     }
-    let mut bytes = room_for(found.len())?;
+    let mut bytes = room_for(found.len(), room)?;
     found.to_file().read_exact(&mut bytes).map_err(told)?;
     Ok(bytes)
 }

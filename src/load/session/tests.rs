@@ -1,8 +1,10 @@
 //! One client against a server that the test plays.
 
 use super::*;
-use crate::load::work::{Area, Made, Pattern, Shape};
-use crate::nbd::wire::{Errno, REQUEST_HEADER};
+use crate::load::course::Rules;
+use crate::load::ledger::Ledger;
+use crate::load::work::{Area, Made, Pattern, Shape, Work};
+use crate::nbd::wire::REQUEST_HEADER;
 
 const AREA: Area = Area {
     start: 0,
@@ -29,7 +31,12 @@ fn shape(kind: Kind, interval: Option<Duration>) -> Shape {
 
 fn session(kind: Kind, interval: Option<Duration>, rules: Rules) -> Session {
     let work = Work::Made(Made::new(shape(kind, interval), AREA, 1));
-    Session::new(rules, work, Some(Ledger::default()), Tally::new().unwrap())
+    of_work(rules, work)
+}
+
+fn of_work(rules: Rules, work: Work) -> Session {
+    let (ledger, tally) = (Some(Ledger::default()), Tally::new().unwrap());
+    Session::new(Course::new(rules, work, ledger, tally))
 }
 
 /// The headers of the requests that wait to be sent, which then are.
@@ -172,8 +179,7 @@ fn a_block_that_changed_by_itself_is_found() {
     let rules = Rules { depth: 1, ..RULES };
     let area = Area { blocks: 1, ..AREA };
     let work = Work::Made(Made::new(shape(Kind::Read, None), area, 1));
-    let tally = Tally::new().unwrap();
-    let mut session = Session::new(rules, work, Some(Ledger::default()), tally);
+    let mut session = of_work(rules, work);
     for content in [1, 2] {
         session.fill(millis(0));
         let sent = send(&mut session, 0);

@@ -10,6 +10,7 @@ use crate::io::interface::{self, InterfaceAddress};
 use crate::io::{
     ArpProbe, ArpSocket, CardSender, DatagramSocket, Datagrams, Ear, EarSocket, Hears, RoutedSender,
 };
+use crate::serve::host;
 use crate::serve::options::Failure;
 use crate::serve::takeover::Given;
 use passed::Passed;
@@ -143,24 +144,9 @@ impl OpenLink {
 
 /// The address that is meant on an interface.
 fn address_of(name: &str, said: Option<Ipv4Addr>) -> Result<InterfaceAddress, Failure> {
-    let failed = |error: io::Error| Failure::failed(format!("network interfaces: {error}"));
-    let all = interface::addresses().map_err(failed)?;
+    let all = interface::addresses().map_err(host::no_interfaces)?;
     let Some(found) = chosen(&all, name, said) else {
-        return Err(Failure::not_yet(
-            match (interface::exists(name).map_err(failed)?, said) {
-                (false, _) => {
-                    format!("interface {name}: there is none; check [network] in the config")
-                }
-                (true, Some(said)) => {
-                    format!("interface {name} does not have the address {said}; check [network]")
-                }
-                (true, None) => {
-                    format!(
-                        "interface {name} has no IPv4 address; give it one before cowherd starts"
-                    )
-                }
-            },
-        ));
+        return Err(host::no_address(name, said));
     };
     if !found.is_up {
         tracing::warn!("interface {name} is down: nobody is served until it is up");

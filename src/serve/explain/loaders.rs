@@ -3,7 +3,7 @@
 use crate::boot::files::Files;
 use crate::boot::loader::{Kind, Modules};
 use crate::boot::signed;
-use crate::config::Config;
+use crate::config::{Config, GrubFrom};
 
 /// Where loaders come from. `None` where TFTP is not ours, as far as the config says.
 #[derive(Debug)]
@@ -13,15 +13,20 @@ pub(super) struct Loaders(Option<Sources>);
 struct Sources {
     root: Option<Files>,
     modules: Option<Modules>,
+    /// Whether any comes out of an image, which is not looked into here.
+    of_image: bool,
 }
 
 impl Loaders {
     /// Those of the host that this runs on.
     pub(super) fn of(config: &Config) -> Self {
         let root = config.root.as_deref();
+        let mut boots = config.images.iter().flat_map(|image| &image.boot);
+        let of_image = boots.any(|boot| boot.grub == GrubFrom::Image);
         Self(config.tftp.as_ref().map(|_| Sources {
             root: root.and_then(|root| Files::below(root).ok()),
             modules: Modules::of_host(),
+            of_image,
         }))
     }
 
@@ -37,7 +42,7 @@ impl Loaders {
         });
         let is_signed = matches!(signed::open(path), Ok(Some(_)));
         let is_ours = kind.is_some() || signed::is_signed(path);
-        (is_ours && !is_there && !is_made && !is_signed).then(|| {
+        (is_ours && !sources.of_image && !is_there && !is_made && !is_signed).then(|| {
             let what = match kind {
                 Some(_) => "GRUB of this kind to make it of",
                 None => "package with it",
@@ -59,6 +64,7 @@ mod tests {
         let loaders = Loaders(Some(Sources {
             root: Files::below(folder.path()).ok(),
             modules: None,
+            of_image: false,
         }));
         let path = Platform::X64.grub();
         let told = loaders.missing(path).unwrap();

@@ -2,6 +2,7 @@
 //! the config. No server is asked, and none is needed.
 
 mod exports;
+mod loaders;
 mod output;
 mod plan;
 mod subject;

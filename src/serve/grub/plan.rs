@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use super::super::options::Failure;
 use super::LeftOut;
+use super::loaders::Opened;
 use super::subject::{Herd, left_out, nothing};
 use crate::boot::files::{Content, Files};
 use crate::boot::inside::{Blocks, Whereabouts, read_file};
-use crate::boot::loader::{KINDS, Kind, Modules};
+use crate::boot::loader::{GrubOfDisk, Kind, Modules};
 use crate::boot::lookup::{Key, paths};
 use crate::boot::menu::Format;
 use crate::boot::{grub, ipxe, signed};
@@ -52,7 +53,11 @@ pub(super) enum Source {
     },
     /// From this host.
     Host { below: PathBuf, file: String },
-    /// A network image of GRUB is made.
+    /// Out of the image that has GRUB inside.
+    OfImage(Arc<Opened>, String),
+    /// A network image of that GRUB is made.
+    LoaderOfImage(Arc<Opened>, Box<GrubOfDisk>, &'static Kind, Site),
+    /// A network image of the host's GRUB is made.
     Loader(Arc<Modules>, &'static Kind, Site),
     /// A module of GRUB, or a list of them.
     Module(Arc<Modules>),
@@ -69,7 +74,7 @@ pub(super) fn plan(herd: &Herd, formats: &[Format]) -> Result<Plan, Failure> {
     let menus = plan.menus(herd)?;
     plan.disks(herd, &menus);
     if formats.contains(&Format::Grub) {
-        plan.grub(herd.site)?;
+        plan.grub(herd)?;
     }
     for format in formats {
         for (keys, made) in &menus {
@@ -111,7 +116,7 @@ impl Plan {
         }
     }
 
-    fn put(&mut self, path: String, source: Source) {
+    pub(super) fn put(&mut self, path: String, source: Source) {
         self.files.push(Planned { path, source });
     }
 
@@ -146,33 +151,6 @@ impl Plan {
                 self.put(path.to_owned(), source);
             }
         }
-    }
-
-    /// GRUB itself, of what the host has.
-    fn grub(&mut self, site: Site) -> Result<(), Failure> {
-        for path in signed::paths() {
-            self.put(path.to_owned(), Source::Signed);
-        }
-        let Some(modules) = Modules::of_host().map(Arc::new) else {
-            self.left_out.push(LeftOut {
-                what: "GRUB".to_owned(),
-                why: "this host has no modules of it: install grub-pc-bin and grub-efi-amd64-bin"
-                    .to_owned(),
-            });
-            return Ok(());
-        };
-        for kind in KINDS.iter().filter(|kind| modules.have(kind)) {
-            let names = modules.names(kind);
-            let names = names.map_err(|error| Failure::failed(format!("GRUB: {error}")))?;
-            for path in names {
-                self.put(path, Source::Module(Arc::clone(&modules)));
-            }
-            self.put(
-                kind.path(),
-                Source::Loader(Arc::clone(&modules), kind, site),
-            );
-        }
-        Ok(())
     }
 }
 
@@ -258,6 +236,10 @@ impl Source {
             Self::Host { below, file } => {
                 let from = below.join(&file);
                 whole(&below, &file).map_err(|why| failed(&format!("{}: {why}", from.display())))
+            }
+            Self::OfImage(opened, file) => opened.read(&file).map_err(|why| failed(&why)),
+            Self::LoaderOfImage(opened, grub, kind, site) => {
+                opened.image(&grub, kind, site).map_err(|why| failed(&why))
             }
             Self::Loader(modules, kind, site) => modules
                 .image(kind, site.via, site.server)

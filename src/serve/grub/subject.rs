@@ -46,6 +46,7 @@ impl Herd {
                 server,
                 port: port.unwrap_or(NBD_PORT),
                 via: Transport::Tftp,
+                also: None,
                 is_static: true,
             },
             clients: config.herd.clients.clone(),
@@ -62,6 +63,19 @@ impl Herd {
         // What it is called by its address is not known before it has one.
         let client = self.known.client_of(&Caller::plain(Peer::Local), None);
         Guest::new(&self.known, client, None, card)
+    }
+
+    /// The image of such a machine.
+    pub(super) fn image_of_nobody(&self) -> Option<&ImageSource> {
+        let name = self
+            .known
+            .client_of(&Caller::plain(Peer::Local), None)
+            .image;
+        let mut images = self.images.iter();
+        match name {
+            Some(name) => images.find(|image| image.name == name),
+            None => images.next(),
+        }
     }
 
     /// A client. It opens its disk by its name, since its address may be anybody's.

@@ -9,6 +9,7 @@ const SITE: Site = Site {
     server: Ipv4Addr::new(10, 77, 0, 1),
     port: 10809,
     via: Transport::Tftp,
+    also: None,
     is_static: false,
 };
 
@@ -205,4 +206,17 @@ fn a_root_on_nfs_is_offered_where_a_menu_names_it() {
         words.starts_with("root=/dev/nfs nfsroot=10.77.0.1:/srv/nfs/deb ip=dhcp ro BOOTIF="),
         "{words}"
     );
+}
+
+#[test]
+fn kernels_are_loaded_by_another_transport_where_the_config_says_so_and_it_is_served() {
+    let by = |also, more| {
+        let site = Site { also, ..SITE };
+        let menu = made_at(site, more, None).menu;
+        menu.entries[0].kernel.transport
+    };
+    let http = "[http]\n[defaults.menu]\ntransport = \"http\"\n";
+    assert_eq!(by(Some(Transport::Http), http), Transport::Http);
+    assert_eq!(by(None, http), Transport::Tftp);
+    assert_eq!(by(Some(Transport::Http), ""), Transport::Tftp);
 }

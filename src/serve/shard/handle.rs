@@ -15,6 +15,7 @@ use crate::overlay::inspect::View;
 use crate::overlay::{OpenError, Voucher};
 use crate::serve::catalog::{Target, VolumeKey};
 use crate::serve::placement::Placement;
+use crate::serve::prefetch::Machine;
 use crate::serve::seats::Seat;
 use crate::tls::Channel;
 
@@ -101,6 +102,10 @@ pub(super) enum Order {
     Vacate {
         lease: Lease,
         answer: oneshot::Sender<Held>,
+    },
+    Has {
+        machine: Machine,
+        answer: oneshot::Sender<bool>,
     },
     Measure(oneshot::Sender<Vec<Measured>>),
     Latencies(oneshot::Sender<AllLatencies>),
@@ -215,6 +220,14 @@ impl ShardHandle {
         let (answer, held) = oneshot::channel();
         self.orders.send(Order::Vacate { lease, answer }).ok()?;
         held.await.ok()
+    }
+
+    /// Whether a machine has a session here, and is there at its other end.
+    pub(in crate::serve) async fn has(&self, machine: Machine) -> bool {
+        let (answer, told) = oneshot::channel();
+        // A shard that is gone has none.
+        let _ = self.orders.send(Order::Has { machine, answer });
+        told.await.unwrap_or(false)
     }
 
     fn fresh_lease(&self, key: VolumeKey) -> Lease {

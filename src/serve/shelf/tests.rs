@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::units::ByteRange;
 
 struct Scene {
     dir: tempfile::TempDir,
@@ -16,7 +17,7 @@ impl Scene {
         let dir = tempfile::tempdir().unwrap();
         let state = Arc::new(StateDir::open(&dir.path().join("state")).unwrap());
         Self {
-            shelf: Shelf::new(Some(&state)).unwrap(),
+            shelf: Shelf::new(Some(&state), true).unwrap(),
             state,
             dir,
         }
@@ -62,6 +63,15 @@ fn image(images: &Images, generation: Option<u32>) -> Arc<Image> {
     Arc::clone(arch.get(generation).unwrap().1)
 }
 
+/// Waits until nobody has it open: the watch may just be looking at it.
+fn closed(image: &Weak<Image>) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while image.strong_count() > 0 {
+        assert!(Instant::now() < deadline, "it is still open");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_new_generation_is_current_and_the_old_one_stays_what_it_is() {
     let mut scene = Scene::new();
@@ -80,12 +90,7 @@ fn a_generation_that_is_named_no_more_is_closed_with_its_last_user() {
     assert!(after.get(None).unwrap().get(Some(1)).is_err());
     assert!(used.strong_count() > 0);
     drop(before);
-    // The watch may just be looking at it.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while used.strong_count() > 0 {
-        assert!(Instant::now() < deadline, "it is still open");
-        std::thread::yield_now();
-    }
+    closed(&used);
 }
 
 #[test]
@@ -105,7 +110,9 @@ fn the_same_generation_with_another_file_is_refused() {
     // Nor does it help to take it out for a moment.
     scene.open(&[(2, b'c')]).unwrap();
     scene.refused(&[(1, b'b'), (2, b'c')], &["arch+1", "another file"]);
+    let image = Arc::downgrade(&image(&used, None));
     drop(used);
+    closed(&image);
     // Now its overlays stand against it.
     scene.refused(&[(1, b'b'), (2, b'c')], &["arch", "overlays"]);
 }
@@ -170,4 +177,30 @@ fn changes_are_told_in_words() {
         assert!(lines.contains(words), "{words:?} is missing in {lines}");
     }
     assert!(!lines.contains("arch+2"), "{lines}");
+}
+
+#[test]
+fn what_boots_read_is_remembered_of_each_generation_by_itself() {
+    let mut scene = Scene::new();
+    let first = image(&scene.open(&[(1, b'a')]).unwrap(), None);
+    let set = first.boot_set().unwrap();
+    set.note(ByteRange::between(0, 1));
+    let (file, read) = (scene.state.boot_set(first.name(), 1), set.ranges());
+    fs::write(file, set.to_bytes(first.identity())).unwrap();
+    scene.shelf = Shelf::new(Some(&scene.state), true).unwrap();
+    let both = scene.open(&[(1, b'a'), (2, b'b')]).unwrap();
+    let ranges = |generation| {
+        let image = image(&both, Some(generation));
+        image.boot_set().unwrap().ranges()
+    };
+    assert_eq!(ranges(1), read);
+    assert_eq!(ranges(2), []);
+}
+
+#[test]
+fn nothing_is_remembered_where_that_is_not_wanted() {
+    let mut scene = Scene::new();
+    scene.shelf = Shelf::new(Some(&scene.state), false).unwrap();
+    let images = scene.open(&[(1, b'a')]).unwrap();
+    assert!(image(&images, None).boot_set().is_none());
 }

@@ -16,6 +16,7 @@ use crate::limits::{SUSPEND_TIME, TAKEOVER_FLUSH_TIME, TAKEOVER_PREPARATION_TIME
 use crate::serve::dhcp::Steward;
 use crate::serve::gate::Gate;
 use crate::serve::herd::Herd;
+use crate::serve::posts::{Posted, Served};
 use crate::serve::seats::Seats;
 use crate::serve::shard::{Leaving, Suspended};
 use crate::status::timelines::Saved;
@@ -24,8 +25,31 @@ use crate::status::timelines::Saved;
 const HANDSHAKES_END: Duration = Duration::from_millis(100);
 
 /// The sockets that are shown to a server which takes over.
-#[derive(Debug, Default)]
-pub(in crate::serve) struct Shown(pub(in crate::serve) Vec<(Door, OwnedFd)>);
+#[derive(Debug)]
+pub(in crate::serve) struct Shown {
+    fixed: Vec<(Door, OwnedFd)>,
+    /// Those of addresses that come and go.
+    posted: Vec<Posted>,
+}
+
+impl Shown {
+    pub(in crate::serve) fn new(fixed: Vec<(Door, OwnedFd)>, served: &Served) -> Self {
+        let posted = served.all().cloned().collect();
+        Self { fixed, posted }
+    }
+
+    /// Those of this moment once more.
+    pub(in crate::serve) fn share(&self) -> std::io::Result<Vec<(Door, OwnedFd)>> {
+        let mut sockets = Vec::new();
+        for (door, socket) in &self.fixed {
+            sockets.push((door.clone(), socket.try_clone()?));
+        }
+        for posted in &self.posted {
+            sockets.extend(posted.share()?);
+        }
+        Ok(sockets)
+    }
+}
 
 /// A new server that wants all we have.
 #[derive(Debug)]
@@ -109,9 +133,7 @@ async fn doors(shown: &Shown, dhcp: Option<&Steward>) -> std::io::Result<Vec<(Do
         Some(dhcp) => dhcp.share().await?,
         None => Vec::new(),
     };
-    for (door, socket) in &shown.0 {
-        doors.push((door.clone(), socket.try_clone()?));
-    }
+    doors.extend(shown.share()?);
     Ok(doors)
 }
 

@@ -7,8 +7,8 @@
 //! Invariants:
 //! - A machine gets what its own disk holds when it asks.
 //! - A file that many machines ask for at once is read once, where they have not changed it.
-//! - All files here, those that are being sent among them, have [`BOOT_MEMORY_MAX`] bytes at most,
-//!   besides the few that are just being read.
+//! - All files here, those that are being read and sent among them, have [`BOOT_MEMORY_MAX`] bytes
+//!   at most: a file has its share before the first byte of it is in memory.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -26,7 +26,7 @@ use crate::limits::{
     BOOT_READS_PER_FILE_MAX,
 };
 use crate::serve::herd::Look;
-use crate::units::{BLOCK_BYTES, ByteRange};
+use crate::units::{BLOCK_BYTES, BlockIndex, BlockRange, ByteRange};
 
 /// All that was read, and is kept.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub(super) struct Wanted {
     pub(super) export: String,
     pub(super) place: Whereabouts,
     pub(super) path: String,
+    /// Whether the config names it, so that it is to be there.
+    pub(super) is_named: bool,
 }
 
 #[derive(Debug, Default)]
@@ -78,8 +80,14 @@ struct Kept {
 /// A file in memory, and its share of that.
 struct Filled {
     bytes: Vec<u8>,
-    _room: OwnedSemaphorePermit,
+    _room: Share,
 }
+
+/// Blocks of memory that a file may have.
+type Share = OwnedSemaphorePermit;
+
+/// How often room is waited for that a file needs which grows meanwhile.
+const GROWS_MAX: usize = 4;
 
 impl AsRef<[u8]> for Filled {
     fn as_ref(&self) -> &[u8] {
@@ -89,7 +97,7 @@ impl AsRef<[u8]> for Filled {
 
 /// A disk that notes which of its blocks are read.
 struct Traced {
-    look: Look,
+    look: Arc<Look>,
     /// `None` once there are too many to note.
     seen: Mutex<Option<RangeSet<u64>>>,
 }
@@ -166,11 +174,7 @@ impl Disks {
             own.map_err(io::Error::other)?,
             all.map_err(io::Error::other)?,
         );
-        let (file, blocks) = blocking(move || read_out(look, &wanted)).await?;
-        let file = match file {
-            Some(bytes) => Some(self.filled(bytes).await?),
-            None => None,
-        };
+        let (file, blocks) = self.read_with_room(Arc::new(look), wanted).await?;
         drop(turns);
         if let Some(blocks) = blocks {
             let blocks = Arc::new(blocks);
@@ -192,26 +196,70 @@ impl Disks {
         kept.used = slots.uses;
         let kept = kept.clone();
         drop(slots);
-        look.disk.is_as_image(&kept.blocks).then_some(kept.file)
+        if !look.disk.is_as_image(&kept.blocks) {
+            return None;
+        }
+        remember(look.disk.image(), &kept.blocks);
+        Some(kept.file)
     }
 
-    /// Gives a file its share of the memory, which those that nobody has asked for give up first.
-    async fn filled(&self, bytes: Vec<u8>) -> io::Result<Bytes> {
-        let blocks = u32::try_from(bytes.len().div_ceil(BLOCK_BYTES)).unwrap_or(u32::MAX);
+    /// Reads a file once it has its share of the memory.
+    async fn read_with_room(
+        self: &Arc<Self>,
+        look: Arc<Look>,
+        wanted: Wanted,
+    ) -> io::Result<(Option<Bytes>, Option<RangeSet<u64>>)> {
+        let mut share = None;
+        for _ in 0..=GROWS_MAX {
+            let (disks, look, wanted) = (Arc::clone(self), Arc::clone(&look), wanted.clone());
+            let had = share.take();
+            let read = blocking(move || read_out(look, &wanted, &disks, had)).await?;
+            match read {
+                Reading::Done(file, blocks) => return Ok((file, blocks)),
+                Reading::NeedsRoom(bytes) => share = Some(self.room(bytes).await?),
+            }
+        }
+        let export = wanted.export;
+        Err(io::Error::other(format!(
+            "{export}: the file grows while it is read"
+        )))
+    }
+
+    /// The share of a file of so many bytes, if that is there; those that nobody has asked for give
+    /// up theirs.
+    fn room_now(&self, bytes: u64) -> Option<Share> {
+        let blocks = blocks_of(bytes);
         while self.memory.available_permits() < blocks as usize {
             if !lock(&self.slots).drop_oldest() {
                 break;
             }
         }
-        let room = Arc::clone(&self.memory).acquire_many_owned(blocks);
+        Arc::clone(&self.memory).try_acquire_many_owned(blocks).ok()
+    }
+
+    /// As [`Self::room_now`], and waits for it.
+    async fn room(&self, bytes: u64) -> io::Result<Share> {
+        if let Some(share) = self.room_now(bytes) {
+            return Ok(share);
+        }
+        let room = Arc::clone(&self.memory).acquire_many_owned(blocks_of(bytes));
         let room = tokio::time::timeout(BOOT_MEMORY_TIME, room).await;
         let room =
             room.map_err(|_| io::Error::other("too many files are being sent to keep it"))?;
-        Ok(Bytes::from_owner(Filled {
-            bytes,
-            _room: room.map_err(io::Error::other)?,
-        }))
+        room.map_err(io::Error::other)
     }
+}
+
+fn blocks_of(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(BLOCK_BYTES as u64)).unwrap_or(u32::MAX)
+}
+
+/// A file with its share of the memory.
+fn filled(bytes: Vec<u8>, share: Share) -> Bytes {
+    Bytes::from_owner(Filled {
+        bytes,
+        _room: share,
+    })
 }
 
 /// An image that was seen to change is served no more, also where it need not be read.
@@ -220,15 +268,27 @@ async fn still_there(look: Look, file: Option<Bytes>) -> io::Result<Option<Bytes
     Ok(file)
 }
 
-/// A file, if there is one; and the blocks that this follows from, where all are the image's.
-type ReadOut = (Option<Vec<u8>>, Option<RangeSet<u64>>);
+/// What comes of the reading of a file.
+enum Reading {
+    /// The file, if there is one; and the blocks that this follows from, where all are the image's.
+    Done(Option<Bytes>, Option<RangeSet<u64>>),
+    /// It needs memory for so many bytes first.
+    NeedsRoom(u64),
+}
 
-/// Reads a file, and says which blocks that follows from where they are the image's.
-fn read_out(look: Look, wanted: &Wanted) -> io::Result<ReadOut> {
+/// Reads a file, and says which blocks that follows from where they are the image's. `share` is
+/// what it has of the memory.
+fn read_out(
+    look: Arc<Look>,
+    wanted: &Wanted,
+    disks: &Disks,
+    share: Option<Share>,
+) -> io::Result<Reading> {
     let Wanted {
         export,
         place,
         path,
+        ..
     } = wanted;
     let begun = Instant::now();
     let traced = Arc::new(Traced {
@@ -236,13 +296,37 @@ fn read_out(look: Look, wanted: &Wanted) -> io::Result<ReadOut> {
         seen: Mutex::new(Some(RangeSet::new())),
     });
     let disk: Arc<dyn Blocks> = Arc::clone(&traced) as Arc<dyn Blocks>;
-    let file = match inside::read_file(&disk, place, path) {
+    let share = Mutex::new(share);
+    let room = |bytes: u64| {
+        let mut share = lock(&share);
+        let has = |share: &Share| share.num_permits() >= blocks_of(bytes) as usize;
+        if !share.as_ref().is_some_and(has) {
+            *share = disks.room_now(bytes);
+        }
+        share.is_some()
+    };
+    let file = match inside::read_file_with(&disk, place, path, &room) {
         Ok(bytes) => Some(bytes),
         Err(InsideError::NotFound) => None,
+        Err(InsideError::NoRoom(bytes)) => return Ok(Reading::NeedsRoom(bytes)),
         Err(error) => return Err(io::Error::other(format!("{export}: {path}: {error}"))),
     };
+    tell(wanted, file.as_deref(), begun);
+    let seen = lock(&traced.seen).take();
+    let of_image = seen.filter(|blocks| traced.look.disk.is_as_image(blocks));
+    if let Some(blocks) = &of_image {
+        remember(traced.look.disk.image(), blocks);
+    }
+    let share = share.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let file = file.zip(share).map(|(bytes, share)| filled(bytes, share));
+    Ok(Reading::Done(file, of_image))
+}
+
+fn tell(wanted: &Wanted, file: Option<&[u8]>, begun: Instant) {
+    let Wanted { export, path, .. } = wanted;
     let took = begun.elapsed().as_millis();
-    match &file {
+    match file {
+        _ if !wanted.is_named => tracing::debug!("looked for {path} in {export} for {took} ms"),
         Some(bytes) => {
             let size = bytes.len();
             tracing::info!("read {path} out of {export}: {size} bytes in {took} ms");
@@ -251,9 +335,16 @@ fn read_out(look: Look, wanted: &Wanted) -> io::Result<ReadOut> {
             tracing::warn!("{export} has no file {path}: see `kernel` and `initrd` of its image");
         }
     }
-    let seen = lock(&traced.seen).take();
-    let of_image = seen.filter(|blocks| traced.look.disk.is_as_image(blocks));
-    Ok((file, of_image))
+}
+
+/// What a kernel is read from, a boot reads, too.
+fn remember(image: &Image, blocks: &RangeSet<u64>) {
+    if let Some(set) = image.boot_set() {
+        for range in blocks.iter() {
+            let blocks = BlockRange::between(BlockIndex(range.start), BlockIndex(range.end));
+            set.note(blocks.bytes());
+        }
+    }
 }
 
 impl Slots {

@@ -15,7 +15,7 @@ use super::{Ends, Tree, blocking, caller, file_of};
 use crate::access::Caller;
 use crate::boot::files::{Content, Files};
 use crate::boot::lookup::{Key, Lookup};
-use crate::boot::menu::Format;
+use crate::boot::menu::{Format, Transport};
 use crate::mac::MacAddress;
 use crate::name::Name;
 use crate::serve::menus::{Guest, Made, NoMenu, Site, Stock, Stocked, make};
@@ -47,7 +47,7 @@ impl Tree {
         let Some(asked) = whose(&offer, ends, lookup.key) else {
             return Ok(None);
         };
-        let Some(made) = self.menu(ends, &offer, asked) else {
+        let Some(made) = self.menu(ends, &offer, asked, lookup.format) else {
             return Ok(None);
         };
         if self.is_found_later(ends, &lookup).await? {
@@ -73,7 +73,7 @@ impl Tree {
     }
 
     /// What the machine at the other end may boot; `None` where that is nothing.
-    fn menu(&self, ends: Ends, offer: &Offer, asked: Asked) -> Option<Made> {
+    fn menu(&self, ends: Ends, offer: &Offer, asked: Asked, format: Format) -> Option<Made> {
         let (known, caller) = (&offer.known, caller(ends));
         let client = known.client_of(&caller, asked.name.as_ref());
         let guest = Guest::new(known, client, asked.name, asked.card);
@@ -81,6 +81,7 @@ impl Tree {
             server: ends.own,
             port: self.port,
             via: ends.via,
+            also: self.also(ends, format),
             is_static: false,
         };
         let made = make(site, &guest, &stock(offer, &caller));
@@ -88,6 +89,19 @@ impl Tree {
             tracing::error!("{export} can't be booted: {why}");
         }
         Some(made).filter(|made| !made.menu.entries.is_empty())
+    }
+}
+
+impl Tree {
+    /// By what else than it came by a loader gets files of the same address.
+    fn also(&self, ends: Ends, format: Format) -> Option<Transport> {
+        let other = match (format, ends.via) {
+            // Only a PXELINUX of another kind speaks HTTP.
+            (Format::Pxelinux, _) => return None,
+            (Format::Grub | Format::Ipxe, Transport::Tftp) => Transport::Http,
+            (Format::Grub | Format::Ipxe, Transport::Http) => Transport::Tftp,
+        };
+        Some(other).filter(|other| self.served.by(*other, ends.own))
     }
 }
 

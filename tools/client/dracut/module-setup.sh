@@ -1,8 +1,9 @@
 #!/bin/bash
-# What the module nbd leaves out: names with a slash, and partitions.
+# Has the module nbd call attach-root for nbd-client: for names with a slash, partitions, and roots that
+# outlive their server.
 
 check() {
-    require_binaries nbd-client blockdev || return 1
+    require_binaries nbd-client blockdev /usr/lib/cowherd/attach-root || return 1
     return 0
 }
 
@@ -12,8 +13,12 @@ depends() {
 
 install() {
     inst_multiple blockdev
-    # Before parse-nbdroot.sh, which is at 90.
-    # shellcheck disable=SC2154 # dracut says where the module is.
-    inst_hook cmdline 89 "$moddir/plain-name.sh"
-    inst_hook initqueue/settled 50 "$moddir/rescan.sh"
+    inst_multiple -o /usr/sbin/cowherd-attach modprobe
+    local client
+    client=$(find_binary nbd-client)
+    inst "$client" /usr/lib/cowherd/nbd-client
+    # What is there is not replaced.
+    # shellcheck disable=SC2154 # dracut says where the new initramfs is.
+    rm -f "$initdir$client"
+    inst_script /usr/lib/cowherd/attach-root "$client"
 }

@@ -18,6 +18,7 @@ fn wanted(path: &str) -> Wanted {
         export: "disk".to_owned(),
         place: Whereabouts::default(),
         path: path.to_owned(),
+        is_named: true,
     }
 }
 
@@ -99,15 +100,15 @@ fn a_file_of_one_image_is_not_that_of_another() {
 fn a_file_waits_for_room_until_another_was_sent() {
     run(async {
         let disks = small(2);
-        let first = disks.filled(vec![1; 4097]).await.unwrap();
-        let mut second = Box::pin(disks.filled(vec![2; 1]));
+        let first = filled(vec![1; 4097], disks.room(4097).await.unwrap());
+        let mut second = Box::pin(disks.room(1));
         assert!(now(second.as_mut()).is_none());
         // Whoever has a part of it has all of it.
         let part = first.slice(..1);
         drop(first);
         assert!(now(second.as_mut()).is_none());
         drop(part);
-        assert_eq!(second.await.unwrap(), &[2][..]);
+        assert_eq!(second.await.unwrap().num_permits(), 1);
     });
 }
 
@@ -116,11 +117,53 @@ fn files_that_are_only_kept_make_room() {
     run(async {
         let (_home, image) = image();
         let disks = small(2);
-        let file = disks.filled(vec![1; 4097]).await.unwrap();
+        let file = filled(vec![1; 4097], disks.room(4097).await.unwrap());
         keep(&disks, &image, "a", file);
-        let file = now(disks.filled(vec![2; 8192])).unwrap();
-        assert_eq!(file.unwrap().len(), 8192);
+        let share = now(disks.room(8192)).unwrap();
+        assert_eq!(share.unwrap().num_permits(), 2);
         assert!(kept(&disks).is_empty());
+    });
+}
+
+/// A disk with a FAT on it that has one file.
+fn disk_with_file(bytes: &[u8]) -> (TempDir, Arc<Image>) {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("fat.img");
+    let mut disk = std::fs::File::options();
+    let disk = disk.read(true).write(true).create_new(true);
+    let mut disk = disk.open(&path).unwrap();
+    disk.set_len(2 << 20).unwrap();
+    fatfs::format_volume(&mut disk, fatfs::FormatVolumeOptions::new()).unwrap();
+    let fat = fatfs::FileSystem::new(&mut disk, fatfs::FsOptions::new()).unwrap();
+    let mut file = fat.root_dir().create_file("file").unwrap();
+    io::Write::write_all(&mut file, bytes).unwrap();
+    drop(file);
+    fat.unmount().unwrap();
+    (home, Arc::new(Image::open(&path).unwrap()))
+}
+
+#[test]
+fn a_file_has_its_room_before_it_is_read() {
+    let (_home, image) = disk_with_file(&[5; 10_000]);
+    let look = || {
+        Look::from(crate::export::snapshot::Snapshot::new(
+            Arc::clone(&image),
+            None,
+        ))
+    };
+    let read =
+        |disks: &Disks| match read_out(Arc::new(look()), &wanted("file"), disks, None).unwrap() {
+            Reading::Done(file, _) => Ok(file.expect("a file").len()),
+            Reading::NeedsRoom(bytes) => Err(bytes),
+        };
+    let disks = small(2);
+    assert_eq!(read(&disks), Err(10_000));
+    assert_eq!(disks.memory.available_permits(), 2);
+    run(async {
+        let disks = Arc::new(small(3));
+        let file = Arc::clone(&disks).read(look(), wanted("file")).await;
+        let file = file.unwrap().unwrap();
+        assert_eq!((file.len(), disks.memory.available_permits()), (10_000, 0));
     });
 }
 
@@ -129,7 +172,7 @@ fn blocks_that_are_read_are_noted() {
     let (_home, image) = image();
     let look = Look::from(crate::export::snapshot::Snapshot::new(image, None));
     let traced = Traced {
-        look,
+        look: Arc::new(look),
         seen: Mutex::new(Some(RangeSet::new())),
     };
     traced.read_at(&mut [0; 2], 4095).unwrap();
