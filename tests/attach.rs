@@ -56,7 +56,7 @@ fn a_device_is_attached_asked_about_and_detached() {
     let rest = "
 cowherd-attach nbd0 disk@a $1 --json | sed 's/^/ATTACHED /'
 [ $(cat /sys/block/nbd0/size) = 65536 ] || failed size
-[ $(cat /sys/block/nbd0/backend) = disk@a ] || failed backend
+[ $(cat /sys/block/nbd0/backend) = disk+1@a ] || failed backend
 tr '\\0' ' ' </proc/$(cat /sys/block/nbd0/pid)/cmdline | sed 's/^/CMDLINE /'
 echo
 grep -E 'VmLck|Threads' /proc/$(cat /sys/block/nbd0/pid)/status

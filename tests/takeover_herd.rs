@@ -78,6 +78,13 @@ fn pause_in(line: &str) -> u64 {
     time.parse().expect("a number")
 }
 
+/// How much of that it took them to stop.
+fn stop_in(line: &str) -> u64 {
+    let (before, _) = line.split_once(" of them to stop").expect("a time");
+    let (_, time) = before.rsplit_once(' ').expect("a number");
+    time.parse().expect("a number")
+}
+
 fn longest(herd: &[Machine]) -> u64 {
     let all = herd.iter();
     let longest = all.map(|machine| machine.longest.swap(0, Ordering::Relaxed));
@@ -95,7 +102,7 @@ fn sixty_machines_that_write_wait_for_a_moment() {
     let herd: Vec<_> = (0..HERD)
         .map(|number| Machine::start(&server, number))
         .collect();
-    let (mut pauses, mut felt) = (Vec::new(), Vec::new());
+    let (mut pauses, mut stops, mut felt) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..10 {
         herd.iter().for_each(|machine| machine.goes_on(8));
         let usual = longest(&herd);
@@ -106,13 +113,14 @@ fn sixty_machines_that_write_wait_for_a_moment() {
         server = next;
         herd.iter().for_each(|machine| machine.goes_on(2));
         pauses.push(pause_in(&line));
+        stops.push(stop_in(&line));
         felt.push((longest(&herd), usual));
     }
     for machine in herd {
         machine.stop.store(true, Ordering::Relaxed);
         machine.thread.join().expect("a machine without an error");
     }
-    println!("pauses in ms: {pauses:?}");
+    println!("pauses in ms: {pauses:?}, of which to stop: {stops:?}");
     println!("longest write and read in ms, with a take-over and before it: {felt:?}");
     server.terminate();
     let median = median(pauses);

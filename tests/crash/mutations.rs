@@ -197,6 +197,19 @@ fn noted_sabotage_is_noticed(sabotage: Sabotage) {
     });
 }
 
+#[track_caller]
+fn noted_story_notices(sabotage: Sabotage, start: Start, story: &[Op]) {
+    let story = History::of_steps(start, story);
+    notices(sabotage, &story, Setting::noted(Effort::LIGHT));
+}
+
+fn write(block: u64) -> Op {
+    Op::Write {
+        range: BlockIndex(block).bytes(),
+        fua: false,
+    }
+}
+
 #[test]
 fn r13_a_change_that_is_noted_after_it_is_acknowledged_is_noticed() {
     noted_sabotage_is_noticed(Sabotage::LateNote);
@@ -209,12 +222,17 @@ fn r13_notes_that_count_after_a_power_loss_are_noticed() {
 
 #[test]
 fn r13_notes_that_are_overwritten_before_a_flush_has_ended_are_noticed() {
-    noted_sabotage_is_noticed(Sabotage::EarlyTurn);
+    let story = [write(2), Op::Flush, write(3), Op::Kill];
+    noted_story_notices(Sabotage::EarlyTurn, Start::Nothing, &story);
 }
 
 #[test]
 fn r14_an_overlay_that_counts_as_flushed_when_it_is_taken_over_is_noticed() {
-    noted_sabotage_is_noticed(Sabotage::VouchedIsClean);
+    let durable = [write(2), Op::Flush, Op::Drain];
+    // The map knows nothing of the second write.
+    let rest = [write(2), Op::HandOver, Op::Flush, Op::Drain];
+    let story = [&durable[..], &rest].concat();
+    noted_story_notices(Sabotage::VouchedIsClean, Start::Nothing, &story);
 }
 
 /// The name of a checkpoint was in the page cache only when the server parted with the overlay.
@@ -228,7 +246,5 @@ fn r14_a_voucher_for_an_overlay_with_a_checkpoint_under_way_is_noticed() {
         let range = BlockIndex(block).bytes();
         story.extend([Op::Write { range, fua }, flush]);
     }
-    let story = History::of_steps(Start::Owed, &story);
-    let sound = Setting::noted(Effort::THOROUGH);
-    notices(Sabotage::HastyVoucher, &story, sound);
+    noted_story_notices(Sabotage::HastyVoucher, Start::Owed, &story);
 }
