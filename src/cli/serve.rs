@@ -127,7 +127,13 @@ pub(super) struct Arguments {
     ///
     /// Each object has `time` (milliseconds since 1970), `level` and `message`. Under systemd, text
     /// has a priority for the journal before each line, and no time.
-    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    #[arg(
+        long,
+        value_name = "FORM",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
     pub(super) log: Form,
 
     /// Log more; twice for everything

@@ -204,11 +204,7 @@ impl Service {
                 control.own(false);
             }
             tell_successor(pid);
-            // Machines that load something just now load it to its end.
-            let is_idle = || {
-                tftp.as_ref().is_none_or(Tftp::is_idle) && http.as_ref().is_none_or(Http::is_idle)
-            };
-            until(is_idle, Instant::now() + LINGER_TIME).await;
+            linger(tftp.as_ref(), http.as_ref()).await;
             return Ok(());
         }
         tracing::info!("stopping");
@@ -285,6 +281,12 @@ fn watch_over(herd: &Arc<Herd>) -> JoinSet<()> {
     tasks.spawn(Arc::clone(herd.watch()).run(Arc::clone(herd)));
     tasks.spawn(prefetch::save_regularly(Arc::clone(herd)));
     tasks
+}
+
+/// Machines that load something just now load it to its end.
+async fn linger(tftp: Option<&Tftp>, http: Option<&Http>) {
+    let is_idle = || tftp.is_none_or(Tftp::is_idle) && http.is_none_or(Http::is_idle);
+    until(is_idle, Instant::now() + LINGER_TIME).await;
 }
 
 /// Starts to answer commands and, beside, to remove overlays of earlier boots.
