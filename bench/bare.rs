@@ -3,9 +3,9 @@
 //!
 //!     bare PORT FILE
 //!
-//! The file is read into memory once. Every connection has a thread, which answers all requests that
-//! have come with one gathered write, READs from that memory; payloads of WRITE are dropped, and
-//! FLUSH does nothing. So it is a ceiling and no server: it checks its peers but to stay alive.
+//! The file is read into memory once. Every connection has a thread, which answers all requests
+//! that have come with one gathered write, READs from that memory; payloads of WRITE are dropped,
+//! and FLUSH does nothing. So it is a ceiling and no server: it checks its peers to stay alive.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -92,7 +92,7 @@ fn negotiate(stream: &mut TcpStream, size: u64) -> io::Result<bool> {
     }
 }
 
-/// What has come and was not looked at, at `begin..end`; and how much of a payload is to be dropped.
+/// What has come and was not looked at, at `begin..end`; and how much of a payload is to go yet.
 struct Inbox {
     bytes: Vec<u8>,
     begin: usize,

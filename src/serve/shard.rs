@@ -289,10 +289,8 @@ impl Shard {
         };
         let progress = Rc::new(Progress::default());
         progress.received(standing.leftover.len() as u64);
-        let elders = match standing.is_successor {
-            true => self.elders(&lease.key),
-            false => Vec::new(),
-        };
+        let elders = standing.is_successor.then(|| self.elders(&lease.key));
+        let elders = elders.unwrap_or_default();
         let elder = Elder {
             socket: socket.clone(),
             progress: Rc::clone(&progress),
