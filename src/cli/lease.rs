@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::asking::Asking;
 use crate::serve::Failure;
 use crate::serve::control::answer::Lease;
 use crate::serve::control::{Answer, Command, Progress, Reporter};
@@ -25,7 +26,7 @@ enum Action {
     /// Lists all leases: address, network card, name, and how long each goes on
     List {
         #[command(flatten)]
-        shared: Shared,
+        shared: Asking,
     },
 
     /// Ends the leases of a machine before their time
@@ -43,21 +44,8 @@ enum Action {
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
-        shared: Shared,
+        shared: Asking,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct Shared {
-    /// Directory that keeps the overlays
-    ///
-    /// Without it, the one that `cowherd serve` uses without it.
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
-
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Has it done, and prints the answer.

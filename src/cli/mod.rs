@@ -5,6 +5,7 @@
 //! Invariant: this module decides nothing about serving and overlays. What runs is handed in by
 //! `main.rs`.
 
+mod asking;
 mod attach;
 mod bench;
 mod doctor;

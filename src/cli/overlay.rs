@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::asking::Asking;
 use crate::serve::Failure;
 use crate::serve::control::{Answer, Command, OverlayName, Progress, Reporter};
 
@@ -34,7 +35,7 @@ enum Action {
     /// Lists all overlays: mode, size, own blocks, age, and whether it is in use
     List {
         #[command(flatten)]
-        shared: Shared,
+        shared: Asking,
     },
 
     /// Shows what an overlay is and holds
@@ -47,7 +48,7 @@ enum Action {
         #[arg(value_name = "OVERLAY")]
         overlay: OverlayName,
         #[command(flatten)]
-        shared: Shared,
+        shared: Asking,
     },
 
     /// Checks overlays, and changes nothing
@@ -67,7 +68,7 @@ enum Action {
         #[arg(long, conflicts_with = "overlay")]
         all: bool,
         #[command(flatten)]
-        shared: Shared,
+        shared: Asking,
     },
 
     /// Removes an overlay: its client begins with the image again
@@ -83,7 +84,7 @@ enum Action {
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
-        shared: Shared,
+        shared: Asking,
     },
 
     /// Writes an image and an overlay over it to a new image
@@ -109,26 +110,13 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         image: Option<PathBuf>,
         #[command(flatten)]
-        shared: Shared,
+        shared: Asking,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct Shared {
-    /// Directory that keeps the overlays
-    ///
-    /// Without it, the one that `cowherd serve` uses without it.
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
-
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 impl Action {
     /// What is to be done, where, and whether somebody is to be asked before.
-    fn take_apart(self) -> Result<(Command, Shared, bool), Failure> {
+    fn take_apart(self) -> Result<(Command, Asking, bool), Failure> {
         Ok(match self {
             Self::List { shared } => (Command::List, shared, false),
             Self::Show { overlay, shared } => (Command::Show { overlay }, shared, false),

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::asking::Asking;
 use crate::serve::Failure;
 use crate::serve::control::answer::Status;
 use crate::serve::control::{Answer, Command, Progress, Reporter};
@@ -31,15 +32,8 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with = "json")]
     watch: bool,
 
-    /// Directory that keeps the overlays
-    ///
-    /// Without it, the one that `cowherd serve` uses without it.
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
-
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 /// Shows it; whether no machine needs help is not what the exit code is about.
@@ -50,8 +44,7 @@ pub(super) fn run(
     let Arguments {
         client,
         watch,
-        state,
-        json,
+        asking: Asking { state, json },
     } = arguments;
     let report: Reporter = Arc::new(|_: &Progress| ControlFlow::Continue(()));
     let ask = || {

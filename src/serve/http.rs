@@ -24,7 +24,7 @@ use super::accept::pause;
 use super::gate::Gate;
 use super::listen;
 use super::options::Failure;
-use super::posts::{Opened, Post};
+use super::posts::{self, Opened, Post};
 use super::seats::{Limits, Seat, Seats};
 use super::takeover::Given;
 use super::takeover::wire::Door as PassedDoor;
@@ -87,21 +87,8 @@ impl Post for TcpListener {
         if let Some(socket) = given.on(&PassedDoor::Http, address) {
             return Ok(socket.into());
         }
-        listen::listen_tcp(address.into()).map_err(|error| {
-            let advice = match error.kind() {
-                io::ErrorKind::AddrInUse => "stop the other web server",
-                io::ErrorKind::PermissionDenied => {
-                    "start cowherd as root, or choose a port past 1023"
-                }
-                _ => "name an address of this host",
-            };
-            let what = "as `listen` in [http]";
-            let message = format!("http on {address}: {error}; {advice}, or another {what}");
-            match error.kind() {
-                io::ErrorKind::AddrNotAvailable => Failure::not_yet(message),
-                _ => Failure::failed(message),
-            }
-        })
+        listen::listen_tcp(address.into())
+            .map_err(|error| posts::not_bound::<Self>(address, &error, "stop the other web server"))
     }
 
     fn address(&self) -> io::Result<SocketAddrV4> {

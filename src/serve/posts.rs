@@ -246,6 +246,22 @@ impl<S: Post> Posts<S> {
     }
 }
 
+/// Nobody can listen there; `stop` is what helps where another does.
+pub(super) fn not_bound<S: Post>(address: SocketAddrV4, error: &io::Error, stop: &str) -> Failure {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => stop,
+        io::ErrorKind::PermissionDenied => "start cowherd as root, or choose a port past 1023",
+        _ => "name an address of this host",
+    };
+    let name = S::NAME;
+    let message =
+        format!("{name} on {address}: {error}; {advice}, or another as `listen` in [{name}]");
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => Failure::not_yet(message),
+        _ => Failure::failed(message),
+    }
+}
+
 /// What `listen` comes to now.
 pub(super) fn addresses(listen: &Listen) -> Result<Vec<SocketAddrV4>, Failure> {
     let (network, port) = match listen {

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::gate::Gate;
 use super::options::Failure;
-use super::posts::{Opened, Post};
+use super::posts::{self, Opened, Post};
 use super::takeover::Given;
 use super::takeover::wire::Door as PassedDoor;
 use super::tree::{Ends, Tree, blocking};
@@ -79,19 +79,11 @@ impl Post for DatagramSocket {
             return Ok(socket);
         }
         Self::bind_to(address).map_err(|error| {
-            let advice = match error.kind() {
-                io::ErrorKind::AddrInUse => "stop the other TFTP server (dnsmasq, tftpd)",
-                io::ErrorKind::PermissionDenied => {
-                    "start cowherd as root, or choose a port past 1023"
-                }
-                _ => "name an address of this host",
-            };
-            let what = "as `listen` in [tftp]";
-            let message = format!("tftp on {address}: {error}; {advice}, or another {what}");
-            match error.kind() {
-                io::ErrorKind::AddrNotAvailable => Failure::not_yet(message),
-                _ => Failure::failed(message),
-            }
+            posts::not_bound::<Self>(
+                address,
+                &error,
+                "stop the other TFTP server (dnsmasq, tftpd)",
+            )
         })
     }
 
