@@ -198,7 +198,9 @@ fn boot(recipe: &Recipe, options: &str) -> Outcome {
     let json = tempfile::NamedTempFile::new().expect("a file");
     let booted = tool("boot-in-qemu", |boot| {
         boot.current_dir(top().join("tests/boot"));
-        boot.args(["--program", env!("CARGO_BIN_EXE_cowherd"), "--json"]);
+        // Everywhere the same, whatever KVM does.
+        boot.args(["--accel", "tcg", "--program"]);
+        boot.args([env!("CARGO_BIN_EXE_cowherd"), "--json"]);
         boot.arg(json.path())
             .args(options.split_whitespace())
             .arg(&image);
