@@ -327,12 +327,14 @@ fn addresses(room: &Room) -> Vec<Ipv4Addr> {
             let discover = firmware(MessageType::Discover, card_of(*number));
             card.broadcast(&bytes(&discover), 67);
         }
-        for _ in some {
-            let (offer, _) = card.receive();
-            card.broadcast(&bytes(&taking(&offer)), 67);
+        let end = all.len() + some.len();
+        while all.len() < end {
+            let (answer, _) = card.receive();
+            match answer.kind() {
+                Ok(Some(MessageType::Offer)) => card.broadcast(&bytes(&taking(&answer)), 67),
+                _ => all.push(answer.yiaddr),
+            }
         }
-        let acks = some.iter().map(|_| card.receive().0.yiaddr);
-        all.extend(acks);
     }
     all
 }
@@ -456,7 +458,7 @@ fn five_hundred_machines_update_smoothly() {
             std::thread::sleep(Duration::from_millis(100));
         }
         let running = shares(&room, &page, 15);
-        page.until("document.getElementById('summary').textContent.includes('500 up')");
+        page.until("document.getElementById('summary').textContent === '500 machines: 500 up'");
         page.screenshot(&picture("herd"), (1280, 900), false);
         let long = page.value("window.long.map(Math.round).sort((a, b) => b - a).slice(0, 9)");
         eprintln!(
