@@ -1,5 +1,5 @@
 //! The admin's page in a real browser, while machines boot: what it shows, that it can be used
-//! without a mouse, and that nothing a machine sends becomes markup.
+//! without a mouse, that nothing a machine sends becomes markup, and that it keeps up with a herd.
 //!
 //! Pictures are left in `target/tmp`, for whoever wants to look.
 
@@ -8,13 +8,18 @@
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
 
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use cowherd::dhcp::wire::{MessageType, code};
 use cowherd::mac::MacAddress;
 use serde_json::json;
-use support::room::{Room, bytes, firmware};
-use support::{Browser, TOKEN, require, write_file};
+use support::nbd::{Address, Handshake};
+use support::room::{Room, SERVER, bytes, firmware, taking};
+use support::{Browser, TOKEN, require, seconds_of, write_file};
 
 fn picture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{name}.png"))
@@ -299,4 +304,179 @@ fn a_machine_of_qemu_is_seen_from_its_firmware_to_its_menu() {
     }
     page.screenshot(&picture("qemu"), (1280, 900), false);
     assert_eq!(page.complaints, Vec::<String>::new());
+}
+
+/// Machines of the herd.
+const HERD: u16 = 500;
+/// So many boot at a time.
+const PARTS: u16 = 10;
+
+/// The n-th machine: its card.
+fn card_of(number: u16) -> MacAddress {
+    let [high, low] = number.to_be_bytes();
+    MacAddress([2, 0, 0, 1, high, low])
+}
+
+/// All get addresses, many at a time; which.
+fn addresses(room: &Room) -> Vec<Ipv4Addr> {
+    let card = room.machine.card("lan0", 68);
+    let mut all = Vec::new();
+    let numbers: Vec<_> = (0..HERD).collect();
+    for some in numbers.chunks(50) {
+        for number in some {
+            let discover = firmware(MessageType::Discover, card_of(*number));
+            card.broadcast(&bytes(&discover), 67);
+        }
+        let end = all.len() + some.len();
+        while all.len() < end {
+            let (answer, _) = card.receive();
+            match answer.kind() {
+                Ok(Some(MessageType::Offer)) => card.broadcast(&bytes(&taking(&answer)), 67),
+                _ => all.push(answer.yiaddr),
+            }
+        }
+    }
+    all
+}
+
+/// A file by TFTP to one address, as plain as can be.
+fn fetch(from: Ipv4Addr, path: &str) {
+    let socket = UdpSocket::bind((from, 0)).expect("a socket");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("a time");
+    let request = [&[0, 1][..], path.as_bytes(), b"\0octet\0blksize\x001400\0"].concat();
+    socket
+        .send_to(&request, SocketAddrV4::new(SERVER, 69))
+        .expect("a datagram");
+    let mut packet = [0; 2000];
+    loop {
+        let (length, to) = socket.recv_from(&mut packet).expect("an answer");
+        let is_data = packet[1] == 3;
+        let block = if is_data {
+            [packet[2], packet[3]]
+        } else {
+            [0, 0]
+        };
+        socket
+            .send_to(&[0, 4, block[0], block[1]], to)
+            .expect("a datagram");
+        if is_data && length < 1404 {
+            return;
+        }
+    }
+}
+
+/// The machines boot one after the other, and read and write for as long as it is wanted.
+fn live(all: &[Ipv4Addr], ends: &AtomicBool, running: &AtomicUsize) {
+    let mut clients = Vec::new();
+    for address in all {
+        for path in ["core.0", "vmlinuz"] {
+            fetch(*address, path);
+        }
+        let at = Address::Tcp(SocketAddrV4::new(SERVER, 10809).into());
+        let greeted = Handshake::start_from(address.octets(), &at).expect("a greeting");
+        let mut client = greeted.go("disk").expect("a session");
+        client.read(0, 4096).expect("a read");
+        client.write(0, &[1; 4096]).expect("a write");
+        clients.push(client);
+        if ends.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+    running.fetch_add(1, Ordering::Relaxed);
+    let mut turn = 0;
+    while !ends.load(Ordering::Relaxed) {
+        turn += 1;
+        for (number, client) in clients.iter_mut().enumerate() {
+            client
+                .read((turn + number as u64) % 200 * 4096, 4096)
+                .expect("a read");
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Processor time of server and browser in the next seconds, as shares of one processor.
+fn shares(room: &Room, page: &Browser, seconds: u64) -> (f64, f64) {
+    let pid = room.server().pid();
+    let (server, browser, start) = (seconds_of(pid), page.seconds(), Instant::now());
+    std::thread::sleep(Duration::from_secs(seconds));
+    let took = start.elapsed().as_secs_f64();
+    (
+        (seconds_of(pid) - server) / took,
+        (page.seconds() - browser) / took,
+    )
+}
+
+#[test]
+fn five_hundred_machines_update_smoothly() {
+    if !require(&["chromium"]) {
+        return;
+    }
+    let Some(mut room) = Room::new("") else {
+        return;
+    };
+    for (host, address) in [(&room.host, "10.77.0.1"), (&room.machine, "10.77.0.50")] {
+        host.ip("addr flush dev lan0");
+        host.ip(&format!("addr add {address}/16 dev lan0"));
+    }
+    let text = std::fs::read_to_string(&room.config).unwrap();
+    let text = text.replace("10.77.0.100-10.77.0.199", "10.77.1.0-10.77.2.255");
+    write_file(&room.config, text.as_bytes());
+    room.start();
+    let all = addresses(&room);
+    let batch = room.setup.file("batch");
+    let lines = all
+        .iter()
+        .map(|address| format!("addr add {address}/16 dev lan0\n"));
+    write_file(&batch, lines.collect::<String>().as_bytes());
+    room.machine.tool("ip").arg("-batch").arg(&batch).ok();
+    let url = room.admin().url();
+    let Some(mut page) = Browser::open(Some(&room.host), &url) else {
+        return;
+    };
+    page.until(&format!(
+        "document.querySelectorAll('#rows tr').length === {HERD}"
+    ));
+    page.value(
+        "window.long = []; new PerformanceObserver((list) => { for (const one of list.getEntries())
+            window.long.push(one.duration); }).observe({ type: 'longtask' }); undefined",
+    );
+    let flags = Arc::new((AtomicBool::new(false), AtomicUsize::new(0)));
+    std::thread::scope(|scope| {
+        // However this ends, the herd ends too.
+        let _end = Ends(&flags.0);
+        for part in all.chunks(HERD.div_ceil(PARTS).into()) {
+            let (machine, flags, part) = (&room.machine, Arc::clone(&flags), part.to_vec());
+            scope.spawn(move || machine.within(move || live(&part, &flags.0, &flags.1)));
+        }
+        let booting = shares(&room, &page, 15);
+        let end = Instant::now() + Duration::from_secs(150);
+        while flags.1.load(Ordering::Relaxed) < usize::from(PARTS) {
+            assert!(Instant::now() < end, "the herd is still booting");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let running = shares(&room, &page, 15);
+        page.until("document.getElementById('summary').textContent === '500 machines: 500 up'");
+        page.screenshot(&picture("herd"), (1280, 900), false);
+        let long = page.value("window.long.map(Math.round).sort((a, b) => b - a).slice(0, 9)");
+        eprintln!(
+            "500 machines, shares of one processor (server, page): booting {booting:.2?}, running \
+             {running:.2?}; longest tasks of the page in ms: {long}"
+        );
+        let longest = long[0].as_u64().unwrap_or(0);
+        assert!(longest < 1000, "the page stood still for {longest} ms");
+        assert!(running.0 < 0.9 && running.1 < 0.9, "{running:?}");
+        assert_eq!(page.complaints, Vec::<String>::new());
+    });
+}
+
+/// Raises a flag when it goes.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
