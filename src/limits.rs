@@ -135,7 +135,10 @@ pub const MENU_ENTRIES_MAX: usize = 64;
 pub const MENU_TITLE_MAX: usize = 200;
 
 /// Longest template of a menu.
-pub const TEMPLATE_BYTES_MAX: u64 = 256 * 1024;
+pub const TEMPLATE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes of address space in which a template is taken apart.
+pub const TEMPLATE_STACK: usize = 512 << 20;
 
 /// Steps that a template may take.
 pub const TEMPLATE_FUEL: usize = 1_000_000;

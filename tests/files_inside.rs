@@ -133,6 +133,26 @@ fn compressed(at: &Path, how: &str) {
 }
 
 #[test]
+fn a_btrfs_whose_machine_lost_its_power_is_read_as_of_its_last_commit() {
+    let Some(root) = Root::new(BTRFS, |_| {}) else {
+        return;
+    };
+    let cut = root.home.path().join("cut.img");
+    root.change(|at| {
+        fs::write(at.join("synced"), "by fsync").expect("room");
+        fs::File::open(at.join("synced"))
+            .expect("a file")
+            .sync_all()
+            .expect("a sync");
+        fs::copy(&root.image, &cut).expect("a copy");
+    });
+    let superblock = fs::read(&cut).expect("a copy")[0x1_0000..][..4096].to_vec();
+    assert_ne!(superblock[0x60..0x68], [0; 8], "it has a log");
+    let read = read_file(&Image::open(&cut), &Whereabouts::default(), "boot/vmlinuz");
+    assert_same(&read.expect("it can be read"), &kernel(), "the kernel");
+}
+
+#[test]
 fn ext4_is_read_as_a_mount_shows_it() {
     if let Some(root) = Root::new(EXT4, |_| {}) {
         root.is_as_mounted();

@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::grub::Herd;
 use super::options::Failure;
 use crate::boot::menu::Format;
-use crate::boot::template::Template;
+use crate::boot::template::{Template, TemplateError};
 use crate::config::{Config, MenuConfig};
-use crate::limits::TEMPLATE_BYTES_MAX;
+use crate::limits::{TEMPLATE_BYTES_MAX, TEMPLATE_STACK};
 
 /// The templates of a config, by the paths of their files.
 #[derive(Debug, Default)]
@@ -80,6 +81,41 @@ fn read(path: &Path) -> Result<Template, Failure> {
         )));
     }
     read.map_err(|error| failed(&error))?;
-    let template = Template::new(&shown.to_string(), text);
+    let template = parse(shown.to_string(), text).map_err(|error| failed(&error))?;
     template.map_err(|wrong| Failure::usage(wrong.to_string()))
+}
+
+/// The library takes a text apart by calling itself, once more for every `[` or `+`: this has a
+/// stack for as many as a template has bytes.
+fn parse(name: String, text: String) -> io::Result<Result<Template, TemplateError>> {
+    let parse = move || Template::new(&name, text);
+    let parsing = thread::Builder::new().stack_size(TEMPLATE_STACK);
+    let parsed = parsing.name("template".to_owned()).spawn(parse)?.join();
+    parsed.map_err(|_| io::Error::other("the library can't read it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_template_of_any_depth_takes_the_stack() {
+        let most = usize::try_from(TEMPLATE_BYTES_MAX).unwrap() - 10;
+        for piece in [
+            "[",
+            "+1",
+            ".a",
+            "|trim",
+            "-",
+            "not ",
+            "{% if 1 %}",
+            "(",
+            "{",
+        ] {
+            let deep = piece.repeat(most / piece.len());
+            let _ = parse("deep".to_owned(), format!("{{{{ 1{deep} }}}}")).unwrap();
+            let _ = parse("deep".to_owned(), format!("{{{{ {deep}")).unwrap();
+            let _ = parse("deep".to_owned(), deep).unwrap();
+        }
+    }
 }

@@ -316,6 +316,7 @@ pub(crate) const INNER: &[&str] = &[
     "GRUB_IMAGE_MAX",
     "TREE_LIST_MAX",
     "TEMPLATE_RECURSION_MAX",
+    "TEMPLATE_STACK",
     "BENCH_CLIENTS_MAX",
     "BENCH_DEPTH_MAX",
     "BENCH_TRACE_MAX",

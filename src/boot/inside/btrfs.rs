@@ -1,26 +1,60 @@
 //! Files of btrfs, by the crate rust-fs-btrfs.
 
-use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use fs_btrfs::error::Error;
 use fs_btrfs::fs::Filesystem;
 use fs_btrfs::subvol::PathTarget;
+use fs_btrfs::superblock::{CSUM_SIZE, ChecksumType};
 use fs_core::{BlockRead, Error as DeviceError};
 
 use super::links::{check_length, resolve};
 use super::partitions::Slice;
 use super::{InsideError, Room, room_for, unreadable};
 
-impl BlockRead for Slice {
+/// The file system as its last commit left it, which is what GRUB reads too. A file that was synced
+/// since then is in a log, which the machine's own kernel replays when it mounts: without it a
+/// machine that lost its power would get no kernel, and could never mount.
+struct Committed(Slice);
+
+impl BlockRead for Committed {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), DeviceError> {
-        let short = |error: io::Error| DeviceError::Io(error);
-        self.fill(into, offset).map_err(short)
+        self.0.fill(into, offset).map_err(DeviceError::Io)?;
+        if SUPERBLOCKS.contains(&offset) {
+            forget_log(into);
+        }
+        Ok(())
     }
 
     fn size_bytes(&self) -> u64 {
-        self.size()
+        self.0.size()
     }
+}
+
+/// "btrfs On-disk Format", superblock: where its copies are, and its fields in bytes.
+const SUPERBLOCKS: [u64; 3] = [0x1_0000, 0x400_0000, 0x40_0000_0000];
+const SUPERBLOCK: usize = 4096;
+const MAGIC: Range<usize> = 0x40..0x48;
+const LOG_ROOT: Range<usize> = 0x60..0x68;
+const CHECKSUM_KIND: usize = 0xc4;
+
+/// Has the superblock name no log. One that is damaged stays so.
+fn forget_log(bytes: &mut [u8]) {
+    let Some(block) = bytes.first_chunk_mut::<SUPERBLOCK>() else {
+        return;
+    };
+    let kind = u16::from_le_bytes([block[CHECKSUM_KIND], block[CHECKSUM_KIND + 1]]);
+    let Ok(kind) = ChecksumType::from_raw(kind) else {
+        return;
+    };
+    let (checksum, rest) = block.split_at(CSUM_SIZE);
+    if block[MAGIC] != *b"_BHRfS_M" || !kind.verify(rest, checksum) {
+        return;
+    }
+    block[LOG_ROOT].fill(0);
+    let checksum = kind.digest(&block[CSUM_SIZE..]);
+    block[..CSUM_SIZE].copy_from_slice(&checksum);
 }
 
 pub(super) fn read_file(
@@ -29,7 +63,7 @@ pub(super) fn read_file(
     path: &str,
     room: Room<'_>,
 ) -> Result<Vec<u8>, InsideError> {
-    let top = Filesystem::mount(Arc::new(slice)).map_err(told)?;
+    let top = Filesystem::mount(Arc::new(Committed(slice))).map_err(told)?;
     let root = match subvolume {
         Some(path) => subvolume_at(&top, path)?,
         None => default_subvolume(top)?,
