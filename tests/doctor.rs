@@ -198,6 +198,13 @@ fn a_port_of_udp_that_another_program_has_is_told_with_its_name() {
 }
 
 #[test]
+fn boot_files_for_the_network_beside_disks_for_this_host_alone_are_told() {
+    let (_setup, config) = set_up("[tftp]\nlisten = \"0.0.0.0:6969\"");
+    let words = ["NBD", "none of them", "`listen` in [nbd]"];
+    assert_found(doctor_of(&config), "ports", "wrong", &words);
+}
+
+#[test]
 fn an_address_that_this_host_has_not_is_told() {
     let (_setup, config) = set_up("[nbd]\nlisten = [\"192.0.2.1:10809\"]");
     assert_found(

@@ -32,6 +32,13 @@ pub(super) fn look(visit: &mut Visit<'_>) {
     unresolved
         .into_iter()
         .for_each(|finding| visit.found(finding));
+    if no_machine_gets_its_disk(&wanted) {
+        let what = "machines get their kernels from here, and NBD listens where none of them is";
+        visit.found(Finding::wrong(Area::Ports, "NBD", what).advised(
+            "write an address of the machines' network as `listen` in [nbd], such as \
+             [\"0.0.0.0:10809\"]",
+        ));
+    }
     for port in wanted {
         let about = about(&port);
         let finding = match bind(&port, visit) {
@@ -40,6 +47,17 @@ pub(super) fn look(visit: &mut Visit<'_>) {
         };
         visit.found(finding);
     }
+}
+
+/// Whether boot files are served to the network, and disks to this host alone.
+fn no_machine_gets_its_disk(wanted: &[Wanted]) -> bool {
+    let is_near = |whats: &'static [&'static str]| {
+        let of = wanted.iter().filter(move |port| whats.contains(&port.what));
+        of.map(|port| port.address.ip().is_loopback())
+    };
+    let mut disks = is_near(&["NBD"]).peekable();
+    let has_disks = disks.peek().is_some();
+    has_disks && disks.all(|near| near) && is_near(&["TFTP", "HTTP"]).any(|near| !near)
 }
 
 fn about(port: &Wanted) -> String {
