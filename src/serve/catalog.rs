@@ -97,7 +97,8 @@ impl Target {
         };
         Described {
             info: self.info,
-            name: Some(name.to_string()),
+            // A list of exports is of the names that are listed.
+            name: opened.is_some().then(|| name.to_string()),
             description: opened.map(|overlay| self.identity(overlay)),
         }
     }
