@@ -26,6 +26,21 @@ fn doctor(words: &[&str]) -> Tool {
         .args(words)
 }
 
+/// The doctor as another program starts it.
+fn started_by(tool: Tool, config: impl AsRef<std::ffi::OsStr>) -> Tool {
+    tool.arg(env!("CARGO_BIN_EXE_cowherd"))
+        .args(["doctor", "--json", "--config"])
+        .arg(config)
+}
+
+/// A program under which these calls end with an error.
+fn failing(calls: &str, error: &str) -> Tool {
+    Tool::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null"])
+        .args(["-e", &format!("trace={calls}")])
+        .args(["-e", &format!("inject={calls}:error={error}")])
+}
+
 /// What it found, as JSON.
 #[track_caller]
 fn found(tool: Tool) -> (Finished, Vec<Value>) {
@@ -267,16 +282,11 @@ fn an_image_that_can_t_be_read_is_told_with_the_place() {
         return;
     }
     let (setup, config) = set_up("");
-    let tool = Tool::new("strace")
-        .args(["-f", "-qq", "-o", "/dev/null", "-P"])
+    let tool = failing("pread64,preadv,preadv2", "EIO")
+        .arg("-P")
         .arg(setup.image());
-    let tool = tool.args(["-e", "trace=pread64,preadv,preadv2"]);
-    let tool = tool.args(["-e", "inject=pread64,preadv,preadv2:error=EIO"]);
-    let tool = tool
-        .arg(env!("CARGO_BIN_EXE_cowherd"))
-        .args(["doctor", "--json", "--config"]);
     assert_found(
-        tool.arg(&config),
+        started_by(tool, &config),
         "images",
         "wrong",
         &["disk+1", "os error 5"],
@@ -392,14 +402,9 @@ fn a_kernel_that_gives_no_io_uring_is_told() {
         return;
     }
     let (_setup, config) = set_up("");
-    let tool = Tool::new("strace").args(["-f", "-qq", "-o", "/dev/null"]);
-    let tool = tool.args(["-e", "trace=io_uring_setup"]);
-    let tool = tool.args(["-e", "inject=io_uring_setup:error=EPERM"]);
-    let tool = tool
-        .arg(env!("CARGO_BIN_EXE_cowherd"))
-        .args(["doctor", "--json", "--config"]);
+    let tool = failing("io_uring_setup", "EPERM");
     assert_found(
-        tool.arg(&config),
+        started_by(tool, &config),
         "kernel",
         "wrong",
         &["io_uring", "io_uring_disabled"],
@@ -412,10 +417,7 @@ fn a_limit_of_few_open_files_is_told() {
         return;
     }
     let (_setup, config) = set_up("");
-    let tool = Tool::new("prlimit")
-        .arg("--nofile=200:200")
-        .arg(env!("CARGO_BIN_EXE_cowherd"));
-    let tool = tool.args(["doctor", "--json", "--config"]).arg(&config);
+    let tool = started_by(Tool::new("prlimit").arg("--nofile=200:200"), &config);
     assert_found(tool, "kernel", "wrong", &["at most 200", "LimitNOFILE"]);
 }
 
