@@ -334,6 +334,58 @@ fn a_partition_is_found_in_both_kinds_of_tables() {
     }
 }
 
+/// An ext4 without privileges: with files, and made with these options.
+fn ext4_of(files: &[(&str, &[u8])], options: &[&str]) -> (TempDir, Arc<dyn Blocks>) {
+    let home = tempfile::tempdir().expect("a folder");
+    let (root, image) = (home.path().join("root"), home.path().join("ext4.img"));
+    fs::create_dir(&root).expect("room");
+    for (name, bytes) in files {
+        fs::write(root.join(name), bytes).expect("room");
+    }
+    let from = root.to_str().expect("a plain path");
+    let tool = [&["mkfs.ext4", "-q", "-b", "4096", "-d", from], options].concat();
+    make_file_system(&tool, &image, 100);
+    let image = Image::open(&image);
+    (home, image)
+}
+
+#[test]
+fn an_ext4_that_is_beyond_its_reader_is_refused_with_the_reason() {
+    if !require(&["mkfs.ext4"]) {
+        return;
+    }
+    for feature in ["inline_data", "large_dir", "casefold", "ea_inode"] {
+        let (_home, disk) = ext4_of(&[("vmlinuz", b"kernel")], &["-O", feature]);
+        let read = read_file(&disk, &Whereabouts::default(), "vmlinuz");
+        let why = read.expect_err(feature).to_string();
+        assert!(why.contains(feature) && why.contains("without"), "{why}");
+    }
+}
+
+#[test]
+fn a_file_without_extents_is_read_and_one_with_a_large_hole_refused_with_the_reason() {
+    if !require(&["mkfs.ext4", "debugfs"]) {
+        return;
+    }
+    let whole = pseudo_random(6, 9_000_001);
+    let (home, _) = ext4_of(&[("whole", &whole)], &["-O", "^extent,^64bit"]);
+    let image = home.path().join("ext4.img");
+    // 12 blocks are in the inode, 1024 in each table.
+    let holes = home.path().join("holes");
+    let file = fs::File::create(&holes).expect("room");
+    file.write_all_at(b"first", 0).expect("room");
+    file.write_all_at(b"last", 20 << 20).expect("room");
+    let write = format!("write {} holes", holes.display());
+    Tool::new("debugfs")
+        .args(["-w", "-R", &write])
+        .arg(&image)
+        .ok();
+    let read = |name| read_file(&Image::open(&image), &Whereabouts::default(), name);
+    assert_same(&read("whole").expect("it"), &whole, "whole");
+    let why = read("holes").expect_err("it has a hole").to_string();
+    assert!(why.contains("large hole"), "{why}");
+}
+
 #[test]
 fn a_damaged_file_system_is_refused_or_read_and_never_more() {
     for tool in [EXT4, BTRFS] {

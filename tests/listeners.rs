@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener;
 
 use rustix::process::Signal;
 use support::nbd::{Address, Client, Failure, Request, errno, hasty};
-use support::{Setup, Tool, assert_same, pseudo_random, require, skipped};
+use support::{Setup, Tool, assert_same, pseudo_random, require, skipped, write_file};
 
 fn image() -> Vec<u8> {
     pseudo_random(1, 100_000)
@@ -38,6 +38,51 @@ fn a_port_of_zero_becomes_a_free_one_that_is_told() {
     };
     assert_ne!(at.port(), 0);
     assert_served(&server.uri(""));
+}
+
+/// The config has single addresses in place of all, or the other way round.
+#[test]
+fn a_take_over_moves_to_other_addresses_of_the_same_ports() {
+    for (old, new) in [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")] {
+        let setup = Setup::of_bytes(&image()).with_listen(format!("{old}:0"));
+        let (root, config) = (setup.file("tree"), setup.file("cowherd.toml"));
+        std::fs::create_dir(&root).expect("room");
+        let write = |tftp: &str, http: &str| {
+            let listen = format!("listen = \"{tftp}\"\n[http]\nlisten = \"{http}\"\n");
+            let disk = setup.image();
+            let text = format!("[tftp]\nroot = {root:?}\n{listen}[image.other]\nfile = {disk:?}\n");
+            write_file(&config, text.as_bytes());
+        };
+        write(&format!("{old}:0"), &format!("{old}:0"));
+        let setup = setup.clone().with_arg("--config").with_arg(&config);
+        let mut first = setup.start();
+        let at = |beginning: &str| {
+            let line = first.said(beginning);
+            let mut parts = line.split([' ', '/']);
+            let address = parts.find(|part| part.contains(old));
+            address.expect("an address").replace(old, new)
+        };
+        let (nbd, tftp, http) = (at("listening on "), at("tftp on "), at("http on "));
+        let mut client = first.client("disk@a");
+        client.write(0, b"mine").expect("a write");
+        write(&tftp, &http);
+        let next = first.setup().clone().with_listen_only(&nbd);
+        let mut next = first.successor(|command| {
+            *command = next.command();
+            command.arg("--takeover");
+        });
+        next.wait_until_ready();
+        assert_eq!(first.ended().code(), Some(0), "of the old server");
+        let said = [&nbd, &tftp, &http].map(|at| at.clone());
+        for (line, at) in next.announced().iter().zip(said) {
+            assert!(line.contains(&at), "{line}, not {at}");
+        }
+        assert_eq!(client.read(0, 4).expect("a read"), b"mine");
+        drop(client);
+        let kept = next.client("disk@a").read(0, 4).expect("a read");
+        assert_eq!(kept, b"mine");
+        next.terminate();
+    }
 }
 
 #[test]
@@ -168,7 +213,7 @@ fn a_copy_through_a_socket_of_systemd_is_kept() {
     }
     let setup = Setup::of_bytes(&image());
     let source = setup.file("source.img");
-    support::write_file(&source, &pseudo_random(2, 100_000));
+    write_file(&source, &pseudo_random(2, 100_000));
     let serve = |tool: Tool| {
         tool.args(["[", env!("CARGO_BIN_EXE_cowherd"), "serve"])
             .arg(setup.image())

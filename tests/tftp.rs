@@ -117,6 +117,15 @@ fn atftp_gets_files_whole_with_every_option() {
 }
 
 #[test]
+fn a_name_shows_in_the_log_as_what_it_is() {
+    let bench = TftpServer::new(&[]);
+    let refused = client(&bench).fetch("gnp\u{202e}a\u{9b}2J.\u{7f}x");
+    assert!(refused.expect_err("an error").starts_with(NOT_FOUND));
+    let spelt = "gnp\\u{202e}a\\u{9b}2J.\\u{7f}x: there is no such file";
+    bench.server.wait_for_log(&[spelt]);
+}
+
+#[test]
 fn curl_gets_files_whole() {
     if !require(&["curl"]) {
         return;

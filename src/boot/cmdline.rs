@@ -35,6 +35,8 @@ pub struct Root {
     pub port: u16,
     /// The export.
     pub export: String,
+    /// The partition of it that is the root; `None` where that is all of it.
+    pub partition: Option<u32>,
     /// The kind of its file system, where it is to be said.
     pub filesystem: Option<String>,
     /// What it is mounted with.
@@ -150,7 +152,10 @@ pub fn command_line(
     let mut words = match kind {
         Initramfs::InitramfsTools => initramfs_tools(root),
         Initramfs::MkinitcpioNbd => mkinitcpio_nbd(root),
-        Initramfs::Dracut => dracut(root)?,
+        Initramfs::Dracut => match more.iter().any(|word| word.starts_with("root=")) {
+            true => dracut_netroot(root, None)?,
+            false => dracut(root)?,
+        },
         Initramfs::Archiso => archiso(root)?,
     };
     words.extend(identity(machine));
@@ -230,6 +235,14 @@ fn writing(root: &Root) -> String {
     if root.is_writable { "rw" } else { "ro" }.to_owned()
 }
 
+/// The root, as the device that it is once the export is attached.
+fn device(root: &Root) -> String {
+    match root.partition {
+        Some(number) => format!("root=/dev/nbd0p{number}"),
+        None => "root=/dev/nbd0".to_owned(),
+    }
+}
+
 /// Of the forms of `nbdroot` this is the one that works with all versions: its documented form with
 /// two fields sets the port only.
 fn initramfs_tools(root: &Root) -> Vec<String> {
@@ -243,14 +256,14 @@ fn initramfs_tools(root: &Root) -> Vec<String> {
         NBD_PORT => format!("nbdroot={server},{export},nbd0"),
         port => format!("nbdroot={server}:{port}/{export}"),
     };
-    let mut words = vec!["root=/dev/nbd0".to_owned(), nbdroot, "ip=dhcp".to_owned()];
+    let mut words = vec![device(root), nbdroot, "ip=dhcp".to_owned()];
     words.extend(mounting(root));
     words
 }
 
 fn mkinitcpio_nbd(root: &Root) -> Vec<String> {
     let mut words = vec![
-        "root=/dev/nbd0".to_owned(),
+        device(root),
         format!("nbd_host={}", root.server),
         format!("nbd_name={}", root.export),
     ];
@@ -265,6 +278,9 @@ fn mkinitcpio_nbd(root: &Root) -> Vec<String> {
 /// `root=nbd:SERVER:EXPORT[:FSTYPE[:FLAGS]]`. A port can't be said: what dracut documents for it
 /// ends up in the name of the export.
 fn dracut(root: &Root) -> Result<Vec<String>, BadLine> {
+    if root.partition.is_some() {
+        return dracut_netroot(root, Some(device(root)));
+    }
     only_usual_port(root)?;
     let mut nbd = format!("root=nbd:{}:{}", root.server, root.export);
     match (&root.filesystem, &root.flags) {
@@ -282,6 +298,21 @@ fn dracut(root: &Root) -> Result<Vec<String>, BadLine> {
         writing(root),
     ];
     Ok(words.to_vec())
+}
+
+/// `netroot=nbd:SERVER:EXPORT` beside a `root` that is on it, ours or one that the config says.
+/// dracut attaches the export then, and mounts the device as it does with any other. The device
+/// must not be all of the export: for that one dracut does not wait.
+fn dracut_netroot(root: &Root, device: Option<String>) -> Result<Vec<String>, BadLine> {
+    only_usual_port(root)?;
+    let mut words: Vec<_> = device.into_iter().collect();
+    words.extend([
+        format!("netroot=nbd:{}:{}", root.server, root.export),
+        "ip=dhcp".to_owned(),
+        "rd.neednet=1".to_owned(),
+    ]);
+    words.extend(mounting(root));
+    Ok(words)
 }
 
 fn archiso(root: &Root) -> Result<Vec<String>, BadLine> {
@@ -311,156 +342,4 @@ fn identity(machine: &Machine) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn root() -> Root {
-        Root {
-            server: [10, 77, 0, 1].into(),
-            port: NBD_PORT,
-            export: "arch".to_owned(),
-            filesystem: None,
-            flags: None,
-            is_writable: true,
-        }
-    }
-
-    fn line(kind: Initramfs, root: &Root) -> String {
-        let words = command_line(kind, root, &Machine::default(), &[]);
-        words.unwrap().join(" ")
-    }
-
-    #[test]
-    fn each_initramfs_has_its_own_words() {
-        use Initramfs::{Archiso, Dracut, InitramfsTools, MkinitcpioNbd};
-        for (kind, words) in [
-            (
-                InitramfsTools,
-                "root=/dev/nbd0 nbdroot=10.77.0.1,arch,nbd0 ip=dhcp rw",
-            ),
-            (
-                MkinitcpioNbd,
-                "root=/dev/nbd0 nbd_host=10.77.0.1 nbd_name=arch ip=dhcp rw",
-            ),
-            (Dracut, "root=nbd:10.77.0.1:arch ip=dhcp rd.neednet=1 rw"),
-            (
-                Archiso,
-                "ip=dhcp archiso_nbd_srv=10.77.0.1 archiso_nbd_name=arch",
-            ),
-        ] {
-            assert_eq!(line(kind, &root()), words);
-        }
-    }
-
-    #[test]
-    fn a_root_on_nfs_is_said_to_a_kernel_and_to_dracut() {
-        let mut root = NfsMount {
-            server: [10, 77, 0, 2].into(),
-            path: "/srv/nfs/debian",
-            options: None,
-            is_writable: false,
-        };
-        let line = |kind, root: &NfsMount<'_>| {
-            let more = ["quiet".to_owned()];
-            let words = nfs_command_line(kind, root, &Machine::default(), &more);
-            words.unwrap().join(" ")
-        };
-        for kind in [
-            NfsInitramfs::InitramfsTools,
-            NfsInitramfs::Mkinitcpio,
-            NfsInitramfs::None,
-        ] {
-            assert_eq!(
-                line(kind, &root),
-                "root=/dev/nfs nfsroot=10.77.0.2:/srv/nfs/debian ip=dhcp ro quiet"
-            );
-        }
-        root.options = Some("vers=3,tcp");
-        root.is_writable = true;
-        assert_eq!(
-            line(NfsInitramfs::None, &root),
-            "root=/dev/nfs nfsroot=10.77.0.2:/srv/nfs/debian,vers=3,tcp ip=dhcp rw quiet"
-        );
-        assert_eq!(
-            line(NfsInitramfs::Dracut, &root),
-            "root=nfs:10.77.0.2:/srv/nfs/debian:vers=3,tcp rd.neednet=1 ip=dhcp rw quiet"
-        );
-    }
-
-    #[test]
-    fn how_the_root_is_mounted_is_said_where_it_is_known() {
-        let root = Root {
-            filesystem: Some("btrfs".to_owned()),
-            flags: Some("compress=lzo,noatime".to_owned()),
-            is_writable: false,
-            ..root()
-        };
-        assert!(
-            line(Initramfs::InitramfsTools, &root)
-                .ends_with(" rootfstype=btrfs rootflags=compress=lzo,noatime ro")
-        );
-        assert!(
-            line(Initramfs::Dracut, &root)
-                .starts_with("root=nbd:10.77.0.1:arch:btrfs:compress=lzo,noatime ")
-        );
-    }
-
-    #[test]
-    fn another_port_is_said_where_it_can_be() {
-        let root = Root {
-            port: 2000,
-            ..root()
-        };
-        assert!(line(Initramfs::InitramfsTools, &root).contains("nbdroot=10.77.0.1:2000/arch "));
-        assert!(line(Initramfs::MkinitcpioNbd, &root).contains(" nbd_port=2000 "));
-        let refused = command_line(Initramfs::Dracut, &root, &Machine::default(), &[]);
-        assert_eq!(refused, Err(BadLine::Port(2000)));
-    }
-
-    #[test]
-    fn a_machine_is_the_same_one_on_every_boot() {
-        let mac = "52:54:00:77:00:10".parse().unwrap();
-        let machine = Machine {
-            name: Some(Name::new("studio-3").unwrap()),
-            card: Some(mac),
-            id: Some(MachineId::of_card(mac)),
-        };
-        let words = command_line(Initramfs::Archiso, &root(), &machine, &["quiet".to_owned()]);
-        let words = words.unwrap();
-        assert_eq!(
-            words[3..],
-            [
-                "BOOTIF=01-52-54-00-77-00-10",
-                "systemd.hostname=studio-3",
-                "systemd.machine_id=636f7768657264000000525400770010",
-                "quiet",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_machine_id_is_made_of_what_is_known() {
-        let uuid = std::array::from_fn(|nth| u8::try_from(nth).unwrap());
-        assert_eq!(
-            MachineId::of_uuid(uuid).to_string(),
-            "000102030405060708090a0b0c0d0e0f"
-        );
-        // A vector of the FNV authors: the hash of "a".
-        assert_eq!(
-            MachineId::of_name(&Name::new("a").unwrap()).to_string(),
-            "d228cb696f1a8caf78912b704e4a8964"
-        );
-    }
-
-    #[test]
-    fn what_would_come_apart_is_refused() {
-        for word in ["", "a b", "a\nb", "a\"b", "a'b", "a\\b", "\u{e9}"] {
-            let more = [word.to_owned()];
-            let refused = command_line(Initramfs::Archiso, &root(), &Machine::default(), &more);
-            assert_eq!(refused, Err(BadLine::Word(word.to_owned())));
-        }
-        let more = vec!["a".repeat(KERNEL_LINE_MAX)];
-        let refused = command_line(Initramfs::Archiso, &root(), &Machine::default(), &more);
-        assert!(matches!(refused, Err(BadLine::Long(_))));
-    }
-}
+mod tests;

@@ -24,6 +24,9 @@ mod ext4;
 mod fat;
 mod links;
 mod partitions;
+mod root;
+
+pub use root::root_partition;
 
 /// A disk to read from.
 pub trait Blocks: Send + Sync {
@@ -116,20 +119,27 @@ fn read_within(
 ) -> Result<Vec<u8>, InsideError> {
     let mut outcome = Err(InsideError::NoFileSystem);
     for slice in slices(disk, place.partition)? {
-        let Some(kind) = kind_of(&slice) else {
-            continue;
-        };
-        let read = match kind {
-            Kind::Ext4 => ext4::read_file(slice, path, room),
-            Kind::Btrfs => btrfs::read_file(slice, place.subvolume.as_deref(), path, room),
-            Kind::Fat => fat::read_file(slice, path, room),
-        };
-        match read {
-            Err(InsideError::NotFound) => outcome = Err(InsideError::NotFound),
-            found => return found,
+        match read_slice(slice, place, path, room) {
+            None => {}
+            Some(Err(InsideError::NotFound)) => outcome = Err(InsideError::NotFound),
+            Some(found) => return found,
         }
     }
     outcome
+}
+
+/// A file of one file system; `None` where there is none that can be read.
+fn read_slice(
+    slice: Slice,
+    place: &Whereabouts,
+    path: &str,
+    room: Room<'_>,
+) -> Option<Result<Vec<u8>, InsideError>> {
+    Some(match kind_of(&slice)? {
+        Kind::Ext4 => ext4::read_file(slice, path, room),
+        Kind::Btrfs => btrfs::read_file(slice, place.subvolume.as_deref(), path, room),
+        Kind::Fat => fat::read_file(slice, path, room),
+    })
 }
 
 /// The whole disk where it has no partitions, else the ones that are meant.

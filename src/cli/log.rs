@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 
-use lines::{Journal, Json};
+use lines::{Journal, Json, Plain};
 
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -25,13 +25,14 @@ pub(super) fn start(verbose: u8, form: Form) {
 
 /// Starts the log of a command whose answer says all there is to say: warnings only.
 pub(super) fn start_quietly() {
-    start_with("warn", Form::Text);
+    start_with("warn,fatfs=error", Form::Text);
 }
 
 fn start_with(default: &str, form: Form) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(default))
         .with_writer(io::stderr)
+        .fmt_fields(Plain)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .compact();
@@ -47,10 +48,11 @@ fn filter(default: &str) -> EnvFilter {
     EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default))
 }
 
+/// fatfs warns of every disk that is not quite as it would make one: nobody can do anything then.
 const fn directive(verbose: u8) -> &'static str {
     match verbose {
-        0 => "warn,cowherd=info",
-        1 => "warn,cowherd=debug",
+        0 => "warn,cowherd=info,fatfs=error",
+        1 => "warn,cowherd=debug,fatfs=error",
         _ => "info,cowherd=trace",
     }
 }

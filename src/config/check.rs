@@ -15,7 +15,7 @@ use super::error::Mistake;
 use super::file::{Admin, File, Http, Image, Nbd, Tables, Tftp, Tls};
 use super::menu::{self, Menu};
 use super::nfs;
-use super::value::{Located, Several};
+use super::value::{Located, Places};
 use super::{
     AdminConfig, Choice, ClientConfig, Config, FIRST_GENERATION, HerdConfig, HttpConfig, ImageBoot,
     ImageSource, Listen, MenuConfig, NetworkConfig, NfsRoot, TftpConfig, TlsConfig, TlsNeed,
@@ -32,7 +32,7 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
     let access = check_access(&file.nbd, &file.image, &file.client)?;
     check_needs(tls.as_ref(), &file.image, &file.client)?;
     let network = file.network.checked();
-    let listen = |said: &Several<SocketAddrV4>, port| listen(said, &network, port);
+    let listen = |said: &Places<SocketAddrV4>, port| listen(said, &network, port);
     let tftp = file.tftp.as_ref().map(|tftp| TftpConfig {
         listen: listen(&tftp.listen, TftpConfig::PORT),
     });
@@ -60,11 +60,10 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
         access,
     };
     let root = check_root(file.tftp.as_ref(), file.http.as_ref())?;
-    let listen = file.nbd.listen.into_iter();
     Ok(Config {
         state: file.state,
         user: file.user,
-        nbd_listen: listen.map(|address| address.value).collect(),
+        nbd_listen: file.nbd.listen.0.values(),
         prefetch: file.nbd.prefetch,
         images,
         tls,
@@ -82,7 +81,7 @@ pub(super) fn check(file: File) -> Result<Config, Mistake> {
 
 /// Who reaches it learns all there is to know: by loopback alone, unless there is a token.
 fn check_admin(admin: Admin) -> Result<AdminConfig, Mistake> {
-    let far = admin.listen.0.iter();
+    let far = admin.listen.0.0.iter();
     let far = far.filter(|place| !place.value.ip().is_loopback());
     let token_file = admin.token_file;
     if let (Some(far), None) = (far.into_iter().next(), &token_file) {
@@ -92,7 +91,7 @@ fn check_admin(admin: Admin) -> Result<AdminConfig, Mistake> {
         );
         return Err(Mistake::new(far.at, what));
     }
-    let listen = match admin.listen.values() {
+    let listen = match admin.listen.0.values() {
         said if said.is_empty() => vec![AdminConfig::LOCAL],
         said => said,
     };
@@ -113,8 +112,8 @@ fn check_root(tftp: Option<&Tftp>, http: Option<&Http>) -> Result<Option<PathBuf
 }
 
 /// Without a word, no more than the interfaces is listened on, where there are any.
-fn listen(said: &Several<SocketAddrV4>, network: &NetworkConfig, port: u16) -> Listen {
-    match said.values() {
+fn listen(said: &Places<SocketAddrV4>, network: &NetworkConfig, port: u16) -> Listen {
+    match said.0.values() {
         said if !said.is_empty() => Listen::At(said),
         _ if network.interfaces.is_empty() => Listen::At(vec![everywhere(port)]),
         _ => Listen::OnInterfaces(network.clone(), port),

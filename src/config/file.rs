@@ -12,7 +12,7 @@ use toml::Spanned;
 use super::dhcp::form::{Client, Dhcp, Group, Network};
 use super::menu::Menu;
 use super::nfs::Nfs;
-use super::value::{BootPath, Line, Loaded, Located, Several, Title};
+use super::value::{BootPath, Line, Loaded, Located, Places, Several, Title};
 use super::{GrubFrom, Keep, TlsNeed};
 use crate::access::Entry;
 use crate::boot::cmdline::Initramfs;
@@ -52,7 +52,7 @@ pub(super) struct File {
 #[serde(deny_unknown_fields)]
 pub(super) struct Nbd {
     #[serde(default)]
-    pub(super) listen: Vec<Located<ListenAddress>>,
+    pub(super) listen: Places<ListenAddress>,
     #[serde(default)]
     pub(super) allow: Vec<Located<Entry>>,
     #[serde(default)]
@@ -65,7 +65,7 @@ pub(super) struct Nbd {
 pub(super) struct Tftp {
     pub(super) root: Option<Spanned<PathBuf>>,
     #[serde(default)]
-    pub(super) listen: Several<SocketAddrV4>,
+    pub(super) listen: Places<SocketAddrV4>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -73,14 +73,14 @@ pub(super) struct Tftp {
 pub(super) struct Http {
     pub(super) root: Option<Spanned<PathBuf>>,
     #[serde(default)]
-    pub(super) listen: Several<SocketAddrV4>,
+    pub(super) listen: Places<SocketAddrV4>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Admin {
     #[serde(default)]
-    pub(super) listen: Several<SocketAddr>,
+    pub(super) listen: Places<SocketAddr>,
     pub(super) token_file: Option<PathBuf>,
 }
 

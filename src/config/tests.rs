@@ -353,6 +353,14 @@ fn at(addresses: &[&str]) -> Listen {
 }
 
 #[test]
+fn a_list_without_an_address_is_no_place_to_listen_at() {
+    for table in ["nbd", "tftp", "http", "admin"] {
+        let text = format!("{ONE_IMAGE}[{table}]\nlisten = []\n");
+        check(&text, 4, &["`listen` is empty", "leave it out"]);
+    }
+}
+
+#[test]
 fn files_are_served_where_the_file_says() {
     let one = "[tftp]\nlisten = \"10.77.0.1:69\"";
     assert_eq!(listens(one), [at(&["10.77.0.1:69"])]);

@@ -64,6 +64,28 @@ impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Several<T> {
     }
 }
 
+/// Where is listened: nothing where nothing is said, and at least one place where something is.
+#[derive(Clone, Debug)]
+pub(super) struct Places<T>(pub(super) Several<T>);
+
+impl<T> Default for Places<T> {
+    fn default() -> Self {
+        Self(Several::default())
+    }
+}
+
+impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Places<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let places = Several::deserialize(deserializer)?;
+        match places.0.is_empty() {
+            false => Ok(Self(places)),
+            true => Err(D::Error::custom(
+                "`listen` is empty: leave it out for the default, or name an address",
+            )),
+        }
+    }
+}
+
 /// A text, or a list whose elements know their places.
 pub(super) enum OneOrMore<T> {
     One(String),

@@ -32,16 +32,19 @@ pub struct DatagramSocket {
 }
 
 impl DatagramSocket {
-    /// Opens one on an address of ours, or on all of them.
+    /// Opens one on an address of ours, or on all of them, which `shares` it with sockets that
+    /// allow that.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn bind_to(address: SocketAddrV4) -> io::Result<Self> {
+    pub fn bind_to(address: SocketAddrV4, shares: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
         set_flag(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO)?;
         // Less than that is a question of speed only.
         let _ = socket.set_recv_buffer_size(WAITING_BYTES);
+        socket.set_reuse_port(shares)?;
         socket.bind(&address.into())?;
+        socket.set_reuse_port(false)?;
         Ok(Self {
             socket,
             interface: ANY_INTERFACE,

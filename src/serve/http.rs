@@ -87,7 +87,9 @@ impl Post for TcpListener {
         if let Some(socket) = given.on(&PassedDoor::Http, address) {
             return Ok(socket.into());
         }
-        listen::listen_tcp(address.into())
+        let bind = |shares| listen::listen_tcp(address.into(), shares);
+        let bound = given.beside(&PassedDoor::Http, address.port(), bind);
+        bound
             .map_err(|error| posts::not_bound::<Self>(address, &error, "stop the other web server"))
     }
 

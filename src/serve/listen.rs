@@ -28,7 +28,7 @@ use crate::io::inherited_descriptor;
 use crate::limits::LISTEN_BACKLOG;
 
 pub use address::{ListenAddress, ListenAddressError};
-pub(super) use passed::{bind_or_take, of_passed, own_files};
+pub(super) use passed::{beside, bind_or_take, of_passed, own_files};
 pub use socket_file::SocketFile;
 
 /// A listening socket.
@@ -196,23 +196,30 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ListenError> {
     Ok(addresses)
 }
 
-/// Listens on one address.
+/// Listens on one address, which `shares` it with sockets that allow that.
 ///
 /// # Errors
 /// Whatever the kernel has against it.
-pub(super) fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn listen_tcp(address: SocketAddr, shares: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // Without it, a restart fails for a minute after clients were cut off.
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shares)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     start(&socket, &address.into())?;
+    socket.set_reuse_port(false)?;
     Ok(socket.into())
 }
 
-fn bind_tcp(address: SocketAddr) -> Result<Bound, ListenError> {
-    let listened = listen_tcp(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+/// Listens on one address, beside `others` where those are in the way.
+fn bind_tcp<'a>(
+    address: SocketAddr,
+    others: impl Iterator<Item = SockRef<'a>>,
+) -> Result<Bound, ListenError> {
+    let listened = beside(others, |shares| listen_tcp(address, shares));
+    let listened = listened.and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (real, listener) =
         listened.map_err(|reason| ListenError::new(address.to_string(), reason))?;
     Ok(Bound {

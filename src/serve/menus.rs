@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::roots::Roots;
 use super::templates::Templates;
 use super::who::{Client, Known};
 use crate::boot::cmdline::{
@@ -85,6 +86,7 @@ impl Guest {
 pub(super) struct Stock<'a> {
     pub(super) images: Vec<Stocked>,
     pub(super) boots: &'a HashMap<Name, ImageBoot>,
+    pub(super) roots: &'a Roots,
     pub(super) nfs: &'a [NfsRoot],
     pub(super) default_menu: &'a MenuConfig,
 }
@@ -253,6 +255,7 @@ impl Stock<'_> {
             image,
             number,
             boot,
+            partition: self.roots.of(&image.name, number),
         })
     }
 
@@ -282,6 +285,8 @@ enum Offered<'a> {
         image: &'a Stocked,
         number: u32,
         boot: &'a ImageBoot,
+        /// The partition of its root.
+        partition: Option<u32>,
     },
     /// A root on an NFS server.
     Nfs(&'a NfsRoot),
@@ -318,6 +323,7 @@ impl Offered<'_> {
                 image,
                 number,
                 boot,
+                ..
             } => {
                 // A file of no server is the same for all.
                 let export = match of.site.is_static {
@@ -349,6 +355,7 @@ impl Offered<'_> {
                 image,
                 number,
                 boot,
+                ..
             } => match &boot.title {
                 Some(title) if *number == image.current => title.clone(),
                 Some(title) => format!("{title} (generation {number})"),
@@ -371,12 +378,15 @@ impl Offered<'_> {
         let more = |words: &[String]| consoles.chain(words.iter().cloned()).collect::<Vec<_>>();
         let machine = &of.guest.machine;
         match self {
-            Offered::Disk { boot, .. } => {
+            Offered::Disk {
+                boot, partition, ..
+            } => {
                 let subvolume = boot.place.subvolume.as_ref();
                 let root = Root {
                     server: of.site.server,
                     port: of.site.port,
                     export: self.name(of.guest),
+                    partition: *partition,
                     filesystem: None,
                     flags: subvolume.map(|path| format!("subvol={path}")),
                     is_writable: of.guest.keep != Keep::ReadOnly,

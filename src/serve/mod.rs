@@ -45,8 +45,10 @@ mod placement;
 mod poll_once;
 mod posts;
 mod prefetch;
+mod reach;
 mod reload;
 mod reply;
+mod roots;
 mod seats;
 mod service;
 mod session;
@@ -146,6 +148,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         admin,
         http,
     };
+    reach::warn(&doors);
     let service = Service {
         options,
         running,

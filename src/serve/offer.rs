@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::images::Images;
+use super::roots::Roots;
 use super::templates::Templates;
 use super::upgrade::Upgrade;
 use super::who::Known;
@@ -25,6 +26,8 @@ pub(super) struct Offer {
     pub(super) upgrade: Upgrade,
     /// What is loaded of which image.
     pub(super) boots: HashMap<Name, ImageBoot>,
+    /// In which partitions roots are.
+    pub(super) roots: Roots,
     /// The file that the system of an image asks for when its root is mounted.
     pub(super) signs: HashMap<Name, String>,
     /// Roots on NFS servers.

@@ -75,6 +75,12 @@ impl<S: Post> Opened<S> {
         &self.posted
     }
 
+    /// Our addresses that are listened on.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        let all = self.sockets.iter();
+        all.filter_map(|socket| Some(*socket.address().ok()?.ip()))
+    }
+
     /// Says where files are found.
     pub(super) fn announce(&self, out: &mut impl Write) -> io::Result<()> {
         for socket in &self.sockets {

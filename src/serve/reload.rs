@@ -15,6 +15,7 @@ use super::images::Images;
 use super::offer::{Offer, Offers};
 use super::options::{Failure, Options};
 use super::posts;
+use super::roots::Roots;
 use super::shelf::Shelf;
 use super::state_dir::StateDir;
 use super::takeover::Given;
@@ -125,11 +126,13 @@ impl Configured {
         let images = shelf.open(&all(&named, &self.config))?;
         let leases = Arc::default();
         let known = known(&self.config, &self.access, &leases);
+        let boots = boots(&self.config);
         let offer = Offer {
             images: images.clone(),
             known,
             upgrade: self.upgrade,
-            boots: boots(&self.config),
+            roots: Roots::find(&images, &boots),
+            boots,
             signs: self.config.signs.clone(),
             nfs: self.config.nfs.clone(),
             templates: self.templates,
@@ -257,11 +260,13 @@ impl Running {
         images: Images,
         files: Option<Files>,
     ) {
+        let boots = boots(&config);
         self.offers.replace(Offer {
             images: images.clone(),
             known: known(&config, &self.access, &self.leases),
             upgrade,
-            boots: boots(&config),
+            roots: Roots::find(&images, &boots),
+            boots,
             signs: config.signs.clone(),
             nfs: config.nfs.clone(),
             templates,

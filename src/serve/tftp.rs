@@ -78,7 +78,9 @@ impl Post for DatagramSocket {
         if let Some(socket) = given.datagrams(&PassedDoor::Tftp, address) {
             return Ok(socket);
         }
-        Self::bind_to(address).map_err(|error| {
+        let bind = |shares| Self::bind_to(address, shares);
+        let bound = given.beside(&PassedDoor::Tftp, address.port(), bind);
+        bound.map_err(|error| {
             posts::not_bound::<Self>(
                 address,
                 &error,

@@ -174,10 +174,13 @@ fn named(offer: &Offer, export: &str, file: &str) -> Option<(BootFile, Whereabou
 
 /// What `kernel` or `initrdN` stands for.
 pub(super) fn file_of<'a, T>(kernel: &'a T, initrds: &'a [T], file: &str) -> Option<&'a T> {
-    match file.strip_prefix("initrd") {
-        Some(number) => initrds.get(number.parse::<usize>().ok()?),
-        None => (file == "kernel").then_some(kernel),
-    }
+    let Some(number) = file.strip_prefix("initrd") else {
+        return (file == "kernel").then_some(kernel);
+    };
+    let nth: usize = number.parse().ok()?;
+    // A file has one name: `00` and `+0` are numbers, too.
+    let initrd = initrds.get(nth)?;
+    (number == nth.to_string()).then_some(initrd)
 }
 
 fn caller(ends: Ends) -> Caller {
@@ -197,4 +200,22 @@ pub(super) async fn blocking<T: Send + 'static>(
         work()
     });
     done.await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_a_disk_has_one_name() {
+        let of = |file: &str| file_of(&"vmlinuz", &["ucode", "initrd"], file).copied();
+        assert_eq!(of("kernel"), Some("vmlinuz"));
+        assert_eq!(of("initrd0"), Some("ucode"));
+        assert_eq!(of("initrd1"), Some("initrd"));
+        for other in [
+            "initrd", "initrd00", "initrd+0", "initrd01", "initrd2", "initrd-0", "kernel0", "",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+    }
 }

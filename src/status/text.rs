@@ -1,6 +1,6 @@
 //! Texts of machines, made harmless.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use crate::limits::STATUS_TEXT_MAX;
 
@@ -34,7 +34,22 @@ pub fn harmless_bytes(bytes: &[u8]) -> String {
     ))
 }
 
-fn is_plain(c: char) -> bool {
+/// A text of any length that shows as what it is: as [`harmless`] has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a>(pub &'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match is_plain(c) {
+            true => f.write_char(c),
+            false => write!(f, "{}", c.escape_unicode()),
+        })
+    }
+}
+
+/// Whether a character neither moves a cursor nor turns the writing nor ends a line.
+#[must_use]
+pub fn is_plain(c: char) -> bool {
     let is_direction = matches!(c,
         '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     !(c.is_control() || is_direction)
@@ -51,6 +66,12 @@ mod tests {
             "a\\u{1b}[2Jb\\u{a}c\\u{202e}d"
         );
         assert_eq!(harmless_bytes(b"<b>\xff"), "<b>\u{fffd}");
+    }
+
+    #[test]
+    fn a_text_of_any_length_can_be_shown() {
+        let long = "a\u{9b}".repeat(STATUS_TEXT_MAX);
+        assert_eq!(Shown(&long).to_string(), "a\\u{9b}".repeat(STATUS_TEXT_MAX));
     }
 
     #[test]

@@ -21,6 +21,7 @@ impl Ext4Read for Slice {
 
 pub(super) fn read_file(slice: Slice, path: &str, room: Room<'_>) -> Result<Vec<u8>, InsideError> {
     check_superblock(&slice)?;
+    check_features(&slice)?;
     let disk = Ext4::load(Box::new(slice)).map_err(told)?;
     let path = resolve(path, |path| {
         let path = absolute(path)?;
@@ -73,9 +74,47 @@ fn check_superblock(slice: &Slice) -> Result<(), InsideError> {
     }
 }
 
+/// Features that the crate refuses, by their bits of s_feature_incompat and their names in ext4(5).
+const REFUSED: [(u64, &str); 8] = [
+    (0x1, "compression"),
+    (0x8, "journal_dev"),
+    (0x10, "meta_bg"),
+    (0x100, "mmp"),
+    (0x400, "ea_inode"),
+    (0x4000, "large_dir"),
+    (0x8000, "inline_data"),
+    (0x2_0000, "casefold"),
+];
+
+/// Says what keeps a file system from being read in the words of the tools that made it.
+fn check_features(slice: &Slice) -> Result<(), InsideError> {
+    let mut features = [0; 4];
+    let read = slice.fill(&mut features, 1024 + 0x60);
+    read.map_err(|error| unreadable(&error))?;
+    let features = u64::from(u32::from_le_bytes(features));
+    let refused = REFUSED.iter().filter(|(bit, _)| features & bit != 0);
+    let refused: Vec<_> = refused.map(|(_, name)| *name).collect();
+    match refused.as_slice() {
+        [] => Ok(()),
+        names => Err(InsideError::Unreadable(format!(
+            "its ext4 has {}, which can't be read here: make it without",
+            names.join(" and ")
+        ))),
+    }
+}
+
+/// Of a file without extents, the crate takes a hole for a block of that number where all blocks of
+/// a table are missing.
+const OF_A_HOLE: &str = "from block 0 (originally 0) ";
+
 fn told(error: Ext4Error) -> InsideError {
     match error {
         Ext4Error::NotFound | Ext4Error::NotADirectory => InsideError::NotFound,
+        Ext4Error::Corrupt(corrupt) if corrupt.to_string().contains(OF_A_HOLE) => {
+            let why = "it has no extents, as on ext2 and ext3, and a large hole, which can't be \
+                       read here: copy it with cp --sparse=never";
+            InsideError::Unreadable(why.to_owned())
+        }
         other => unreadable(&other),
     }
 }

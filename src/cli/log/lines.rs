@@ -1,4 +1,8 @@
-//! Log lines for programs: as JSON, and as systemd's journal takes them.
+//! Log lines: their fields for people, and whole lines for programs, as JSON and as systemd's
+//! journal takes them.
+//!
+//! Invariant: an event is one line, and nothing that a machine has sent moves a cursor or turns the
+//! direction of writing where it is shown.
 
 use std::fmt::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -6,9 +10,48 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::status::text::{Shown, is_plain};
+
+/// The message, and what else there is to it as NAME=VALUE.
+pub(super) struct Plain;
+
+impl<'writer> FormatFields<'writer> for Plain {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut words = Words {
+            writer,
+            gap: "",
+            written: Ok(()),
+        };
+        fields.record(&mut words);
+        words.written
+    }
+}
+
+struct Words<'writer> {
+    writer: Writer<'writer>,
+    /// What comes before the next one.
+    gap: &'static str,
+    written: fmt::Result,
+}
+
+impl Visit for Words<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let (gap, text) = (self.gap, format!("{value:?}"));
+        let text = Shown(&text);
+        self.written = self.written.and_then(|()| match field.name() {
+            "message" => write!(self.writer, "{gap}{text}"),
+            // Of the crate log: where an event comes from.
+            name if name.starts_with("log.") => Ok(()),
+            name => write!(self.writer, "{gap}{name}={text}"),
+        });
+        self.gap = " ";
+    }
+}
 
 /// One object a line: `time` (milliseconds since 1970), `level`, `message`, and what else there is
 /// to it under its own name.
@@ -36,7 +79,14 @@ where
         let level = event.metadata().level().as_str().to_lowercase();
         fields.0.insert("level".to_owned(), level.into());
         event.record(&mut fields);
-        writeln!(writer, "{}", Value::Object(fields.0))
+        // All but the strings in it are plain, and in strings this stands for the same character.
+        for c in Value::Object(fields.0).to_string().chars() {
+            match is_plain(c) {
+                true => writer.write_char(c)?,
+                false => write!(writer, "\\u{:04x}", u32::from(c))?,
+            }
+        }
+        writeln!(writer)
     }
 }
 
@@ -51,12 +101,9 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut line = String::new();
-        context.format_fields(Writer::new(&mut line), event)?;
-        let priority = priority(*event.metadata().level());
-        // Each line is an entry of its own there.
-        line.lines()
-            .try_for_each(|line| writeln!(writer, "<{priority}>{line}"))
+        write!(writer, "<{}>", priority(*event.metadata().level()))?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
     }
 }
 
@@ -153,6 +200,42 @@ mod tests {
             (&"pc-1".into(), &3.into())
         );
         assert!(line["time"].as_u64().unwrap() > 1_000_000_000_000);
+    }
+
+    /// What a peer may send: an end of line, a control sequence, and writing from right to left.
+    const NASTY: &str = "a\n<3>b\x1b[2J\u{9b}c\x7f\u{202e}d";
+
+    #[test]
+    fn what_a_machine_sends_stays_in_its_line_and_shows_as_what_it_is() {
+        let spelt = "a\\u{a}<3>b\\u{1b}[2J\\u{9b}c\\u{7f}\\u{202e}d";
+        let say = || tracing::warn!(client = "pc-1", "{NASTY}");
+        let kept = Kept::default();
+        let builder = tracing_subscriber::fmt().with_writer(kept.clone());
+        let builder = builder.with_ansi(false).fmt_fields(Plain);
+        let log = builder.with_target(false).compact().finish();
+        tracing::subscriber::with_default(log, say);
+        let text = kept.text();
+        let end = format!("WARN {spelt} client=\"pc-1\"\n");
+        assert!(text.ends_with(&end), "{text:?}");
+
+        let kept = Kept::default();
+        let builder = tracing_subscriber::fmt().with_writer(kept.clone());
+        let builder = builder.with_ansi(false).fmt_fields(Plain);
+        let log = builder.event_format(Journal).finish();
+        tracing::subscriber::with_default(log, say);
+        assert_eq!(kept.text(), format!("<4>{spelt} client=\"pc-1\"\n"));
+    }
+
+    #[test]
+    fn programs_get_what_a_machine_sends_and_a_screen_does_not() {
+        let kept = Kept::default();
+        let builder = tracing_subscriber::fmt().with_writer(kept.clone());
+        let log = builder.event_format(Json).finish();
+        tracing::subscriber::with_default(log, || tracing::warn!("{NASTY}"));
+        let text = kept.text();
+        assert!(text.trim_end().chars().all(is_plain), "{text:?}");
+        let line: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["message"], NASTY);
     }
 
     #[test]

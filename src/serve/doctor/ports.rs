@@ -14,6 +14,7 @@ use crate::io::DatagramSocket;
 use crate::io::interface;
 use crate::serve::listen::ListenAddress;
 use crate::serve::posts;
+use crate::serve::reach;
 
 /// A port that a server needs.
 #[derive(Clone, Debug)]
@@ -33,11 +34,8 @@ pub(super) fn look(visit: &mut Visit<'_>) {
         .into_iter()
         .for_each(|finding| visit.found(finding));
     if no_machine_gets_its_disk(&wanted) {
-        let what = "machines get their kernels from here, and NBD listens where none of them is";
-        visit.found(Finding::wrong(Area::Ports, "NBD", what).advised(
-            "write an address of the machines' network as `listen` in [nbd], such as \
-             [\"0.0.0.0:10809\"]",
-        ));
+        let finding = Finding::wrong(Area::Ports, "NBD", reach::OUT_OF_REACH);
+        visit.found(finding.advised(reach::ADVICE));
     }
     for port in wanted {
         let about = about(&port);
@@ -51,13 +49,11 @@ pub(super) fn look(visit: &mut Visit<'_>) {
 
 /// Whether boot files are served to the network, and disks to this host alone.
 fn no_machine_gets_its_disk(wanted: &[Wanted]) -> bool {
-    let is_near = |whats: &'static [&'static str]| {
+    let of = |whats: &'static [&'static str]| {
         let of = wanted.iter().filter(move |port| whats.contains(&port.what));
-        of.map(|port| port.address.ip().is_loopback())
+        of.map(|port| port.address.ip())
     };
-    let mut disks = is_near(&["NBD"]).peekable();
-    let has_disks = disks.peek().is_some();
-    has_disks && disks.all(|near| near) && is_near(&["TFTP", "HTTP"]).any(|near| !near)
+    reach::is_out_of_reach(of(&["NBD"]), of(&["TFTP", "HTTP"]))
 }
 
 fn about(port: &Wanted) -> String {

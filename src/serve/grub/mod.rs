@@ -155,17 +155,20 @@ pub fn run(question: &Question, progress: &mut dyn FnMut(Progress)) -> Result<An
     let herd = |config| {
         let mut herd = Herd::new(config, question.server)?;
         herd.templates = templates;
-        Ok::<_, Failure>(herd)
+        let unread = herd.find_roots();
+        Ok::<_, Failure>((herd, unread))
     };
     match &question.task {
         Task::Print { who, format } => {
-            let herd = herd(config)?;
-            herd.print(who.as_deref(), *format).map(Answer::Menu)
+            let (herd, unread) = herd(config)?;
+            let mut menu = herd.print(who.as_deref(), *format)?;
+            menu.left_out.extend(unread);
+            Ok(Answer::Menu(menu))
         }
         Task::Write { directory, formats } => {
-            let herd = herd(config)?;
+            let (herd, unread) = herd(config)?;
             let plan = plan::plan(&herd, formats)?;
-            let left_out = plan.left_out.clone();
+            let left_out = [plan.left_out.clone(), unread].concat();
             let outcome = output::write(directory, plan, progress)?;
             Ok(Answer::Tree(Tree { outcome, left_out }))
         }

@@ -115,11 +115,20 @@ pub(super) fn write(
     tree.finish(staged).map_err(failed)
 }
 
+/// What was not finished is of no more use.
+impl Drop for Tree {
+    fn drop(&mut self) {
+        // Where it can't be removed now, the next run does.
+        let _ = fs::remove_dir_all(self.root.join(STAGE));
+    }
+}
+
 impl Tree {
     fn open(root: &Path) -> io::Result<Self> {
         fs::create_dir_all(root)?;
         let lock = File::open(root)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        let list = List::read(&root.join(LIST))?;
         let stage = root.join(STAGE);
         // Of a run that did not come to its end.
         match fs::remove_dir_all(&stage) {
@@ -129,7 +138,7 @@ impl Tree {
         Ok(Self {
             root: root.to_owned(),
             _lock: lock,
-            list: List::read(&root.join(LIST))?,
+            list,
         })
     }
 

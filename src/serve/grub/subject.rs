@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use super::super::menus::{Guest, Made, Site, Stock, Stocked, make};
 use super::super::options::Failure;
+use super::super::roots::Roots;
 use super::super::templates::Templates;
 use super::super::who::Known;
 use super::{LeftOut, Menu};
 use crate::access::{Caller, Peer};
 use crate::boot::menu::{Format, Transport};
 use crate::config::{ClientConfig, Config, ImageBoot, ImageSource, NetworkConfig, NfsRoot};
+use crate::image::Image;
 use crate::io::interface;
 use crate::limits::NBD_PORT;
 use crate::mac::MacAddress;
@@ -24,6 +26,7 @@ pub(in crate::serve) struct Herd {
     pub(in crate::serve) clients: Vec<ClientConfig>,
     pub(super) images: Vec<ImageSource>,
     pub(super) boots: HashMap<Name, ImageBoot>,
+    pub(super) roots: Roots,
     pub(super) nfs: Vec<NfsRoot>,
     known: Known,
     pub(super) templates: Templates,
@@ -50,12 +53,38 @@ impl Herd {
                 is_static: true,
             },
             clients: config.herd.clients.clone(),
+            roots: Roots::default(),
             boots: config.images.iter().filter_map(boot).collect(),
             images: config.images,
             nfs: config.nfs,
             known: Known::new(config.herd, Arc::default()),
             templates: Templates::default(),
         })
+    }
+
+    /// Looks into the images for their roots. What can't be read is told, and goes by the config.
+    pub(super) fn find_roots(&mut self) -> Vec<LeftOut> {
+        let mut unread = Vec::new();
+        for source in &self.images {
+            let Some(boot) = self.boots.get(&source.name) else {
+                continue;
+            };
+            for (number, path) in &source.files {
+                let image = Image::open_as(path, source.name.clone());
+                let found = match image {
+                    Ok(image) => self.roots.add(&Arc::new(image), *number, boot),
+                    Err(why) => {
+                        self.roots.add_unread(&source.name, *number, boot);
+                        Err(why.to_string())
+                    }
+                };
+                unread.extend(found.err().map(|why| LeftOut {
+                    what: format!("the partition of the root of {}+{number}", source.name),
+                    why,
+                }));
+            }
+        }
+        unread
     }
 
     /// A machine that is no client of the config.
@@ -95,6 +124,7 @@ impl Herd {
         let stock = Stock {
             images: images.collect(),
             boots: &self.boots,
+            roots: &self.roots,
             nfs: &self.nfs,
             default_menu: self.known.default_menu(),
         };

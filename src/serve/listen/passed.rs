@@ -50,16 +50,11 @@ pub(in crate::serve) fn bind_or_take(
     address: &ListenAddress,
     passed: &mut Vec<Bound>,
 ) -> Result<Vec<Bound>, ListenError> {
-    let mut take = |is_it: &dyn Fn(&BoundAddress) -> bool| {
-        let mut all = passed.iter();
-        let found = all.position(|bound| !bound.is_inherited && is_it(&bound.address))?;
-        Some(passed.swap_remove(found))
-    };
     match address {
         ListenAddress::Tcp { host, port } => bind_host(host, *port, |address| {
-            match take(&|bound| is_of(bound, address)) {
+            match take(passed, |bound| is_of(bound, address)) {
                 Some(bound) => Ok(bound),
-                None => bind_tcp(address),
+                None => bind_tcp(address, of_port(passed, address.port())),
             }
         }),
         ListenAddress::Unix(path) => {
@@ -67,12 +62,59 @@ pub(in crate::serve) fn bind_or_take(
                 BoundAddress::Unix(Some(other)) => other == path,
                 _ => false,
             };
-            Ok(vec![match take(&is_it) {
+            Ok(vec![match take(passed, is_it) {
                 Some(bound) => bound,
                 None => bind_unix(path)?,
             }])
         }
     }
+}
+
+fn take(passed: &mut Vec<Bound>, is_it: impl Fn(&BoundAddress) -> bool) -> Option<Bound> {
+    let mut all = passed.iter();
+    let found = all.position(|bound| !bound.is_inherited && is_it(&bound.address))?;
+    Some(passed.swap_remove(found))
+}
+
+/// The sockets that are on a port. Those of systemd stay when the other server is gone.
+fn of_port(passed: &[Bound], port: u16) -> impl Iterator<Item = SockRef<'_>> {
+    let passed = passed.iter().filter(|bound| !bound.is_inherited);
+    passed.filter_map(move |bound| match (&bound.listener, &bound.address) {
+        (Listener::Tcp(tcp), BoundAddress::Tcp(address)) => {
+            (address.port() == port).then(|| SockRef::from(tcp))
+        }
+        _ => None,
+    })
+}
+
+/// Binds a socket where `others` may be in the way, on an address that has this one in it or is in
+/// it. They are those of the server that is taken over from, and go with it.
+///
+/// # Errors
+/// What the kernel says: somebody else may be in the way, too.
+pub(in crate::serve) fn beside<'a, T>(
+    others: impl Iterator<Item = SockRef<'a>>,
+    bind: impl Fn(bool) -> io::Result<T>,
+) -> io::Result<T> {
+    let refused = match bind(false) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
+        done => return done,
+    };
+    let others: Vec<_> = others.collect();
+    if others.is_empty() {
+        return Err(refused);
+    }
+    // socket(7), SO_REUSEPORT: all sockets must have it, and one user have made them all. The more
+    // exact address counts, so each goes on to hear what is meant for it alone.
+    let allow = |shares| {
+        let mut all = others.iter();
+        all.try_for_each(|other| other.set_reuse_port(shares))
+    };
+    allow(true)?;
+    let bound = bind(true);
+    // For this one, and for nobody who comes later.
+    allow(false)?;
+    bound
 }
 
 /// Any port is as good as another where none was said.
@@ -124,6 +166,28 @@ mod tests {
         let same = bind_or_take(&asked(&address.to_string()), &mut all).unwrap();
         assert_eq!(same[0].address, BoundAddress::Tcp(address));
         assert!(all.is_empty());
+    }
+
+    #[test]
+    fn an_address_is_had_beside_a_socket_that_was_passed_and_has_it_too() {
+        for (old, new) in [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")] {
+            let first = bound(&format!("{old}:0"));
+            let BoundAddress::Tcp(address) = first.address else {
+                panic!("no address");
+            };
+            let asked: ListenAddress = format!("{new}:{}", address.port()).parse().unwrap();
+            let refused = bind_or_take(&asked, &mut Vec::new()).unwrap_err();
+            assert!(matches!(refused, ListenError::InUse(_)), "{refused}");
+            let mut all = vec![passed(first)];
+            let one = bind_or_take(&asked, &mut all).unwrap();
+            assert_eq!(
+                one[0].address.to_string(),
+                format!("nbd://{new}:{}/", address.port())
+            );
+            assert_eq!(all.len(), 1, "it is another socket");
+            let refused = bind_or_take(&asked, &mut Vec::new()).unwrap_err();
+            assert!(matches!(refused, ListenError::InUse(_)), "{refused}");
+        }
     }
 
     #[test]

@@ -73,6 +73,7 @@ fn made_at(site: Site, more: &str, name: Option<&str>) -> Made {
     let stock = Stock {
         images,
         boots: &boots,
+        roots: &Roots::default(),
         nfs: &config.nfs,
         default_menu: known.default_menu(),
     };

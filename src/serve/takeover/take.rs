@@ -1,6 +1,6 @@
 //! The new server's side: it gets what the old one serves on, prepares, and takes the rest.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::net::{RecvFlags, recv};
+use socket2::SockRef;
 
 use super::line::Line;
 use super::sabotage::{Place, perhaps};
@@ -26,6 +27,7 @@ use crate::serve::connection::address_of;
 use crate::serve::control;
 use crate::serve::herd::{Herd, Reopened};
 use crate::serve::images::Images;
+use crate::serve::listen;
 use crate::serve::options::Failure;
 use crate::serve::seats::Seats;
 use crate::serve::shard::{Accepted, Standing, Suspended};
@@ -57,10 +59,29 @@ impl Given {
         Some(DatagramSocket::passed(socket, None))
     }
 
+    /// Binds another socket on a port, where those of the old server may be in the way.
+    pub(in crate::serve) fn beside<T>(
+        &self,
+        door: &Door,
+        port: u16,
+        bind: impl Fn(bool) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let is_there = |socket: &OwnedFd| {
+            let bound = SockRef::from(socket).local_addr().ok();
+            bound
+                .and_then(|bound| bound.as_socket())
+                .map(|bound| bound.port())
+                == Some(port)
+        };
+        let all = self.0.iter();
+        let others = all.filter(|(one, socket)| one == door && is_there(socket));
+        listen::beside(others.map(|(_, socket)| SockRef::from(socket)), bind)
+    }
+
     /// A socket that is on an address.
     pub(in crate::serve) fn on(&mut self, door: &Door, address: SocketAddrV4) -> Option<OwnedFd> {
         let is_there = |socket: &OwnedFd| {
-            let bound = socket2::SockRef::from(socket).local_addr().ok();
+            let bound = SockRef::from(socket).local_addr().ok();
             let bound = bound.and_then(|bound| bound.as_socket_ipv4());
             // Any port is as good as another where none was said.
             let is_port = |port| address.port() == 0 || port == address.port();
@@ -339,7 +360,7 @@ fn image_of(images: &[Images], used: &UsedImage) -> Result<Arc<Image>, String> {
 }
 
 fn peer_of(socket: &OwnedFd) -> Peer {
-    let address = socket2::SockRef::from(socket).peer_addr();
+    let address = SockRef::from(socket).peer_addr();
     let address = address.ok().and_then(|address| address.as_socket());
     address.map_or(Peer::Local, |address| Peer::Ip(address.ip()))
 }

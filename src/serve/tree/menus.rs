@@ -160,6 +160,7 @@ fn stock<'a>(offer: &'a Offer, caller: &Caller) -> Stock<'a> {
     Stock {
         images: images.collect(),
         boots: &offer.boots,
+        roots: &offer.roots,
         nfs: &offer.nfs,
         default_menu: offer.known.default_menu(),
     }

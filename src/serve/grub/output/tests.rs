@@ -40,6 +40,25 @@ fn a_tree_is_written_and_only_what_differs_is_written_again() {
 }
 
 #[test]
+fn one_that_fails_leaves_nothing_behind() {
+    let home = tempfile::tempdir().unwrap();
+    let mut failing = plan(&[("a", "a")]);
+    failing.files.push(Planned {
+        path: "b".to_owned(),
+        source: Source::Host {
+            below: home.path().to_owned(),
+            file: "nowhere".to_owned(),
+        },
+    });
+    let root = home.path().join("tree");
+    write(&root, failing, &mut |_| {}).unwrap_err();
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+    fs::write(root.join("a"), "own").unwrap();
+    put(&root, &[("a", "a")]).unwrap_err();
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
+}
+
+#[test]
 fn files_can_be_read_by_other_users() {
     let home = tempfile::tempdir().unwrap();
     put(home.path(), &[("a/b", "")]).unwrap();
