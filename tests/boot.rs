@@ -310,6 +310,26 @@ fn a_root_outlives_kills_of_its_server_and_shuts_down_cleanly() {
 }
 
 #[test]
+fn machines_whose_root_is_on_nfs_have_what_is_their_own_in_memory() {
+    if !can_boot() || !require(&["ganesha.nfsd", "rpcbind"]) {
+        return;
+    }
+    let options = "--root nfs --firmware bios --run shared.sh --down reboot";
+    let outcome = boot(&HOOKED, options);
+    let root = &outcome.boot("herd-0", 1).root;
+    assert!(
+        root.starts_with("10.77.0.1:/") && root.ends_with(",nfs"),
+        "{root}"
+    );
+    // That of its network card.
+    let said = &outcome.script("shared.sh", 1).said;
+    let id = "machine-id 636f7768657264000000525400770010";
+    assert!(said.contains(id), "{said}");
+    let console = &outcome.consoles["herd-0"];
+    assert!(console.contains("reboot: Restarting system"), "{console}");
+}
+
+#[test]
 fn kernels_are_served_as_a_mount_shows_them_before_and_after_a_client_replaced_them() {
     if !can_boot() || !require(&["nbdfuse", "curl", "mkfs.ext4"]) {
         return;

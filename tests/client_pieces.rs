@@ -92,6 +92,7 @@ impl Bench {
             .env("COWHERD_LINKS", self.path("sys/class/net"))
             .env("COWHERD_SYS", self.path("sys"))
             .env("COWHERD_RUN", self.path("run"))
+            .env("COWHERD_FSTAB", self.path("fstab"))
             .env("COWHERD_PATIENCE", "2");
         command
     }
@@ -330,20 +331,65 @@ fn a_disk_that_can_not_be_written_makes_a_system_keep_its_own_in_memory() {
 }
 
 #[test]
+fn services_find_a_var_that_can_be_written_where_the_root_can_not() {
+    let bench = Bench::new(&["modprobe"]);
+    let units = generated(&bench, &format!("{NBD} cowherd.volatile=yes"));
+    let mount = bench.read("units/var.mount");
+    for line in [
+        "Where=/var",
+        "Type=overlay",
+        "Options=lowerdir=/var,upperdir=/run/diskless/var,workdir=/run/diskless/work",
+        // Whether the root can be written is known when it was mounted as fstab says.
+        "ConditionPathIsReadWrite=!/var",
+        "After=systemd-remount-fs.service",
+        "After=diskless-var.service",
+    ] {
+        assert!(mount.lines().any(|one| one == line), "{line}: {mount}");
+    }
+    let room = bench.read("units/diskless-var.service");
+    assert!(room.contains("mkdir -p /run/diskless/var "), "{room}");
+    assert!(units.contains(&"run-diskless.mount".to_owned()));
+    // A system whose overlay fails starts without it.
+    assert!(bench.path("units/local-fs.target.wants/var.mount").exists());
+}
+
+#[test]
+fn what_the_table_of_a_root_mounts_is_left_to_it() {
+    let bench = Bench::new(&["modprobe"]);
+    bench.write(
+        "fstab",
+        "# /tmp\ntmpfs /var/log tmpfs size=1g 0 0\nLABEL=var\t/var ext4\n",
+    );
+    let units = generated(&bench, &format!("{NBD} cowherd.volatile=yes"));
+    let mounts = units.iter().filter(|unit| unit.ends_with(".mount"));
+    let mounts: Vec<_> = mounts.map(String::as_str).collect();
+    assert_eq!(mounts, ["tmp.mount", "var-spool.mount", "var-tmp.mount"]);
+}
+
+#[test]
+fn a_kernel_that_has_no_overlayfs_is_not_asked_for_one() {
+    let bench = Bench::new(&[]);
+    bench.program_of("bin/modprobe", "#!/bin/sh\nexit 1\n");
+    let units = generated(&bench, &format!("{NBD} cowherd.volatile=yes"));
+    assert!(!units.contains(&"var.mount".to_owned()), "{units:?}");
+}
+
+#[test]
 fn systemd_takes_the_units() {
     if !require(&["systemd-analyze"]) {
         return;
     }
-    let bench = Bench::new(&[]);
-    generated(&bench, &format!("{NBD} cowherd.volatile=yes"));
-    let units = [
-        "tmp.mount",
-        "var-log.mount",
-        "var-spool.mount",
-        "var-tmp.mount",
-    ];
-    let units = units.map(|unit| bench.path("units").join(unit));
-    Tool::new("systemd-analyze")
+    let bench = Bench::new(&["modprobe"]);
+    let units = generated(&bench, &format!("{NBD} cowherd.volatile=yes"));
+    let units = units
+        .iter()
+        .filter(|unit| unit.ends_with(".mount") || unit.ends_with(".service"))
+        .map(|unit| bench.path("units").join(unit));
+    // They name each other.
+    let mut command = Command::new("systemd-analyze");
+    let path = format!("{}:", bench.path("units").display());
+    command.env("SYSTEMD_UNIT_PATH", path);
+    Tool::from_command(command, "systemd-analyze")
         .args(["verify", "--man=no"])
         .args(units)
         .ok();

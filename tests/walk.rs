@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use support::nbd::{Address, Client};
-use support::{Host, Lan, Tool, eventually, pseudo_random, read_file, write_file};
+use support::{Host, Lan, Tool, eventually, make_file_system, read_file, write_file};
 use tempfile::TempDir;
 
 /// The lines between .EX and .EE, as they are read: a block each.
@@ -40,6 +40,8 @@ struct Walk {
     /// The machine's second block has something that was acknowledged.
     has_written: bool,
     ran: Vec<String>,
+    /// What the image held when it was made.
+    image: Vec<u8>,
     _lan: Lan,
 }
 
@@ -80,6 +82,7 @@ impl Walk {
             detached: None,
             has_written: false,
             ran: Vec::new(),
+            image: Vec::new(),
             _lan: lan,
         })
     }
@@ -102,13 +105,19 @@ impl Walk {
         self.ran.push(words[..words.len().min(3)].join(" "));
         match words[..] {
             ["tools/make-image", image, ..] => {
-                let image = self.placed(image);
-                write_file(Path::new(&image), &pseudo_random(5, 1 << 20));
+                let image = PathBuf::from(self.placed(image));
+                make_file_system(&["mkfs.ext4", "-q"], &image, 4);
+                self.image = read_file(&image);
             }
             ["tools/boot-in-qemu", ..] => {}
             ["cowherd", "serve", .., "--detach"] => self.take_over(command),
             ["cowherd", "serve", ..] => self.serve(command),
             ["kill", "-HUP", ..] => self.reload(command),
+            ["cowherd", "grub", "--exports", ..] => {
+                let said = self.run(command);
+                let exported = self.placed("/srv/cowherd/root 10.77.0.0/24(ro,");
+                assert!(said.contains(&exported), "{said}");
+            }
             ["kill", ..] => self.end(command),
             ["cp", ..] => self.move_house(command),
             ["cowherd", "overlay", "list", ..] => {
@@ -122,6 +131,18 @@ impl Walk {
             }
             _ => drop(self.run(command)),
         }
+    }
+
+    /// The config, or a table that is added to it.
+    fn configure(&self, block: &[String]) {
+        let file = self.path("etc/cowherd/cowherd.toml");
+        let mut config = match block.first() {
+            Some(line) if line.starts_with("[nfs.") => read_file(&file),
+            _ => Vec::new(),
+        };
+        let more = self.placed(&block.join("\n"));
+        config.extend(format!("\n{more}\n").bytes());
+        write_file(&file, &config);
     }
 
     fn shell(&self, command: &str) -> Tool {
@@ -236,12 +257,12 @@ fn every_command_of_the_walk_does_what_the_page_says() {
         if block.iter().all(|line| line.starts_with("# ")) {
             block.iter().for_each(|line| walk.follow(line));
         } else {
-            let config = walk.placed(&block.join("\n"));
-            write_file(&walk.path("etc/cowherd/cowherd.toml"), config.as_bytes());
+            walk.configure(&block);
         }
     }
     let image = read_file(&walk.path("srv/cowherd/debian.img"));
-    assert_eq!(image, pseudo_random(5, 1 << 20), "the image was written");
+    assert!(image == walk.image, "the image was written");
+    assert!(walk.path("srv/cowherd/root/lost+found").is_dir());
     assert!(walk.ran.len() >= 10, "{:?}", walk.ran);
 }
 

@@ -2,7 +2,10 @@
 
 import json
 import os
+import socket
+import struct
 import subprocess
+import sys
 import time
 
 # What is not of an export. There is nobody who could have had a lock before it started.
@@ -53,6 +56,39 @@ class Network:
 
     def end(self):
         run("ip", "netns", "del", self.name)
+
+
+class Router:
+    """Says that there is no IPv6 router: iPXE waits for 13 seconds for one, at full speed."""
+
+    def __init__(self, network):
+        self.process = subprocess.Popen(
+            network.inside(sys.executable, __file__), stdin=subprocess.DEVNULL,
+        )
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+def advertise():
+    """Answers those who ask for a router, as in RFC 4861 4.2: "a lifetime of 0 indicates that the
+    router is not a default router"."""
+    lan = socket.if_nametoindex("lan0")
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as here:
+        routers = socket.inet_pton(socket.AF_INET6, "ff02::2") + struct.pack("@I", lan)
+        here.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, routers)
+        for limit in (socket.IPV6_MULTICAST_HOPS, socket.IPV6_UNICAST_HOPS):
+            here.setsockopt(socket.IPPROTO_IPV6, limit, 255)
+        while True:
+            asked, _ = here.recvfrom(1500)
+            if asked[0] == 133:
+                answer = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 0, 0, 0)
+                try:
+                    here.sendto(answer, ("ff02::1", 0, 0, lan))
+                except OSError:
+                    # The first machine asks while our own address is new: it asks again.
+                    pass
 
 
 class OtherServer:
@@ -140,3 +176,7 @@ class NfsServer:
         # All that is in its namespace goes with it.
         self.server.kill()
         self.server.wait()
+
+
+if __name__ == "__main__":
+    advertise()
