@@ -11,6 +11,7 @@
 mod absence;
 mod accept;
 mod admin;
+mod blocking;
 mod boots;
 mod budget;
 mod catalog;
