@@ -54,6 +54,7 @@ mod session;
 mod shard;
 mod shelf;
 pub mod state_dir;
+mod stop;
 mod succession;
 pub mod takeover;
 mod templates;
