@@ -29,5 +29,5 @@ verify
 echo 3 >/proc/sys/vm/drop_caches
 verify --verify_only
 dd if=/dev/nbd0 of=/dev/null bs=1M count=16 iflag=direct status=none
-! dmesg | grep -iE 'I/O error|BTRFS (error|warning)|lost page write'
+if dmesg | grep -iE 'I/O error|BTRFS (error|warning)|lost page write'; then exit 1; fi
 echo "$round rounds, $said"
