@@ -294,6 +294,9 @@ pub const SHARDS_MAX: usize = 256;
 /// How long a clean stop waits for sessions to end by themselves.
 pub const DRAIN_TIME: Duration = Duration::from_secs(10);
 
+/// How long it goes on to begin requests that had come.
+pub const DRAIN_ASKED_TIME: Duration = Duration::from_secs(1);
+
 /// How often a served image is looked at, besides the notices of the kernel.
 pub const IMAGE_CHECK_EVERY: Duration = Duration::from_secs(1);
 

@@ -294,12 +294,12 @@ fn sigterm_with_requests_in_flight_answers_or_closes() {
     assert_eq!(server.ended().code(), Some(0));
 }
 
-/// A client that sends reads without an end, and takes the replies.
-fn restless(server: &support::Server) -> std::thread::JoinHandle<()> {
+/// A client that sends reads of this length without an end, and takes the replies.
+fn restless(server: &support::Server, length: u32) -> std::thread::JoinHandle<()> {
     let Address::Tcp(at) = server.address() else {
         panic!("it listens on TCP");
     };
-    let reads = Request::read(0, 512).header(7).repeat(500);
+    let reads = Request::read(0, length).header(7).repeat(500);
     let mut stream = TcpStream::connect(at).expect("a connection");
     stream.write_all(&hasty("disk@a", &reads)).expect("sent");
     let mut replies = stream.try_clone().expect("a descriptor");
@@ -314,13 +314,24 @@ fn restless(server: &support::Server) -> std::thread::JoinHandle<()> {
 #[test]
 fn sigterm_does_not_wait_for_clients_that_go_on_asking() {
     let mut server = Setup::of_bytes(&image()).start();
-    let clients = [restless(&server), restless(&server)];
+    let clients = [restless(&server, 512), restless(&server, 512)];
     server.signal(Signal::TERM);
     assert_eq!(server.ended().code(), Some(0));
     server.assert_never_logged(&["cutting"]);
     for client in clients {
         client.join().expect("no panic");
     }
+}
+
+#[test]
+fn sigterm_does_not_answer_all_that_lies_in_a_socket() {
+    let mut server = Setup::of_bytes(&vec![0; 4 << 20]).start();
+    // Some gigabytes.
+    let client = restless(&server, 4 << 20);
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().code(), Some(0));
+    server.assert_never_logged(&["cutting"]);
+    client.join().expect("no panic");
 }
 
 #[test]

@@ -9,15 +9,13 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use support::nbd::{Address, Handshake, Request};
-use support::{PATIENCE, Server, Setup};
+use support::nbd::{Address, Client, Handshake, Request};
+use support::{Server, Setup, Work, Worker};
 
 const BLOCK: usize = 4096;
 
@@ -125,49 +123,22 @@ fn at(address: &Address, setup: &Setup) -> Setup {
     }
 }
 
-/// A client that writes and reads without end; how often it did.
-struct Worker {
-    stop: Arc<AtomicBool>,
-    done: Arc<AtomicU64>,
-    thread: thread::JoinHandle<()>,
+/// Writes and reads at one place without end.
+struct Rewriter {
+    offset: u64,
+    turn: u8,
 }
 
-impl Worker {
-    fn start(server: &Server, export: &str, offset: u64) -> Self {
-        let mut client = server.client(export);
-        let (stop, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&done));
-        let thread = thread::spawn(move || {
-            for turn in (1..=u8::MAX).cycle() {
-                client.write(offset, &[turn; 900]).expect("a write");
-                if turn % 16 == 3 {
-                    client.flush().expect("a flush");
-                }
-                let read = client.read(offset, 900).expect("a read");
-                assert_eq!(read, [turn; 900]);
-                counted.fetch_add(1, Ordering::Relaxed);
-                if stopped.load(Ordering::Relaxed) {
-                    return client.disconnect();
-                }
-            }
-        });
-        Self { stop, done, thread }
-    }
-
-    /// Waits until it has done so much more.
-    fn goes_on(&self, more: u64) {
-        let goal = self.done.load(Ordering::Relaxed) + more;
-        let deadline = Instant::now() + PATIENCE;
-        while self.done.load(Ordering::Relaxed) < goal {
-            assert!(!self.thread.is_finished(), "a worker has ended");
-            assert!(Instant::now() < deadline, "a worker gets nowhere");
-            thread::sleep(Duration::from_millis(1));
+impl Work for Rewriter {
+    fn step(&mut self, client: &mut Client) {
+        self.turn = self.turn.wrapping_add(1);
+        let bytes = [self.turn; 900];
+        client.write(self.offset, &bytes).expect("a write");
+        if self.turn % 16 == 3 {
+            client.flush().expect("a flush");
         }
-    }
-
-    fn end(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("a worker without an error");
+        let read = client.read(self.offset, 900).expect("a read");
+        assert_eq!(read, bytes);
     }
 }
 
@@ -179,7 +150,10 @@ fn ten_restarts_under_load_break_no_connection() {
     let workers: Vec<_> = ["disk@a", "disk@a", "disk@b", "disk"]
         .into_iter()
         .zip(0..)
-        .map(|(export, nth)| Worker::start(&server, export, nth * 5000))
+        .map(|(export, nth)| {
+            let (offset, turn) = (nth * 5000, 0);
+            Worker::start(server.client(export), Rewriter { offset, turn })
+        })
         .collect();
     for _ in 0..10 {
         workers.iter().for_each(|worker| worker.goes_on(20));

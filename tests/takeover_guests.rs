@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use support::nbd::Address;
-use support::{Guest, Server, Setup, require};
+use support::{Guest, Server, Setup, pause_in, require};
 
 const MIB: usize = 1 << 20;
 
@@ -62,13 +62,6 @@ fn boot(server: &Server) -> Option<Guest> {
     Guest::boot_with(&home, &programs, &script, &["-drive", &disk])
 }
 
-/// How long the sessions waited, as the old server has it.
-fn pause_in(line: &str) -> u64 {
-    let (_, rest) = line.split_once("waited for ").expect("a time");
-    let (time, _) = rest.split_once(" ms").expect("in milliseconds");
-    time.parse().expect("a number")
-}
-
 #[test]
 fn stock_clients_of_a_guest_see_nothing_of_ten_take_overs() {
     if !require(&["nbd-client", "fio"]) {
@@ -87,7 +80,7 @@ fn stock_clients_of_a_guest_see_nothing_of_ten_take_overs() {
         let mut next = server.successor(|_| {});
         next.wait_until_ready();
         let line = server.wait_for_log(&["has taken over, with 2 sessions"]);
-        pauses.push(pause_in(&line));
+        pauses.push(pause_in(&line).0);
         assert_eq!(server.ended().code(), Some(0), "of the old server");
         server = next;
         guest.wait_for("ROUND ");

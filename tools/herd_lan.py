@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -132,14 +133,26 @@ class Server:
                 self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
 
-    def be_away(self, outages):
-        """Is killed, and stays away for so many seconds each time."""
+    def be_away(self, outages, addresses):
+        """Is killed, and stays away for so many seconds each time; in between it is there until all
+        these machines are back, and a little longer."""
         for outage in outages:
             time.sleep(5)
             self.server.kill()
             self.server.wait()
             time.sleep(outage)
+            before = self.log.stat().st_size
             self.start()
+            self.wait_for(addresses, before)
+
+    def wait_for(self, addresses, since):
+        """Waits until machines have connected, a minute at most."""
+        end = time.time() + 60
+        while time.time() < end:
+            said = self.log.read_bytes()[since:].decode(errors="replace")
+            if all(re.search(rf" {re.escape(one)}:\d+ uses ", said) for one in addresses):
+                return
+            time.sleep(0.2)
 
     def end(self):
         """Its exit code."""

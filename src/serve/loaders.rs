@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
-use super::tree::{Ends, blocking};
+use super::blocking::in_turn;
+use super::tree::Ends;
 use crate::boot::files::Content;
 use crate::boot::loader::{Kind, Modules};
 use crate::boot::menu::Transport;
@@ -51,7 +52,7 @@ impl Loaders {
     pub(super) async fn open(&self, ends: Ends, path: &str) -> io::Result<Option<Content>> {
         if signed::is_signed(path) {
             let path = path.to_owned();
-            return blocking(move || signed::open(&path)).await;
+            return in_turn(move || signed::open(&path)).await;
         }
         match (Kind::at(path), &self.modules) {
             (Some(kind), Some(modules)) if modules.have(kind) => {
@@ -63,7 +64,7 @@ impl Loaders {
             }
             (None, Some(modules)) => {
                 let (modules, path) = (Arc::clone(modules), path.to_owned());
-                blocking(move || modules.open(&path)).await
+                in_turn(move || modules.open(&path)).await
             }
             (None, None) => Ok(None),
         }
@@ -112,7 +113,7 @@ impl Loaders {
         };
         let make = || {
             let modules = Arc::clone(modules);
-            blocking(move || {
+            in_turn(move || {
                 let image = modules.image(kind, via, own).map_err(io::Error::other)?;
                 tracing::info!("{} for {own}: {} bytes", kind.path(), image.len());
                 Ok(image.into())

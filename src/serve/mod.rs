@@ -11,6 +11,7 @@
 mod absence;
 mod accept;
 mod admin;
+mod blocking;
 mod boots;
 mod budget;
 mod catalog;
@@ -55,6 +56,7 @@ mod session;
 mod shard;
 mod shelf;
 pub mod state_dir;
+mod stop;
 mod succession;
 pub mod takeover;
 mod templates;

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 use tokio::net::UnixStream;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -29,6 +28,7 @@ use super::prefetch;
 use super::reload::{Reloader, Running};
 use super::seats::Seats;
 use super::shard::{self, ShardHandle};
+use super::stop::{StopSignals, drain, until};
 use super::takeover::wire::Door;
 use super::takeover::{
     self, Ending, Giving, Predecessor, Prepared, Shown, Successor, Taken, Taking,
@@ -38,7 +38,7 @@ use super::tree::Tree;
 use super::{accept, admin, boots, demo, failed};
 use crate::image::Complaint;
 use crate::io::DatagramSocket;
-use crate::limits::{DRAIN_TIME, LINGER_TIME, NBD_PORT, SHARDS_MAX};
+use crate::limits::{LINGER_TIME, NBD_PORT, SHARDS_MAX};
 
 /// The data-plane threads.
 pub(super) struct Shards {
@@ -68,7 +68,7 @@ impl Shards {
         })
     }
 
-    fn is_finished(&self) -> bool {
+    pub(super) fn is_finished(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 }
@@ -433,68 +433,7 @@ fn say_ready() -> std::io::Result<()> {
 }
 
 /// Tells the service manager, where there is one.
-fn notify(state: sd_notify::NotifyState<'_>) {
+pub(super) fn notify(state: sd_notify::NotifyState<'_>) {
     // Without one there is nobody to notify.
     let _ = sd_notify::notify(&[state]);
-}
-
-/// SIGTERM and SIGINT end the server, SIGHUP makes it read its config again.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl StopSignals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for an end; each SIGHUP before that calls `reload`.
-    async fn wait(&mut self, mut reload: impl FnMut()) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => reload(),
-            }
-        }
-    }
-}
-
-/// Lets sessions end by themselves, then ends them; a second signal cuts the waiting short.
-async fn drain(shards: &Shards, stop: &mut StopSignals) -> Result<(), Failure> {
-    notify(sd_notify::NotifyState::Stopping);
-    shards.handles.iter().for_each(ShardHandle::drain);
-    tokio::select! {
-        () = finished(shards, Instant::now() + DRAIN_TIME) => {}
-        () = stop.wait(|| tracing::info!("SIGHUP: the server is going down")) => {}
-    }
-    if shards.is_finished() {
-        return Ok(());
-    }
-    tracing::warn!("some clients take no replies, or a disk is slow: cutting their connections");
-    shards.handles.iter().for_each(ShardHandle::cut);
-    finished(shards, Instant::now() + DRAIN_TIME).await;
-    match shards.is_finished() {
-        true => Ok(()),
-        false => Err(Failure::failed(
-            "a disk does not answer: overlays were not all closed; their recovery is automatic",
-        )),
-    }
-}
-
-/// Waits until all shards have ended, but not past `deadline`.
-async fn finished(shards: &Shards, deadline: Instant) {
-    until(|| shards.is_finished(), deadline).await;
-}
-
-async fn until(is_met: impl Fn() -> bool, deadline: Instant) {
-    while !is_met() && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }

@@ -198,6 +198,9 @@ impl Session {
             if self.progress.is_suspending() && session.is_between_requests() {
                 return End::Suspended;
             }
+            if self.progress.is_concluding() && session.is_between_requests() {
+                return End::Closed;
+            }
             let (used, event) = match session.handle_bytes(buffer.filled()) {
                 Ok(step) => step,
                 Err(violation) => return End::Violation(violation),

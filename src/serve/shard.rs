@@ -185,6 +185,7 @@ impl Shard {
                 self.draining.set(true);
                 self.each_session(Elder::drain);
             }
+            Order::Conclude => self.each_session(Elder::conclude),
             Order::Cut => self.each_session(|session| {
                 // One that is closed already is as good.
                 let _ = session.socket.shutdown(Shutdown::Both);

@@ -50,6 +50,8 @@ pub(super) struct Progress {
     is_half_received: Cell<bool>,
     /// Where the server is going down: bytes that had come by then.
     last: Cell<Option<u64>>,
+    /// Nothing more of what came is to be begun.
+    is_concluding: Cell<bool>,
     changed: Notify,
 }
 
@@ -144,6 +146,11 @@ impl Progress {
             .is_some_and(|last| self.received.get() >= last)
     }
 
+    /// Whether it is to end before the next request.
+    pub(super) const fn is_concluding(&self) -> bool {
+        self.is_concluding.get()
+    }
+
     /// Whether it waits for more, and has begun all that it received.
     fn is_idle(&self) -> bool {
         self.begun.get() == self.received.get()
@@ -211,6 +218,12 @@ impl Elder {
         self.progress.last.set(Some(self.come()));
         // What was received is still served; a socket that is closed already is as good.
         let _ = self.socket.shutdown(std::net::Shutdown::Read);
+    }
+
+    /// Begins nothing more of what has come: it would take too long.
+    pub(super) fn conclude(&self) {
+        self.progress.is_concluding.set(true);
+        self.progress.last.set(Some(0));
     }
 
     /// Bytes that have come by now, as far as can be told. A socket that can't be asked has ended.

@@ -14,12 +14,13 @@ use std::sync::{Arc, Weak};
 
 use tokio::task::JoinSet;
 
+use super::blocking::in_turn;
 use super::gate::Gate;
 use super::options::Failure;
 use super::posts::{self, Opened, Post};
 use super::takeover::Given;
 use super::takeover::wire::Door as PassedDoor;
-use super::tree::{Ends, Tree, blocking};
+use super::tree::{Ends, Tree};
 use crate::boot::menu::Transport;
 use crate::io::{Batch, DatagramSocket, Datagrams, Envelope};
 use crate::status::FileStep;
@@ -210,7 +211,7 @@ async fn open(tree: &Arc<Tree>, ends: Ends, path: &str, mode: Mode) -> io::Resul
     let Some(content) = tree.open(ends, path).await? else {
         return Ok(None);
     };
-    blocking(move || Source::new(content, mode)).await.map(Some)
+    in_turn(move || Source::new(content, mode)).await.map(Some)
 }
 
 /// Serves one request on its own line.

@@ -14,8 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
+use super::blocking::in_turn;
 use super::catalog::Refused;
 use super::herd::Herd;
 use super::loaders::Loaders;
@@ -27,7 +26,6 @@ use crate::boot::inside::Whereabouts;
 use crate::boot::menu::Transport;
 use crate::config::BootFile;
 use crate::export::name::ExportName;
-use crate::limits::BOOT_WAITS_MAX;
 use crate::name::Name;
 use crate::status::FileStep;
 use disks::{Disks, Wanted};
@@ -94,7 +92,7 @@ impl Tree {
 
     async fn find(self: &Arc<Self>, ends: Ends, path: &str) -> io::Result<Option<Content>> {
         let (offer, owned) = (self.herd.offer(), path.to_owned());
-        let there = blocking(move || match &offer.files {
+        let there = in_turn(move || match &offer.files {
             Some(files) => files.open(&owned),
             None => Ok(None),
         });
@@ -153,7 +151,7 @@ impl Tree {
 
 async fn open_of_host(export: &str, path: PathBuf) -> io::Result<Option<Content>> {
     let shown = path.display().to_string();
-    let content = blocking(move || Content::open(&path)).await;
+    let content = in_turn(move || Content::open(&path)).await;
     let content = content.map_err(|error| io::Error::other(format!("{shown}: {error}")))?;
     if content.is_none() {
         tracing::warn!(
@@ -185,21 +183,6 @@ pub(super) fn file_of<'a, T>(kernel: &'a T, initrds: &'a [T], file: &str) -> Opt
 
 fn caller(ends: Ends) -> Caller {
     Caller::plain(Peer::Ip(IpAddr::V4(ends.client)))
-}
-
-/// Turns of those who wait for disks: a disk that does not answer must not take every thread.
-static WAITS: Semaphore = Semaphore::const_new(BOOT_WAITS_MAX);
-
-/// Does `work` on a thread that may block.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let turn = WAITS.acquire().await.map_err(io::Error::other)?;
-    let done = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        work()
-    });
-    done.await.map_err(io::Error::other)?
 }
 
 #[cfg(test)]

@@ -135,6 +135,11 @@ pub(crate) const SHOWN: &[(&str, &str, Bound)] = &[
         Time(limits::DRAIN_TIME),
     ),
     (
+        "Time in that for requests that wait in a socket",
+        "DRAIN_ASKED_TIME",
+        Time(limits::DRAIN_ASKED_TIME),
+    ),
+    (
         "Extents in a status",
         "STATUS_EXTENTS_MAX",
         Count(limits::STATUS_EXTENTS_MAX),

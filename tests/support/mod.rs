@@ -16,6 +16,7 @@ mod stamps;
 mod tftp;
 mod tls;
 mod tool;
+mod worker;
 
 pub(crate) use admin::{Admin, TOKEN};
 pub(crate) use browser::{Browser, seconds_of};
@@ -33,3 +34,4 @@ pub(crate) use stamps::{SECTOR, Stamps};
 pub(crate) use tftp::TftpServer;
 pub(crate) use tls::Certificates;
 pub(crate) use tool::{Finished, Tool, is_root, require, skipped};
+pub(crate) use worker::{Work, Worker, longest_step, median, pause_in};

@@ -109,7 +109,10 @@ impl Setup {
 
     /// The command line, for those who want to run it their own way.
     pub(crate) fn command(&self) -> Command {
-        let mut command = self.command_of(Path::new(env!("CARGO_BIN_EXE_cowherd")));
+        // Another build can be tried by its path.
+        let program = std::env::var_os("COWHERD");
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_cowherd").into());
+        let mut command = self.command_of(Path::new(&program));
         if self.listen.is_empty() {
             command.args(["--listen", "127.0.0.1:0"]);
         }

@@ -3,8 +3,9 @@
 //! Invariant: an overlay that anybody may open is removed only while it is held back from clients.
 
 use super::task::Site;
-use super::workshop::{Workshop, blocking};
+use super::workshop::Workshop;
 use crate::disk::{Disk, RealDisk};
+use crate::serve::blocking::blocking;
 use crate::serve::options::Failure;
 use crate::serve::state_dir::LeftOver;
 
@@ -68,5 +69,6 @@ async fn clear(workshop: &Workshop, left_over: LeftOver) -> Result<(), Failure> 
             _ => tracing::info!("{}: removed, it was left unfinished", path.display()),
         }
     })
-    .await
+    .await?;
+    Ok(())
 }

@@ -10,6 +10,7 @@ use super::answer::{Answer, Checked, Committed, Entry, Status};
 use super::message::{Command, OverlayName};
 use super::task::{self, Hold, Site};
 use super::{Reporter, failed};
+use crate::serve::blocking::blocking;
 use crate::serve::catalog::VolumeKey;
 use crate::serve::dhcp::Steward;
 use crate::serve::herd::Herd;
@@ -175,7 +176,7 @@ impl Workshop {
     async fn show(&self, name: &OverlayName) -> Result<Entry, Failure> {
         let site = self.find(name).await?;
         let hold = self.hold(&site.key).await?;
-        blocking(move || site.entry(&hold)).await
+        Ok(blocking(move || site.entry(&hold)).await?)
     }
 
     async fn check(
@@ -213,7 +214,7 @@ impl Workshop {
     ) -> Result<(Checked, crate::overlay::inspect::Disagreement), Failure> {
         let hold = self.hold(&site.key).await?;
         let (site, report) = (site.clone(), Arc::clone(report));
-        blocking(move || site.check(&hold, &report)).await
+        Ok(blocking(move || site.check(&hold, &report)).await?)
     }
 
     async fn reset(&self, name: &OverlayName) -> Result<String, Failure> {
@@ -268,13 +269,6 @@ impl Workshop {
             ))
         })
     }
-}
-
-/// Does `work` on a thread that may block.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(failed)
 }
 
 fn in_use(key: &VolumeKey, live: &Live) -> Failure {

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::boot::files::Content;
 use crate::limits::HTTP_PIECE;
-use crate::serve::tree::blocking;
+use crate::serve::blocking::in_turn;
 use crate::serve::tree::{Ends, Tree};
 use crate::status::FileStep;
 
@@ -143,7 +143,7 @@ fn piece_of(rest: &Range<u64>) -> Range<u64> {
 
 /// Reads a piece on a thread that may block.
 fn read(content: Content, range: Range<u64>) -> JoinHandle<io::Result<Bytes>> {
-    tokio::spawn(blocking(move || {
+    tokio::spawn(in_turn(move || {
         let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
         let mut piece = vec![0; length];
         content.read_at(&mut piece, range.start)?;

@@ -69,7 +69,9 @@ impl Before {
     pub(super) fn of(stored: Stored, given: &mut Given) -> Self {
         let names = stored.iter().map(|(name, _)| name.clone()).collect();
         let (doors, left) = sorted(stored);
-        given.0.extend(doors);
+        for (door, socket) in doors {
+            given.add(door, socket);
+        }
         Self {
             names,
             left,

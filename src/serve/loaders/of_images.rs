@@ -23,7 +23,8 @@ use crate::boot::loader::{GrubOfDisk, Kind, LoaderError};
 use crate::boot::menu::Transport;
 use crate::export::snapshot::Snapshot;
 use crate::image::Image;
-use crate::serve::tree::{Ends, blocking};
+use crate::serve::blocking::in_turn;
+use crate::serve::tree::Ends;
 
 /// The image that a machine's GRUB comes out of.
 #[derive(Clone, Debug)]
@@ -137,7 +138,7 @@ impl OfImage {
 
 async fn find(origin: &Origin, kind: &'static Kind) -> Option<GrubOfDisk> {
     let (disk, place) = (origin.disk(), origin.place.clone());
-    let found = blocking(move || GrubOfDisk::find((&disk, &place), kind).map_err(io::Error::other));
+    let found = in_turn(move || GrubOfDisk::find((&disk, &place), kind).map_err(io::Error::other));
     let why = match found.await {
         Ok(Some(grub)) => return Some(grub),
         Ok(None) => format!(
@@ -163,7 +164,7 @@ async fn make(
 ) -> Result<Content, LoaderError> {
     let (disk, origin, grub) = (origin.disk(), origin.clone(), grub.clone());
     let (via, own) = (ends.via, ends.own);
-    let made = blocking(move || {
+    let made = in_turn(move || {
         let modules = grub.modules((&disk, &origin.place));
         let image = modules.and_then(|modules| modules.image(kind, via, own));
         if let Ok(image) = &image {

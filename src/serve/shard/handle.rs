@@ -116,6 +116,7 @@ pub(super) enum Order {
     Suspend(AllSuspended, Leaving),
     Resume(AllSuspended),
     Drain,
+    Conclude,
     Cut,
 }
 
@@ -283,6 +284,12 @@ impl ShardHandle {
     pub(in crate::serve) fn drain(&self) {
         // One that is gone has drained.
         let _ = self.orders.send(Order::Drain);
+    }
+
+    /// Has sessions that drain begin nothing more, of what their clients asked for, either.
+    pub(in crate::serve) fn conclude(&self) {
+        // One that is gone has ended.
+        let _ = self.orders.send(Order::Conclude);
     }
 
     /// Cuts the connections of all sessions that are still there.

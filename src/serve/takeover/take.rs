@@ -36,9 +36,14 @@ use crate::status::timelines::Saved;
 /// The sockets of the old server, from which the new one takes those that it wants. Empty where
 /// nothing is taken over.
 #[derive(Debug, Default)]
-pub(in crate::serve) struct Given(pub(in crate::serve) Vec<(Door, OwnedFd)>);
+pub(in crate::serve) struct Given(Vec<(Door, OwnedFd)>);
 
 impl Given {
+    /// One more.
+    pub(in crate::serve) fn add(&mut self, door: Door, socket: OwnedFd) {
+        self.0.push((door, socket));
+    }
+
     /// The first one that is wanted.
     pub(in crate::serve) fn take(
         &mut self,
@@ -139,7 +144,7 @@ impl Taking {
         loop {
             match line.hear().map_err(failed)? {
                 (Message::Door(door), Some(socket)) if given.0.len() < TAKEOVER_DOORS_MAX => {
-                    given.0.push((door, socket));
+                    given.add(door, socket);
                     perhaps(Place::Doors);
                 }
                 (Message::Image(image), None) if used.len() < CONNECTIONS_MAX => used.push(image),

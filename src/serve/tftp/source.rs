@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::boot::files::Content;
 use crate::limits::{TFTP_READ_AHEAD, TFTP_TEXT_MAX};
-use crate::serve::tree::blocking;
+use crate::serve::blocking::in_turn;
 use crate::tftp::netascii;
 use crate::tftp::wire::Mode;
 
@@ -78,7 +78,7 @@ impl Source {
         // What is in memory is here sooner than another thread.
         if !content.read_now(&mut piece, start) {
             let read = move || content.read_at(&mut piece, start).map(|()| piece);
-            piece = blocking(read).await?;
+            piece = in_turn(read).await?;
         }
         self.piece = piece;
         self.start = start;

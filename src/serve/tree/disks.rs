@@ -18,13 +18,13 @@ use bytes::Bytes;
 use rangemap::RangeSet;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-use super::blocking;
 use crate::boot::inside::{self, Blocks, InsideError, Whereabouts};
 use crate::image::Image;
 use crate::limits::{
     BOOT_BLOCKS_MAX, BOOT_KEPT_MAX, BOOT_MEMORY_MAX, BOOT_MEMORY_TIME, BOOT_READS_MAX,
     BOOT_READS_PER_FILE_MAX,
 };
+use crate::serve::blocking::in_turn;
 use crate::serve::herd::Look;
 use crate::units::{BLOCK_BYTES, BlockIndex, BlockRange, ByteRange};
 
@@ -213,7 +213,7 @@ impl Disks {
         for _ in 0..=GROWS_MAX {
             let (disks, look, wanted) = (Arc::clone(self), Arc::clone(&look), wanted.clone());
             let had = share.take();
-            let read = blocking(move || read_out(look, &wanted, &disks, had)).await?;
+            let read = in_turn(move || read_out(look, &wanted, &disks, had)).await?;
             match read {
                 Reading::Done(file, blocks) => return Ok((file, blocks)),
                 Reading::NeedsRoom(bytes) => share = Some(self.room(bytes).await?),
@@ -264,7 +264,7 @@ fn filled(bytes: Vec<u8>, share: Share) -> Bytes {
 
 /// An image that was seen to change is served no more, also where it need not be read.
 async fn still_there(look: Look, file: Option<Bytes>) -> io::Result<Option<Bytes>> {
-    blocking(move || look.disk.image().verify_now().map_err(io::Error::from)).await?;
+    in_turn(move || look.disk.image().verify_now().map_err(io::Error::from)).await?;
     Ok(file)
 }
 

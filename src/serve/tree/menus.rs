@@ -11,13 +11,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Ends, Tree, blocking, caller, file_of};
+use super::{Ends, Tree, caller, file_of};
 use crate::access::Caller;
 use crate::boot::files::{Content, Files};
 use crate::boot::lookup::{Key, Lookup};
 use crate::boot::menu::{Format, Transport};
 use crate::mac::MacAddress;
 use crate::name::Name;
+use crate::serve::blocking::in_turn;
 use crate::serve::menus::{Guest, Made, NoMenu, Site, Stock, Stocked, make};
 use crate::serve::offer::Offer;
 use crate::serve::templates::Templates;
@@ -39,7 +40,7 @@ impl Tree {
     ) -> io::Result<Option<Content>> {
         let offer = self.herd.offer();
         if let Some((root, file)) = of_nfs(&offer, path) {
-            return blocking(move || Files::below(&root)?.open(&file)).await;
+            return in_turn(move || Files::below(&root)?.open(&file)).await;
         }
         let Some(lookup) = Lookup::of(path) else {
             return Ok(None);
@@ -61,7 +62,7 @@ impl Tree {
     async fn is_found_later(&self, ends: Ends, lookup: &Lookup) -> io::Result<bool> {
         let later = lookup.later(ends.client);
         let offer = self.herd.offer();
-        blocking(move || {
+        in_turn(move || {
             let Some(files) = &offer.files else {
                 return Ok(false);
             };
