@@ -28,6 +28,7 @@ use crate::units::ByteRange;
 
 mod change;
 mod flush;
+mod notes;
 
 mod sparse;
 
@@ -140,6 +141,8 @@ pub struct Volume {
     image: Arc<Image>,
     overlay: Option<RefCell<Overlay<RealDisk>>>,
     commit: RefCell<GroupCommit<Waiter>>,
+    /// Changes whose notes are not on their way.
+    unnoted: RefCell<Vec<Waiter>>,
     /// Told whenever a change or a background job of the overlay has ended.
     ended: Notify,
     /// Checkpoint jobs under way.
@@ -159,6 +162,7 @@ impl Volume {
             image,
             overlay: overlay.map(RefCell::new),
             commit: RefCell::default(),
+            unnoted: RefCell::default(),
             ended: Notify::new(),
             checkpoints: Cell::new(0),
             prefetching: Cell::new(false),
