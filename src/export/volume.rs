@@ -5,8 +5,9 @@
 //! Invariants:
 //! - All requests of one overlay run on one thread, and an overlay is borrowed only between two
 //!   awaits: no lock, and no request sees another's half-done change.
-//! - Nothing here waits for a disk on the shard's thread: reads of what is not in memory and all
-//!   writes go by the ring; syncs, checkpoints, reservations and punches to their own threads.
+//! - Nothing here waits for a disk on the shard's thread: reads of what is not in memory go by the
+//!   ring, writes as [`io::write_at`] says; syncs, checkpoints, reservations and punches to their
+//!   own threads.
 //! - The image is read by the kernel only, from its mapping or its file.
 
 use std::cell::{Cell, RefCell};
