@@ -1,9 +1,9 @@
-//! Writes to a file whose file system can't tell whether a write would have to wait: a thread beside
-//! the shard makes them.
+//! Writes to a file whose file system can't tell whether a write would have to wait: a thread
+//! beside the shard makes them.
 //!
-//! ext4 answers every buffered write that must not wait by EOPNOTSUPP. The ring then has a worker of
-//! the kernel for each, and to wake that costs several times what the write itself does. Here the
-//! writes that a turn of the shard asks for go to one thread together, and come back together.
+//! ext4 answers every buffered write that must not wait by EOPNOTSUPP. The ring then has a worker
+//! of the kernel for each, and to wake that costs several times what the write itself does. Here
+//! the writes that a turn of the shard asks for go to one thread together, and come back together.
 //!
 //! Invariants:
 //! - What a write uses, its buffer and its file, is in `kept` from before the thread knows of it
