@@ -5,8 +5,9 @@
 //! Invariants:
 //! - All requests of one overlay run on one thread, and an overlay is borrowed only between two
 //!   awaits: no lock, and no request sees another's half-done change.
-//! - Nothing here waits for a disk on the shard's thread: reads of what is not in memory and all
-//!   writes go by the ring; syncs, checkpoints, reservations and punches to their own threads.
+//! - Nothing here waits for a disk on the shard's thread: reads of what is not in memory go by the
+//!   ring, writes as [`io::write_at`] says; syncs, checkpoints, reservations and punches to their
+//!   own threads.
 //! - The image is read by the kernel only, from its mapping or its file.
 
 use std::cell::{Cell, RefCell};
@@ -28,6 +29,7 @@ use crate::units::ByteRange;
 
 mod change;
 mod flush;
+mod notes;
 
 mod sparse;
 
@@ -140,6 +142,8 @@ pub struct Volume {
     image: Arc<Image>,
     overlay: Option<RefCell<Overlay<RealDisk>>>,
     commit: RefCell<GroupCommit<Waiter>>,
+    /// Changes whose notes are not on their way.
+    unnoted: RefCell<Vec<Waiter>>,
     /// Told whenever a change or a background job of the overlay has ended.
     ended: Notify,
     /// Checkpoint jobs under way.
@@ -159,6 +163,7 @@ impl Volume {
             image,
             overlay: overlay.map(RefCell::new),
             commit: RefCell::default(),
+            unnoted: RefCell::default(),
             ended: Notify::new(),
             checkpoints: Cell::new(0),
             prefetching: Cell::new(false),

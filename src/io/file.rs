@@ -3,14 +3,15 @@
 //! Invariants: the operation shares the file, so that its descriptor stays open, and owns the
 //! buffer until its completion, also where the future is dropped.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 
 use io_uring::{opcode, squeue, types};
+use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 
 use super::buffer::Buffer;
-use super::ring;
+use super::{ring, writer};
 use crate::limits::READ_IN_PLACE_MAX;
 
 /// Which way the bytes go.
@@ -59,8 +60,9 @@ where
 
 /// Writes `range` of `buffer` from byte `offset` of `file` on, which is an `Rc` or `Arc` of it.
 ///
-/// The kernel tries at once where the file system can say that it would have to wait, and else (and
-/// for those that can't) has a thread of its own do it: the shard goes on.
+/// It is tried at once where the file system can say that it would have to wait. Else a thread of
+/// the kernel does it, or for a file system that can't say so (ext4) one of ours: the shard goes
+/// on.
 ///
 /// # Errors
 /// `InvalidInput` where `range` leaves the buffer or the end of the write does not fit in 63 bits,
@@ -121,7 +123,17 @@ async fn transfer_some<F>(
 where
     F: AsFd + Unpin + 'static,
 {
-    let part = buffer.as_mut_slice().get_mut(range).unwrap_or_default();
+    let part = buffer
+        .as_mut_slice()
+        .get_mut(range.clone())
+        .unwrap_or_default();
+    if let Direction::ToFile = direction {
+        match write_now(&file, part, offset) {
+            Attempt::Ended(result) => return (result, (file, buffer)),
+            Attempt::NeverTried => return writer::write(file, buffer, range, offset).await,
+            Attempt::HasToWait => {}
+        }
+    }
     let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
     let target = types::Fd(file.as_fd().as_raw_fd());
     let entry = match direction {
@@ -136,6 +148,26 @@ where
     // SAFETY: READ and WRITE complete once; they use a part of the buffer, which has a fixed
     // address and belongs to the operation until then, as does the file.
     unsafe { ring::submit(entry, (file, buffer)) }.await
+}
+
+/// What came of a write that must not wait.
+#[derive(Debug)]
+enum Attempt {
+    Ended(io::Result<usize>),
+    /// It would have had to wait.
+    HasToWait,
+    /// The file system knows no such writes.
+    NeverTried,
+}
+
+/// Writes what can be written without waiting.
+fn write_now(file: &impl AsFd, part: &[u8], offset: u64) -> Attempt {
+    let slices = [IoSlice::new(part)];
+    match pwritev2(file, &slices, offset, ReadWriteFlags::NOWAIT) {
+        Err(Errno::AGAIN) => Attempt::HasToWait,
+        Err(Errno::OPNOTSUPP) => Attempt::NeverTried,
+        result => Attempt::Ended(result.map_err(io::Error::from)),
+    }
 }
 
 /// A long read is given to a thread of the kernel at once: by itself the kernel first tries in

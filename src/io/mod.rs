@@ -35,6 +35,7 @@ mod ring;
 mod segments;
 pub mod signals;
 mod socket;
+mod writer;
 
 pub use buffer::{Buffer, BufferTooLarge, Pool};
 pub use datagram::{Batch, DatagramSocket, Datagrams, Envelope};

@@ -22,6 +22,7 @@ use io_uring::{cqueue, opcode, squeue};
 use tokio::task::JoinHandle;
 use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 
+use super::writer;
 use crate::limits;
 
 /// Runs `future` on a new ring and runtime, both of this thread, until it is done.
@@ -130,6 +131,7 @@ impl Drop for FreeLate {
     fn drop(&mut self) {
         PHASE.set(Phase::NoRing);
         drop(FREED_LATE.take());
+        writer::end();
     }
 }
 

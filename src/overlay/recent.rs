@@ -30,11 +30,12 @@ use crate::units::{BlockIndex, BlockRange, ByteRange};
 /// The names of the files.
 pub(super) const NAMES: [&str; 2] = ["recent.a", "recent.b"];
 
-/// A file this long makes a flush worth while.
-const LONG: u64 = 1 << 19;
-/// Space that a file has from the beginning, so that a write to reserved space can be noted on a
-/// full disk.
-const RESERVED: ByteRange = ByteRange::between(0, 2 * LONG);
+/// A file this long makes a flush worth while: it has 131,072 notes. Flushes that no client asked
+/// for take the disk from the clients, and whoever takes the overlay over reads all notes.
+const LONG: u64 = 1 << 21;
+/// Space that a file has from the beginning: on a full disk most notes find theirs, and what finds
+/// none is flushed instead.
+const RESERVED: ByteRange = ByteRange::between(0, 1 << 20);
 /// A file that is longer than this is none of ours.
 const LONGEST: u64 = 1 << 30;
 
@@ -181,6 +182,11 @@ impl<D: Disk> Recent<D> {
             run: u32::try_from(end.0 - at.0).unwrap_or(u32::MAX).into(),
             generation: self.generation.into(),
         }
+    }
+
+    /// Whether something was noted since [`Self::take`] was asked last.
+    pub(super) const fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// What was noted since this was asked last.

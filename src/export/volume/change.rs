@@ -10,11 +10,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::{Volume, VolumeError};
-use crate::disk::{DiskFile, RealDisk, RealFile};
+use crate::disk::{DiskFile, RealDisk};
 use crate::io::{self, Buffer};
 use crate::limits::{FREE_PIECE, FREE_RUNS};
+use crate::overlay::Overlay;
 use crate::overlay::store::{BaseBlocks, Block, PendingWrite, Turn, WriteError};
-use crate::overlay::{Note, Overlay};
 use crate::units::{BLOCK_BYTES, BlockIndex, BlockRange, ByteRange};
 
 /// What a change, or a step of it, comes to.
@@ -80,7 +80,7 @@ impl Volume {
         act: F,
     ) -> impl Future<Output = Outcome<()>> + use<F>
     where
-        F: AsyncFnOnce(&Self, &Turn) -> Outcome<()>,
+        F: AsyncFnOnce(&Rc<Self>, &Turn) -> Outcome<()>,
     {
         let volume = Rc::clone(self);
         let turn = self
@@ -115,7 +115,7 @@ impl Volume {
     }
 
     async fn write_in_turn(
-        &self,
+        self: &Rc<Self>,
         turn: &Turn,
         range: ByteRange,
         mut buffer: Buffer,
@@ -134,25 +134,8 @@ impl Volume {
         let extent = pending.extent();
         let part = extent.place_in(range.blocks_touched());
         let (written, _) = io::write_at(data, buffer, part, extent.start()).await;
-        let note = {
-            let mut overlay = overlay.borrow_mut();
-            overlay.finish_write(turn, &pending, written)?;
-            overlay.take_note()
-        };
-        self.write_note(note).await
-    }
-
-    /// Writes what a change has to be noted with before it is acknowledged.
-    async fn write_note(&self, note: Option<Note<RealFile>>) -> Outcome<()> {
-        let Some(note) = note else { return Ok(()) };
-        let mut buffer = self.pool.take(note.bytes.len())?;
-        let part = 0..note.bytes.len();
-        if let Some(place) = buffer.as_mut_slice().get_mut(part.clone()) {
-            place.copy_from_slice(&note.bytes);
-        }
-        let (written, _) = io::write_at(note.file.clone(), buffer, part, note.offset).await;
-        self.overlay()?.borrow_mut().noted(&note, written)?;
-        Ok(())
+        overlay.borrow_mut().finish_write(turn, &pending, written)?;
+        self.noted().await
     }
 
     async fn base_of(&self, pending: &PendingWrite) -> Outcome<BaseBlocks> {
@@ -182,7 +165,7 @@ impl Volume {
     }
 
     /// Zeroes whole blocks and keeps their space. `false` where it is not to be kept.
-    async fn reserve(&self, turn: &Turn, blocks: BlockRange) -> Outcome<bool> {
+    async fn reserve(self: &Rc<Self>, turn: &Turn, blocks: BlockRange) -> Outcome<bool> {
         let begun = self.when_due(|overlay| overlay.begin_reserve(turn, blocks));
         let Some(range) = begun.await? else {
             return Ok(false);
@@ -190,27 +173,19 @@ impl Volume {
         let overlay = self.overlay()?;
         let data = overlay.borrow().data().clone();
         let reserved = io::offload(move || data.allocate(range)).await;
-        let note = {
-            let mut overlay = overlay.borrow_mut();
-            overlay.finish_reserve(blocks, reserved)?;
-            overlay.take_note()
-        };
-        self.write_note(note).await?;
+        overlay.borrow_mut().finish_reserve(blocks, reserved)?;
+        self.noted().await?;
         Ok(true)
     }
 
     /// Zeroes whole blocks. A fragmented disk is done in pieces, so that neighbours get their turn.
-    async fn free(&self, turn: &Turn, blocks: BlockRange) -> Outcome<()> {
+    async fn free(self: &Rc<Self>, turn: &Turn, blocks: BlockRange) -> Outcome<()> {
         let mut runs = 0;
         for piece in blocks.bytes().chunks(FREE_PIECE) {
             let piece = piece.blocks_inside();
             // An empty piece counts too: a large disk has many.
-            let freed = self.when_due(|overlay| {
-                let runs = overlay.free(turn, piece)?;
-                Ok((runs, overlay.take_note()))
-            });
-            let (changed, note) = freed.await?;
-            self.write_note(note).await?;
+            let changed = self.when_due(|overlay| overlay.free(turn, piece)).await?;
+            self.noted().await?;
             runs += 1 + changed;
             if runs >= FREE_RUNS {
                 runs = 0;

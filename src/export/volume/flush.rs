@@ -44,6 +44,7 @@ impl Volume {
         if !self.commit.borrow().is_due() {
             return;
         }
+        self.note_all();
         let begun = overlay.borrow_mut().begin_cycle();
         match begun {
             Ok(Begin::WaitForCheckpoint) => {}

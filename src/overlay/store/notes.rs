@@ -40,6 +40,12 @@ impl<D: Disk> Overlay<D> {
         self.recent.as_mut()?.take()
     }
 
+    /// Whether there is something for [`Self::take_note`] to give.
+    #[must_use]
+    pub fn has_note(&self) -> bool {
+        self.recent.as_ref().is_some_and(Recent::is_pending)
+    }
+
     /// A note was written, or could not be.
     ///
     /// # Errors
