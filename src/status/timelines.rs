@@ -47,6 +47,8 @@ pub struct Load {
     pub underway: u32,
     /// Bytes that the overlay holds; `None` where there is none.
     pub own_bytes: Option<u64>,
+    /// For so long requests have waited for a disk, and none was answered by one.
+    pub waits: Option<Duration>,
 }
 
 /// All machines, as they are kept across restarts.
@@ -288,7 +290,7 @@ impl Timelines {
 const fn is_stranger_s(event: &Event) -> bool {
     match event {
         Event::Asked(asker) => matches!(asker.speaker, Speaker::System),
-        Event::Offered | Event::Acknowledged | Event::Ignored(_) => true,
+        Event::Offered | Event::Acknowledged | Event::Ignored(_) | Event::Opens(_) => true,
         _ => false,
     }
 }
