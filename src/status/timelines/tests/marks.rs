@@ -136,3 +136,19 @@ fn a_machine_whose_requests_wait_for_our_disk_is_stuck_as_long_as_they_do() {
     );
     assert_eq!(look(None).state, State::Up);
 }
+
+#[test]
+fn of_a_machine_that_runs_only_the_earlier_boots_are_forgotten() {
+    let mut seen = Seen::new();
+    for _ in 0..2 {
+        seen.boots();
+        seen.then(5, Event::Disconnected { is_clean: true });
+    }
+    seen.boots();
+    let newest = seen.client().boots[0].clone();
+    assert!(seen.all.forget("10.0.0.7"));
+    let client = seen.client();
+    assert_eq!((client.state, client.connections), (State::Up, 1));
+    assert_eq!(client.boots.len(), 1);
+    assert_eq!(client.boots[0].stages.len(), newest.stages.len());
+}
