@@ -401,6 +401,9 @@ fn a_machine_is_watched_on_the_page_from_its_firmware_to_its_mounted_root() {
     let said = room.cowherd(&["status", mac]).ok();
     assert!(titles.iter().all(|title| said.contains(title)), "{said}");
     eprintln!("{said}");
-    assert_eq!(page.value("document.getElementById('trouble').hidden"), json!(true));
+    assert_eq!(
+        page.value("document.getElementById('trouble').hidden"),
+        json!(true)
+    );
     assert_eq!(page.complaints, Vec::<String>::new());
 }

@@ -302,7 +302,9 @@ fn a_first_read_that_waits_for_our_disk_is_shown() {
     if !require(&["curl"]) {
         return;
     }
-    let Some(mut room) = Room::new("") else { return };
+    let Some(mut room) = Room::new("") else {
+        return;
+    };
     let Some(disk) = StallingDisk::over(&room.setup.file("disk.img")) else {
         return;
     };

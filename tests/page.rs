@@ -271,7 +271,8 @@ fn generations_are_shown_with_the_machines_that_run_them() {
     tab_to(&mut page, "[data-view=images]");
     page.press("Enter");
     let shown = |first: &str, second: &str| {
-        let lines = format!("disk | 1 | 1.0 MiB | {first}\ndisk | 2 (current) | 2.0 MiB | {second}");
+        let lines =
+            format!("disk | 1 | 1.0 MiB | {first}\ndisk | 2 (current) | 2.0 MiB | {second}");
         format!("{GENERATIONS} === {}", json!(lines))
     };
     page.until(&shown("pc-1", "10.77.0.60"));

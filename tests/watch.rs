@@ -111,7 +111,14 @@ impl Terminal {
             pid = pid.display()
         );
         let mut child = Command::new("script")
-            .args(["--quiet", "--echo", "never", "--command", &shell, "/dev/null"])
+            .args([
+                "--quiet",
+                "--echo",
+                "never",
+                "--command",
+                &shell,
+                "/dev/null",
+            ])
             .env("TERM", "xterm-256color")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -131,7 +138,10 @@ impl Terminal {
                     Err(error) => error.valid_up_to(),
                 };
                 let text: Vec<u8> = rest.drain(..whole).collect();
-                shown.lock().unwrap().take(std::str::from_utf8(&text).unwrap());
+                shown
+                    .lock()
+                    .unwrap()
+                    .take(std::str::from_utf8(&text).unwrap());
             }
         });
         Self {

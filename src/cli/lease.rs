@@ -56,7 +56,9 @@ pub(super) fn run(
         Action::Forget { who, yes, shared } => {
             if !yes {
                 let warning = "another machine may be given the address";
-                confirm("forget", warning, || Ok(format!("forget the lease of {who}?")))?;
+                confirm("forget", warning, || {
+                    Ok(format!("forget the lease of {who}?"))
+                })?;
             }
             (Command::ForgetLease { who }, shared)
         }

@@ -159,9 +159,11 @@ pub(super) fn run(
     if let (Command::Reset { overlay }, true) = (&command, ask) {
         let warning = "what the client has written would be lost";
         let overlay = overlay.clone();
-        confirm("reset", warning, || match work(&Command::Show { overlay })? {
-            Answer::Show(entry) => Ok(report::question(&entry)),
-            _ => Err(Failure::failed("reset: the overlay was not found")),
+        confirm("reset", warning, || {
+            match work(&Command::Show { overlay })? {
+                Answer::Show(entry) => Ok(report::question(&entry)),
+                _ => Err(Failure::failed("reset: the overlay was not found")),
+            }
         })?;
     }
     let answer = work(&command);

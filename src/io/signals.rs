@@ -27,7 +27,10 @@ pub fn note_requests_to_end() -> impl Fn() -> bool {
     for signal in REQUESTS_TO_END {
         // SAFETY: the handler stores to an atomic, which may be done at any time.
         unsafe {
-            libc::signal(signal, note as extern "C" fn(libc::c_int) as libc::sighandler_t);
+            libc::signal(
+                signal,
+                note as extern "C" fn(libc::c_int) as libc::sighandler_t,
+            );
         }
     }
     || IS_TO_END.load(Ordering::Relaxed)

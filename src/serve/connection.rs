@@ -54,9 +54,9 @@ enum Failed {
     #[error("the client took more than {} seconds to choose an export", HANDSHAKE_TIME.as_secs())]
     Slow,
     #[error(
-        "{0:?} could not be opened in {} seconds: `cowherd overlay` works on its overlay, or the \
-         disk of the state directory does not answer",
-        HANDSHAKE_TIME.as_secs()
+        "{0:?} could not be opened in {seconds} seconds: `cowherd overlay` works on its overlay, \
+         or the disk of the state directory does not answer",
+        seconds = HANDSHAKE_TIME.as_secs()
     )]
     NotOpened(String),
     #[error(transparent)]

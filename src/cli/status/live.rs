@@ -3,12 +3,12 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use ratatui::{DefaultTerminal, Frame};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Wrap};
+use ratatui::{DefaultTerminal, Frame};
 
 use super::screen;
 use crate::io::signals::note_requests_to_end;
