@@ -314,7 +314,8 @@ fn a_first_read_that_waits_for_our_disk_is_shown() {
     room.asks_again();
     let mut client = room.opens();
     let stalled = disk.stall();
-    client.submit(&Request::read(512 << 10, 4096)).unwrap();
+    // Far from what was looked at when the image was opened.
+    client.submit(&Request::read(40 << 20, 4096)).unwrap();
     let words = ["its first read waits for our disk", "disk+1@pc-1", "dmesg"];
     assert_shown(&room, "pc-1", "connect", "stuck", &words);
     // Once it answers, all is well.

@@ -37,7 +37,7 @@ pub(crate) struct StallingDisk {
 pub(crate) struct Stalled<'a>(&'a StallingDisk);
 
 impl StallingDisk {
-    /// One of a MiB, mounted over a file that is there. `None`, loudly, where there can be none.
+    /// One of 64 MiB, mounted over a file that is there. `None`, loudly, where there can be none.
     pub(crate) fn over(file: &Path) -> Option<Self> {
         if !require(&["nbdfuse", "nbdkit", "umount"]) {
             return None;
@@ -50,7 +50,7 @@ impl StallingDisk {
         let fuse = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "nbdfuse", "-r"])
             .arg(file)
-            .args(["[", "nbdkit", "--exit-with-parent", "pattern", "1M", "]"])
+            .args(["[", "nbdkit", "--exit-with-parent", "pattern", "64M", "]"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
