@@ -184,8 +184,8 @@ fn a_proxy_beside_the_server_that_it_needs_is_well_before_and_while_it_runs() {
     let other = room.lan.host();
     other.ip("addr add 10.77.0.3/24 dev lan0");
     let _dnsmasq = Dnsmasq::new(&room.setup, &other);
-    let is_well = || {
-        let (finished, findings) = found(doctor_in(&room));
+    let is_well = |room: &Room| {
+        let (finished, findings) = found(doctor_in(room));
         let of_network = ["config", "interfaces", "ports", "dhcp"];
         let mut of_network = findings
             .iter()
@@ -199,7 +199,7 @@ fn a_proxy_beside_the_server_that_it_needs_is_well_before_and_while_it_runs() {
             false => Err(finished.stdout),
         }
     };
-    eventually(is_well);
+    eventually(|| is_well(&room));
     room.start();
-    eventually(is_well);
+    eventually(|| is_well(&room));
 }
