@@ -147,7 +147,7 @@ impl Watch {
         Some(client)
     }
 
-    /// Forgets the boots of a machine, and the machine where it does not run; whether there was one.
+    /// Forgets the boots of a machine, and the machine where it is off; whether there was one.
     pub(super) fn forget(&self, who: &str) -> bool {
         self.unsaved.store(true, Ordering::Relaxed);
         self.timelines().forget(who)
