@@ -371,7 +371,7 @@ fn without_its_token_nothing_is_told_and_without_intent_nothing_changed() {
     }
     assert_eq!(stranger.post("/api/v1/clients/pc-1/forget").status, 401);
     let admin = Admin::of(&server, None).with_token(TOKEN);
-    admin.until(|client| client["id"] == "pc-1");
+    admin.until(|client| client["id"] == "pc-1" && client["connections"] == 0);
     let plain = admin.request(
         "POST",
         "/api/v1/clients/pc-1/forget",

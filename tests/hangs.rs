@@ -1,5 +1,5 @@
-//! Boots that hang, at each stage in turn: `cowherd status`, the API that the page shows, and
-//! `cowherd doctor` say at which, and what may be the matter.
+//! Boots that hang, at each stage in turn: `cowherd status`, the API, the page in a real browser,
+//! the log and `cowherd doctor` say at which, and what may be the matter.
 //!
 //! The clients are real, or speak as firmware does. Where a stage may take a minute, the server is
 //! started again with what it knew, made older by so much.
@@ -9,12 +9,16 @@
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use support::nbd::{Request, go_data, option};
 use support::room::{Room, SERVER, bytes, firmware};
-use support::{Finished, require};
+use support::{
+    Browser, Finished, Frozen, Mount, Setup, StallingDisk, make_file_system, picture, require, row,
+};
 
 use cowherd::dhcp::wire::MessageType;
 use cowherd::mac::MacAddress;
+use cowherd::status::Stage;
 
 /// Machines in trouble are shown everywhere with the last stage that was done, how they are doing,
 /// and a sentence with these words.
@@ -43,6 +47,60 @@ fn assert_shown(room: &Room, who: &str, stage: &str, state: &str, words: &[&str]
     assert!(found["advice"].as_str().unwrap().contains(who), "{found}");
     let is_bad = found["level"] == "wrong";
     assert_eq!(finished.code, Some(i32::from(is_bad)), "{finished}");
+    assert_on_page(room, &client);
+}
+
+/// The page says the same: in the row of the machine, in its list of what is wrong, and stage by
+/// stage where the timeline of the machine is opened.
+#[track_caller]
+fn assert_on_page(room: &Room, client: &Value) {
+    let Some(mut page) = Browser::open(Some(&room.host), &room.admin().url()) else {
+        return;
+    };
+    let [who, state, problem] = ["id", "state", "problem"].map(|key| text(&client[key]));
+    let stages = client["boots"][0]["stages"].as_array().unwrap();
+    let newest = stages.last().unwrap();
+    let (row, at) = (row(&who), title(&newest["stage"]));
+    let is_begun = newest["stage"] != client["stage"];
+    let shown = format!("{at}{}", if is_begun { " …" } else { "" });
+    page.until(&format!("{row}.cells[1].textContent === '{state}'"));
+    page.until(&format!("{row}.cells[2].textContent === '{shown}'"));
+    let line = json!(format!("{who}: {problem}"));
+    page.until(&format!(
+        "[...document.querySelectorAll('#problems li')].some((li) => li.textContent === {line})"
+    ));
+    page.click("#rows button", &who);
+    let head = json!(format!("{who}: {state}"));
+    page.until(&format!(
+        "document.getElementById('detail-title').textContent === {head}"
+    ));
+    page.until(&format!(
+        "document.getElementById('detail-problem').textContent === {}",
+        json!(problem)
+    ));
+    let boot = "document.querySelector('#boots section')";
+    let last = format!("[...{boot}.querySelectorAll('tbody tr')].at(-1)");
+    page.until(&format!("{last}.cells[0].textContent === '{at}'"));
+    let done = page.text(&format!("{last}.cells[1].textContent"));
+    assert_eq!(done == "not done", newest["ended"].is_null(), "{done}");
+    let notes = page.text(&format!("{last}.cells[5].textContent"));
+    assert!(notes.contains(&text(&newest["failure"])), "{notes}");
+    assert_eq!(
+        page.value(&format!("{boot}.querySelectorAll('rect').length")),
+        json!(stages.len())
+    );
+    page.screenshot(&picture(&format!("hang-{at}-{state}")), (1280, 900), false);
+    assert_eq!(page.complaints, Vec::<String>::new());
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// What the page calls a stage.
+fn title(stage: &Value) -> &'static str {
+    let stage: Stage = serde_json::from_value(stage.clone()).unwrap();
+    stage.title()
 }
 
 /// What the doctor says of a machine.
@@ -237,4 +295,92 @@ fn a_root_that_is_never_written_to_is_shown() {
     client.read(0, 4096).unwrap();
     let words = ["reads disk+1@pc-1 and has not written", "read-only"];
     assert_shown(&room, "pc-1", "first-read", "slow", &words);
+}
+
+#[test]
+fn a_first_read_that_waits_for_our_disk_is_shown() {
+    if !require(&["curl"]) {
+        return;
+    }
+    let Some(mut room) = Room::new("") else {
+        return;
+    };
+    let Some(disk) = StallingDisk::over(&room.setup.file("disk.img")) else {
+        return;
+    };
+    room.start();
+    room.has_address();
+    room.loads(&["core.0", "grub.cfg", "vmlinuz", "initrd.img"]);
+    room.asks_again();
+    let mut client = room.opens();
+    let stalled = disk.stall();
+    // Far from what was looked at when the image was opened.
+    client.submit(&Request::read(40 << 20, 4096)).unwrap();
+    let words = ["its first read waits for our disk", "disk+1@pc-1", "dmesg"];
+    assert_shown(&room, "pc-1", "connect", "stuck", &words);
+    // Once it answers, all is well.
+    drop(stalled);
+    client.answer().unwrap().1.unwrap();
+    let client = room.admin().until(|client| client["stage"] == "first-read");
+    assert_eq!(client["problem"], Value::Null);
+}
+
+/// A room whose overlays are on a disk of their own, that can be frozen.
+struct WithDisk {
+    // Dropped in this order: a server can't end while its disk is frozen.
+    room: Room,
+    disk: Mount,
+    _home: Setup,
+}
+
+impl WithDisk {
+    /// With a machine that has all but its disk.
+    fn new() -> Option<Self> {
+        if !require(&["curl", "mkfs.ext4", "mount", "fsfreeze"]) {
+            return None;
+        }
+        let mut room = Room::new("")?;
+        let file = room.setup.file("disk.ext4");
+        make_file_system(&["mkfs.ext4", "-q", "-F"], &file, 64);
+        let disk = Mount::new(&file, &room.setup.file("disk"))?;
+        room.setup = room.setup.clone().with_state(&disk.at.join("state"));
+        room.start();
+        room.has_address();
+        room.loads(&["core.0", "grub.cfg", "vmlinuz", "initrd.img"]);
+        room.asks_again();
+        let _home = room.setup.clone();
+        Some(Self { room, disk, _home })
+    }
+}
+
+#[test]
+fn an_overlay_that_does_not_open_since_its_disk_does_not_answer_is_shown() {
+    let Some(with) = WithDisk::new() else { return };
+    let _frozen = Frozen::freeze(&with.disk.at);
+    let mut greeted = with.room.greets();
+    greeted.option(option::GO, &go_data(b"disk", &[])).unwrap();
+    let admin = with.room.admin();
+    let stuck = admin.until(|client| client["state"] == "stuck");
+    let problem = text(&stuck["problem"]);
+    assert!(problem.contains("it asks for disk, whose overlay is not open yet"));
+    // After so long it is turned away, and that is not put down to the machine.
+    let words = ["disk", "could not be opened", "does not answer"];
+    assert_shown(&with.room, "pc-1", "dhcp-again", "failed", &words);
+}
+
+#[test]
+fn a_write_that_waits_for_our_disk_is_shown() {
+    let Some(with) = WithDisk::new() else { return };
+    let mut client = with.room.opens();
+    client.read(0, 4096).unwrap();
+    client.write(0, b"first").unwrap();
+    let admin = with.room.admin();
+    admin.until(|client| client["state"] == "up");
+    let frozen = Frozen::freeze(&with.disk.at);
+    client.submit(&Request::write(4096, b"stuck")).unwrap();
+    let words = ["its requests wait for our disk", "disk+1@pc-1"];
+    assert_shown(&with.room, "pc-1", "mounted", "stuck", &words);
+    drop(frozen);
+    client.answer().unwrap().1.unwrap();
+    admin.until(|client| client["state"] == "up");
 }

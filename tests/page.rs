@@ -9,7 +9,6 @@
 mod support;
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -19,18 +18,11 @@ use cowherd::mac::MacAddress;
 use serde_json::json;
 use support::nbd::{Address, Handshake};
 use support::room::{Room, SERVER, bytes, firmware, taking};
-use support::{Browser, TOKEN, require, seconds_of, write_file};
-
-fn picture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{name}.png"))
-}
+use support::{Browser, TOKEN, picture, require, seconds_of, write_file};
 
 /// The text of the row of a machine.
 fn row(who: &str) -> String {
-    format!(
-        "[...document.querySelectorAll('#rows tr')]
-            .find((row) => row.querySelector('th').textContent === '{who}')?.innerText ?? ''"
-    )
+    format!("({}?.innerText ?? '')", support::row(who))
 }
 
 /// A room whose server runs, and its page.
@@ -126,10 +118,7 @@ fn names_that_machines_send_stay_text() {
     for number in 1..=4 {
         let id = format!("02:00:00:00:00:0{number}");
         page.until(&format!("{} !== ''", row(&id)));
-        page.value(&format!(
-            "[...document.querySelectorAll('#rows button')]
-                .find((button) => button.textContent === '{id}').click()"
-        ));
+        page.click("#rows button", &id);
         page.until("document.getElementById('facts').children.length > 4");
         let facts = page.text("document.getElementById('facts').innerText");
         assert!(facts.contains("PXEClient"), "{facts}");
@@ -254,55 +243,46 @@ fn everything_is_named_for_those_who_do_not_see() {
     }
 }
 
-/// A machine of QEMU on the network of the room, booting by its BIOS.
-struct Qemu(std::process::Child);
-
-impl Qemu {
-    fn new(host: &support::Host, mac: &str) -> Self {
-        for words in [
-            "link add br1 type bridge forward_delay 0",
-            "link set br1 up",
-            "link set lan0 master br1",
-            "tuntap add tap0 mode tap",
-            "link set tap0 master br1 up",
-        ] {
-            host.ip(words);
-        }
-        let card = format!("virtio-net-pci,netdev=n,mac={mac},bootindex=1");
-        let words = "-accel tcg -m 256 -display none -monitor none -serial none -no-reboot \
-                     -nodefaults \
-                     -netdev tap,id=n,ifname=tap0,script=no,downscript=no -device";
-        let words: Vec<_> = words.split_whitespace().chain([card.as_str()]).collect();
-        Self(host.spawn("qemu-system-x86_64", &words))
-    }
-}
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+/// The generations of the images, a line for each.
+const GENERATIONS: &str = "[...document.querySelectorAll('#image-rows tr')]
+    .map((row) => [...row.children].map((cell) => cell.textContent).join(' | ')).join('\\n')";
 
 #[test]
-fn a_machine_of_qemu_is_seen_from_its_firmware_to_its_menu() {
-    if !require(&["qemu-system-x86_64", "grub-mkimage"]) {
-        return;
-    }
+fn generations_are_shown_with_the_machines_that_run_them() {
     let Some((room, mut page)) = open("") else {
         return;
     };
-    // Its boot loader is the one that cowherd makes, and its menu too.
-    for file in ["core.0", "grub.cfg"] {
-        std::fs::remove_file(room.setup.file("tree").join(file)).unwrap();
-    }
-    let mac = "52:54:00:00:00:77";
-    let host = room.lan.host();
-    let _qemu = Qemu::new(&host, mac);
-    for stage in ["DHCP", "boot loader", "boot menu"] {
-        page.until(&format!("{}.includes('{stage}')", row(mac)));
-    }
-    page.screenshot(&picture("qemu"), (1280, 900), false);
+    room.has_address();
+    let old = room.opens();
+    // Another file is the current generation now, and the old one goes on beside it.
+    let (first, second) = (room.setup.file("disk.img"), room.setup.file("second.img"));
+    write_file(&second, &[b'b'; 2 << 20]);
+    let text = std::fs::read_to_string(&room.config).unwrap();
+    let both = format!("file = {second:?}\ngeneration = 2\nolder = {{ 1 = {first:?} }}\n");
+    let text = text.replacen(&format!("file = {first:?}\n"), &both, 1);
+    write_file(&room.config, text.as_bytes());
+    room.server().signal(rustix::process::Signal::HUP);
+    room.server().wait_for_log(&["config reloaded"]);
+    let other = room.lan.host();
+    other.ip("addr add 10.77.0.60/24 dev lan0");
+    let address = Address::Tcp(SocketAddrV4::new(SERVER, 10809).into());
+    let opened = other.within(move || support::nbd::Client::open(&address, "disk"));
+    let new = opened.unwrap();
+    tab_to(&mut page, "[data-view=images]");
+    page.press("Enter");
+    let shown = |first: &str, second: &str| {
+        let lines =
+            format!("disk | 1 | 1.0 MiB | {first}\ndisk | 2 (current) | 2.0 MiB | {second}");
+        format!("{GENERATIONS} === {}", json!(lines))
+    };
+    page.until(&shown("pc-1", "10.77.0.60"));
+    page.screenshot(&picture("generations"), (1280, 900), false);
+    // It changes as they do, and its older machine gets the current one when it comes again.
+    old.disconnect();
+    page.until(&shown("none", "10.77.0.60"));
+    let _again = room.opens();
+    page.until(&shown("none", "10.77.0.60, pc-1"));
+    drop(new);
     assert_eq!(page.complaints, Vec::<String>::new());
 }
 

@@ -5,32 +5,11 @@
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
 
-use std::path::{Path, PathBuf};
-
 use cowherd::limits::SESSION_REQUESTS_MAX;
 use support::nbd::{Client, Request, command, flag};
-use support::{Mount, Server, Setup, Tool, is_root, make_file_system, require, skipped};
+use support::{Frozen, Mount, Server, Setup, is_root, make_file_system, require, skipped};
 
 const BLOCK: usize = 4096;
-
-/// A file system that takes no writes until this is dropped.
-struct Frozen(PathBuf);
-
-impl Frozen {
-    fn freeze(at: &Path) -> Self {
-        Tool::new("fsfreeze").arg("-f").arg(at).ok();
-        Self(at.to_owned())
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        let thawed = Tool::new("fsfreeze").arg("-u").arg(&self.0).run();
-        if thawed.code != Some(0) {
-            eprintln!("{thawed}");
-        }
-    }
-}
 
 /// A server of one shard whose overlays are on a disk of their own.
 struct Bench {

@@ -1,14 +1,12 @@
 //! The options of `cowherd lease`, and its answers for people and for programs.
 
-use std::io::{self, IsTerminal, Write};
-use std::ops::ControlFlow;
+use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use super::asking::Asking;
+use super::asking::{Asking, confirm, json_line, no_progress, print};
 use crate::serve::Failure;
 use crate::serve::control::answer::Lease;
-use crate::serve::control::{Answer, Command, Progress, Reporter};
+use crate::serve::control::{Answer, Command, Reporter};
 
 /// Lists the addresses that machines have, and forgets leases
 ///
@@ -57,58 +55,30 @@ pub(super) fn run(
         Action::List { shared } => (Command::Leases, shared),
         Action::Forget { who, yes, shared } => {
             if !yes {
-                confirm(&who)?;
+                let warning = "another machine may be given the address";
+                confirm("forget", warning, || {
+                    Ok(format!("forget the lease of {who}?"))
+                })?;
             }
             (Command::ForgetLease { who }, shared)
         }
     };
-    let report: Reporter = Arc::new(|_: &Progress| ControlFlow::Continue(()));
-    let answer = work(shared.state, &command, &report)?;
-    match print(&answer, shared.json) {
-        // Whoever reads has read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
-        Err(error) => Err(Failure::failed(format!("standard output: {error}"))),
-        Ok(()) => Ok(true),
-    }
+    let answer = work(shared.state, &command, &no_progress())?;
+    print(|out| write(out, &answer, shared.json)).map(|()| true)
 }
 
-/// Asks on the terminal; an error unless the answer was yes.
-fn confirm(who: &str) -> Result<(), Failure> {
-    if !io::stdin().is_terminal() {
-        return Err(Failure::usage(
-            "forget: another machine may be given the address; pass --yes if that is meant",
-        ));
-    }
-    let failed = |error: io::Error| Failure::failed(format!("terminal: {error}"));
-    let mut terminal = io::stderr();
-    write!(terminal, "forget the lease of {who}? [y/N] ").map_err(failed)?;
-    terminal.flush().map_err(failed)?;
-    let mut reply = String::new();
-    io::stdin().read_line(&mut reply).map_err(failed)?;
-    match reply.trim() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Failure::failed("forget: nothing was done")),
-    }
-}
-
-fn print(answer: &Answer, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+fn write(out: &mut impl Write, answer: &Answer, json: bool) -> io::Result<()> {
     match answer {
-        Answer::Leases(leases) if json => line_of(&mut out, leases),
-        Answer::Leases(leases) => table(&mut out, leases),
+        Answer::Leases(leases) if json => json_line(out, leases),
+        Answer::Leases(leases) => table(out, leases),
         Answer::ForgetLease { addresses } if json => {
-            line_of(&mut out, &serde_json::json!({ "addresses": addresses }))
+            json_line(out, &serde_json::json!({ "addresses": addresses }))
         }
         Answer::ForgetLease { addresses } => addresses
             .iter()
             .try_for_each(|address| writeln!(out, "the lease of {address} is forgotten")),
         _ => Err(io::Error::other("the server answered something else")),
     }
-}
-
-fn line_of(out: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
-    writeln!(out)
 }
 
 fn table(out: &mut impl Write, leases: &[Lease]) -> io::Result<()> {

@@ -2,14 +2,13 @@
 
 mod report;
 
-use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::asking::Asking;
+use super::asking::{Asking, confirm, print};
 use crate::serve::Failure;
 use crate::serve::control::{Answer, Command, OverlayName, Progress, Reporter};
 
@@ -158,51 +157,23 @@ pub(super) fn run(
     let report: Reporter = Arc::new(move |progress: &Progress| drawn.show(progress));
     let work = |command: &Command| work(shared.state.clone(), command, &report);
     if let (Command::Reset { overlay }, true) = (&command, ask) {
+        let warning = "what the client has written would be lost";
         let overlay = overlay.clone();
-        let found = || work(&Command::Show { overlay });
-        confirm(found)?;
+        confirm("reset", warning, || {
+            match work(&Command::Show { overlay })? {
+                Answer::Show(entry) => Ok(report::question(&entry)),
+                _ => Err(Failure::failed("reset: the overlay was not found")),
+            }
+        })?;
     }
     let answer = work(&command);
     bar.clear();
     let answer = answer?;
-    print(&answer, shared.json).map_err(|error| Failure::failed(format!("output: {error}")))?;
+    print(|out| match shared.json {
+        true => report::write_json(out, &answer),
+        false => report::write_text(out, &answer),
+    })?;
     Ok(report::is_well(&answer))
-}
-
-/// Asks on the terminal; an error unless the answer was yes.
-fn confirm(find: impl FnOnce() -> Result<Answer, Failure>) -> Result<(), Failure> {
-    if !io::stdin().is_terminal() {
-        return Err(Failure::usage(
-            "reset: what the client has written would be lost; pass --yes if that is meant",
-        ));
-    }
-    let Answer::Show(entry) = find()? else {
-        return Err(Failure::failed("reset: the overlay was not found"));
-    };
-    let mut terminal = io::stderr();
-    let failed = |error: io::Error| Failure::failed(format!("terminal: {error}"));
-    write!(terminal, "{}", report::question(&entry)).map_err(failed)?;
-    terminal.flush().map_err(failed)?;
-    let mut reply = String::new();
-    io::stdin().read_line(&mut reply).map_err(failed)?;
-    match reply.trim() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Failure::failed("reset: nothing was done")),
-    }
-}
-
-fn print(answer: &Answer, as_json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    let printed = if as_json {
-        report::write_json(&mut out, answer)
-    } else {
-        report::write_text(&mut out, answer)
-    };
-    match printed {
-        // Like `head`, the reader has had enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => printed,
-    }
 }
 
 /// A bar on standard error for work that takes long; nothing where that is no terminal.

@@ -4,14 +4,12 @@ mod live;
 mod screen;
 
 use std::io::{self, Write};
-use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use super::asking::Asking;
+use super::asking::{Asking, json_line, no_progress, print};
 use crate::serve::Failure;
 use crate::serve::control::answer::Status;
-use crate::serve::control::{Answer, Command, Progress, Reporter};
+use crate::serve::control::{Answer, Command, Reporter};
 
 /// Shows how the machines are doing: who boots, how far, how fast, from what, and what is wrong
 ///
@@ -46,7 +44,7 @@ pub(super) fn run(
         watch,
         asking: Asking { state, json },
     } = arguments;
-    let report: Reporter = Arc::new(|_: &Progress| ControlFlow::Continue(()));
+    let report = no_progress();
     let ask = || {
         let client = client.clone();
         match work(state.clone(), &Command::Status { client }, &report)? {
@@ -58,19 +56,12 @@ pub(super) fn run(
         return live::run(ask, client.is_some()).map(|()| true);
     }
     let status = ask()?;
-    match print(&status, client.is_some(), json) {
-        // Whoever reads has read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
-        Err(error) => Err(Failure::failed(format!("standard output: {error}"))),
-        Ok(()) => Ok(true),
-    }
+    print(|out| write(out, &status, client.is_some(), json)).map(|()| true)
 }
 
-fn print(status: &Status, is_one: bool, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+fn write(out: &mut impl Write, status: &Status, is_one: bool, json: bool) -> io::Result<()> {
     if json {
-        serde_json::to_writer(&mut out, status)?;
-        return writeln!(out);
+        return json_line(out, status);
     }
     let lines = match status.clients.first() {
         Some(client) if is_one => screen::one(client, status.now),

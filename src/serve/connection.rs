@@ -53,6 +53,12 @@ enum Failed {
     Io(#[from] std::io::Error),
     #[error("the client took more than {} seconds to choose an export", HANDSHAKE_TIME.as_secs())]
     Slow,
+    #[error(
+        "{0:?} could not be opened in {seconds} seconds: `cowherd overlay` works on its overlay, \
+         or the disk of the state directory does not answer",
+        seconds = HANDSHAKE_TIME.as_secs()
+    )]
+    NotOpened(String),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("{0}")]
@@ -71,10 +77,11 @@ pub(super) async fn run(
     label: String,
 ) {
     let (watch, peer) = (Arc::clone(herd.watch()), address_of(&caller.peer));
-    let guided = Guide::new(herd, stream, caller, seat, label.clone());
-    let outcome = match tokio::time::timeout(HANDSHAKE_TIME, guided.run()).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Failed::Slow),
+    let mut guided = Guide::new(herd, stream, caller, seat, label.clone());
+    let outcome = match tokio::time::timeout(HANDSHAKE_TIME, guided.lead()).await {
+        Ok(Ok((info, agreed))) => guided.hand_over(info, agreed),
+        Ok(Err(failed)) => Err(failed),
+        Err(_) => Err(guided.opening.map_or(Failed::Slow, Failed::NotOpened)),
     };
     match outcome {
         Ok(()) | Err(Failed::Left) => {}
@@ -99,6 +106,8 @@ struct Guide<S> {
     label: String,
     handshake: Handshake,
     received: Vec<u8>,
+    /// What is being opened: the client waits for us, and not we for it.
+    opening: Option<String>,
     opened: Option<Opened>,
 }
 
@@ -115,11 +124,13 @@ impl<S: Stream> Guide<S> {
             label,
             handshake,
             received: Vec::new(),
+            opening: None,
             opened: None,
         }
     }
 
-    async fn run(mut self) -> Result<(), Failed> {
+    /// Leads it to what was agreed on.
+    async fn lead(&mut self) -> Result<(ExportInfo, Agreed), Failed> {
         loop {
             let taken = self.handshake.handle_bytes(&self.received);
             self.received.drain(..taken);
@@ -127,7 +138,7 @@ impl<S: Stream> Guide<S> {
                 self.wire.send(&bytes).await?;
             }
             match self.handshake.poll_event() {
-                Some(Event::Finished(info, agreed)) => return self.hand_over(info, agreed),
+                Some(Event::Finished(info, agreed)) => return Ok((info, agreed)),
                 Some(Event::Closed(end)) => return Err(self.close(end).await),
                 Some(Event::StartTls) => self.start_tls().await?,
                 Some(event) => self.answer(event).await,
@@ -170,7 +181,14 @@ impl<S: Stream> Guide<S> {
     }
 
     async fn open(&mut self, name: &str) -> Result<Described, Refused> {
-        let opened = self.herd.open(&self.offer, name, &self.caller).await?;
+        if let Some(address) = self.address() {
+            let seen = Seen::Opens(name.to_owned());
+            self.herd.watch().note_at(address, &seen);
+        }
+        self.opening = Some(name.to_owned());
+        let opened = self.herd.open(&self.offer, name, &self.caller).await;
+        self.opening = None;
+        let opened = opened?;
         let described = opened.described.clone();
         self.opened = Some(opened);
         Ok(described)

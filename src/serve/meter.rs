@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::host;
 use crate::dhcp::Moment;
@@ -23,6 +23,15 @@ pub(super) struct Meter {
     counts: RefCell<Counts>,
     latencies: RefCell<Latencies>,
     underway: Cell<u32>,
+    at_disk: Cell<AtDisk>,
+}
+
+/// Requests that wait for a disk.
+#[derive(Clone, Copy, Debug, Default)]
+struct AtDisk {
+    count: u32,
+    /// When the first of them came, or one was answered.
+    since: Option<Instant>,
 }
 
 /// What a session has done.
@@ -38,6 +47,8 @@ pub(super) struct Reading {
     pub(super) counts: Counts,
     /// Requests that are being worked on.
     pub(super) underway: u32,
+    /// For so long some have waited for a disk, and none was answered by one.
+    pub(super) waits: Option<Duration>,
 }
 
 /// One request that is being worked on.
@@ -47,6 +58,7 @@ pub(super) struct Ticket {
     kind: Kind,
     bytes: u64,
     begun: Cell<Instant>,
+    is_at_disk: Cell<bool>,
 }
 
 impl Meter {
@@ -59,6 +71,7 @@ impl Meter {
             counts: RefCell::default(),
             latencies: RefCell::default(),
             underway: Cell::default(),
+            at_disk: Cell::default(),
         })
     }
 
@@ -73,6 +86,7 @@ impl Meter {
             kind,
             bytes,
             begun: Cell::new(Instant::now()),
+            is_at_disk: Cell::new(false),
         }
     }
 
@@ -99,6 +113,7 @@ impl Meter {
             has_written: self.has_written.get(),
             counts: *self.counts.borrow(),
             underway: self.underway.get(),
+            waits: self.at_disk.get().waits(),
         }
     }
 
@@ -107,7 +122,25 @@ impl Meter {
     }
 }
 
+impl AtDisk {
+    fn waits(self) -> Option<Duration> {
+        let since = self.since.filter(|_| self.count > 0);
+        since.map(|since| since.elapsed())
+    }
+}
+
 impl Ticket {
+    /// What is left of it is a disk's to do. What waits for its client does not come here.
+    pub(super) fn asks_disk(&self) {
+        let AtDisk { count, since } = self.meter.at_disk.get();
+        let since = since.filter(|_| count > 0);
+        self.is_at_disk.set(true);
+        self.meter.at_disk.set(AtDisk {
+            count: count + 1,
+            since: since.or_else(|| Some(Instant::now())),
+        });
+    }
+
     /// The time before now does not count: it was the client's.
     pub(super) fn begin_now(&self) {
         self.begun.set(Instant::now());
@@ -131,8 +164,15 @@ impl Ticket {
         if result.is_ok() {
             counts.bytes[self.kind as usize] += self.bytes;
         }
-        let took = u64::try_from(self.begun.get().elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.begun.get()).as_nanos();
+        let took = u64::try_from(took).unwrap_or(u64::MAX);
         meter.latencies.borrow_mut().record(self.kind, took);
+        if self.is_at_disk.get() {
+            let count = meter.at_disk.get().count;
+            let since = Some(now);
+            meter.at_disk.set(AtDisk { count, since });
+        }
     }
 
     fn mark(&self) {
@@ -150,6 +190,11 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.meter.underway.set(self.meter.underway.get() - 1);
+        if self.is_at_disk.get() {
+            let AtDisk { count, since } = self.meter.at_disk.get();
+            let count = count - 1;
+            self.meter.at_disk.set(AtDisk { count, since });
+        }
     }
 }
 
@@ -180,6 +225,21 @@ mod tests {
         assert_eq!(counts.bytes[..2], [4096, 0]);
         assert_eq!(counts.errors[Cause::NoSpace as usize], 1);
         assert!(has_read.is_some() && has_written.is_none());
+    }
+
+    #[test]
+    fn what_waits_for_a_disk_is_known_as_long_as_it_does() {
+        let meter = Meter::new();
+        let (at_client, at_disk) = (meter.begin(Kind::Write, 1), meter.begin(Kind::Read, 1));
+        assert_eq!(meter.read().waits, None);
+        at_disk.asks_disk();
+        assert!(meter.read().waits.is_some());
+        at_client.asks_disk();
+        at_client.end(Ok(()));
+        drop(at_client);
+        assert!(meter.read().waits.is_some());
+        drop(at_disk);
+        assert_eq!(meter.read().waits, None);
     }
 
     #[test]

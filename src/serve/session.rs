@@ -356,6 +356,7 @@ impl Session {
                 outbox.discharge(range.len());
                 return;
             }
+            ticket.asks_disk();
             let read = volume
                 .read(range)
                 .await
@@ -380,6 +381,7 @@ impl Session {
         let replies = self.replies;
         let ticket = self.ticket(Kind::BlockStatus, range);
         let answer = async move {
+            ticket.asks_disk();
             volume.with_holes().await;
             let reach = describe::within_reach(range);
             let tell = |context| {
@@ -412,6 +414,7 @@ impl Session {
         let (volume, outbox) = (Rc::clone(&self.volume), Rc::clone(&self.outbox));
         let replies = self.replies;
         let ticket = self.meter.begin(Kind::Flush, 0);
+        ticket.asks_disk();
         drop(io::spawn(async move {
             let result = volume.flush().await.map_err(|error| Fault::from(&error));
             ticket.end(outcome(&result));

@@ -109,6 +109,12 @@ impl Boot {
         self.passages.last()
     }
 
+    /// Whether it has asked for its disk, and was neither given nor refused it.
+    pub(super) fn is_opening(&self) -> bool {
+        let is_begun = |passage: &Passage| passage.ended.is_none() && passage.failure.is_none();
+        self.passage(Stage::Connect).is_some_and(is_begun)
+    }
+
     /// The last stage whose end is what a boot is for.
     #[must_use]
     pub const fn goal(&self) -> Stage {

@@ -90,6 +90,8 @@ pub enum Event {
         /// How far it is.
         step: FileStep,
     },
+    /// It has asked for this export, which is being opened.
+    Opens(String),
     /// It may not have an export, or did not get to choose one.
     Refused(String),
     /// It has chosen an export.

@@ -220,6 +220,7 @@ mod tests {
             more,
             underway: 2,
             own_bytes: Some(8192),
+            waits: None,
         };
         all.count(&key, &load);
         all.settle(std::time::Duration::from_secs(1));

@@ -47,6 +47,8 @@ pub struct Load {
     pub underway: u32,
     /// Bytes that the overlay holds; `None` where there is none.
     pub own_bytes: Option<u64>,
+    /// For so long requests have waited for a disk, and none was answered by one.
+    pub waits: Option<Duration>,
 }
 
 /// All machines, as they are kept across restarts.
@@ -184,11 +186,20 @@ impl Timelines {
         self.at.contains_key(&address)
     }
 
-    /// No machine is known by this name any more, or address, or MAC address.
+    /// Forgets the boots of the machine with this name, address or MAC address, and the machine
+    /// where it is not connected; whether there was one.
     pub fn forget(&mut self, who: &str) -> bool {
         let Some(key) = self.key_named(who).cloned() else {
             return false;
         };
+        if let Some(machine) = self.machines.get_mut(&key)
+            && machine.connections > 0
+        {
+            // It is running, and is not lost sight of: only its earlier boots go.
+            let earlier = machine.boots.len().saturating_sub(1);
+            machine.boots.drain(..earlier);
+            return true;
+        }
         self.at.retain(|_, of| *of != key);
         self.machines.remove(&key).is_some()
     }
@@ -288,7 +299,7 @@ impl Timelines {
 const fn is_stranger_s(event: &Event) -> bool {
     match event {
         Event::Asked(asker) => matches!(asker.speaker, Speaker::System),
-        Event::Offered | Event::Acknowledged | Event::Ignored(_) => true,
+        Event::Offered | Event::Acknowledged | Event::Ignored(_) | Event::Opens(_) => true,
         _ => false,
     }
 }

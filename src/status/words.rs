@@ -41,6 +41,10 @@ fn unfinished(passage: &Passage) -> String {
         Stage::FirstRead => "its first read waits for our disk: look at the health of the disk \
                              that the image is on"
             .to_owned(),
+        Stage::Connect => format!(
+            "it asks for {detail}, whose overlay is not open yet: `cowherd overlay` works on it, \
+             or the disk of the state directory does not answer (see `dmesg`)"
+        ),
         Stage::Loader | Stage::Config | Stage::Kernel | Stage::Initramfs => format!(
             "{}, {detail}, is on its way and does not arrive: look for a firewall that lets the \
              request through and not the answers, which come from another port",
@@ -48,6 +52,20 @@ fn unfinished(passage: &Passage) -> String {
         ),
         _ => format!("{} was begun and not ended", stage.title()),
     }
+}
+
+/// Its requests wait for a disk of ours.
+#[must_use]
+pub fn held_up(boot: &Boot) -> String {
+    let what = match boot.has(Stage::FirstRead) {
+        true => "its requests wait",
+        false => "its first read waits",
+    };
+    let export = boot.export.as_deref().unwrap_or("its export");
+    format!(
+        "{what} for our disk, which does not answer: look at the health of the disks that image \
+         and overlay of {export} are on, at the network behind them, and at what `dmesg` says"
+    )
 }
 
 /// All it began was done; the next step is the machine's.

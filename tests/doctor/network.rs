@@ -150,19 +150,56 @@ fn another_dhcp_server_on_this_host_is_told_by_its_port() {
     });
 }
 
-#[test]
-fn a_proxy_without_a_server_beside_it_is_told() {
-    let Some(room) = Room::new("") else { return };
+/// The server gives no addresses: it has no range, and only tells what to boot.
+fn be_a_proxy(room: &Room) {
     let text = std::fs::read_to_string(&room.config).unwrap();
     let range = "range = \"10.77.0.100-10.77.0.199\"";
     let text = text
         .replace(range, "mode = \"proxy\"")
         .replace("address = \"10.77.0.50\"\n", "");
     write_file(&room.config, text.as_bytes());
+}
+
+#[test]
+fn a_proxy_without_a_server_beside_it_is_told() {
+    let Some(room) = Room::new("") else { return };
+    be_a_proxy(&room);
     assert_found(
         doctor_in(&room),
         "dhcp",
         "warning",
         &["lan0", "a proxy gives none"],
     );
+}
+
+#[test]
+fn a_proxy_beside_the_server_that_it_needs_is_well_before_and_while_it_runs() {
+    if !require(&["dnsmasq"]) {
+        return;
+    }
+    let Some(mut room) = Room::new("") else {
+        return;
+    };
+    be_a_proxy(&room);
+    let other = room.lan.host();
+    other.ip("addr add 10.77.0.3/24 dev lan0");
+    let _dnsmasq = Dnsmasq::new(&room.setup, &other);
+    let is_well = |room: &Room| {
+        let (finished, findings) = found(doctor_in(room));
+        let of_network = ["config", "interfaces", "ports", "dhcp"];
+        let mut of_network = findings
+            .iter()
+            .filter(|found| of_network.contains(&found["area"].as_str().unwrap_or_default()));
+        let is_found = findings.iter().any(|found| {
+            let what = "10.77.0.3 gives addresses, as a proxy needs";
+            found["area"] == "dhcp" && found["level"] == "fine" && found["what"] == what
+        });
+        match is_found && of_network.all(|found| found["level"] == "fine") {
+            true => Ok(()),
+            false => Err(finished.stdout),
+        }
+    };
+    eventually(|| is_well(&room));
+    room.start();
+    eventually(|| is_well(&room));
 }

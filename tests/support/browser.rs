@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -121,15 +122,40 @@ impl Browser {
     /// Waits until an expression is true in the page.
     #[track_caller]
     pub(crate) fn until(&mut self, expression: &str) {
+        self.until_within(PATIENCE, expression);
+    }
+
+    /// The same for what takes longer.
+    #[track_caller]
+    pub(crate) fn until_within(&mut self, patience: Duration, expression: &str) {
+        // Within one call of the protocol it is looked often; a call takes no longer than others.
+        let end = Instant::now() + patience.saturating_sub(PATIENCE);
+        while Instant::now() < end && !self.becomes(expression) {}
+        let is = self.becomes(expression);
+        let page = self.text("document.body ? document.body.innerText : ''");
+        assert!(is, "never true: {expression}\n{page}");
+    }
+
+    /// Whether an expression is true, or gets so while anything may.
+    #[track_caller]
+    fn becomes(&mut self, expression: &str) -> bool {
         let patience = PATIENCE.as_millis();
         let waiting = format!(
             "new Promise((done) => {{ const end = Date.now() + {patience}; const look = () => {{
                let is = false; try {{ is = Boolean({expression}); }} catch {{}}
                if (is || Date.now() > end) done(is); else setTimeout(look, 50); }}; look(); }})"
         );
-        let is = self.value(&waiting) == json!(true);
-        let page = self.text("document.body ? document.body.innerText : ''");
-        assert!(is, "never true: {expression}\n{page}");
+        self.value(&waiting) == json!(true)
+    }
+
+    /// Presses the button that says `text`, among those that a selector finds.
+    #[track_caller]
+    pub(crate) fn click(&mut self, selector: &str, text: &str) {
+        self.until(&format!(
+            "(() => {{ const button = [...document.querySelectorAll({selector:?})]
+                .find((button) => button.textContent === {text:?});
+                button.click(); return true; }})()"
+        ));
     }
 
     /// Presses a key, as somebody does who has no mouse.
@@ -184,6 +210,19 @@ impl Drop for Browser {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The row of a machine, as an expression.
+pub(crate) fn row(who: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('#rows tr')]
+            .find((row) => row.querySelector('th').textContent === '{who}')"
+    )
+}
+
+/// Where a picture of the page is left, for whoever wants to look.
+pub(crate) fn picture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{name}.png"))
 }
 
 fn start(host: Option<&Host>, home: &Path) -> Child {

@@ -7,7 +7,7 @@ use cowherd::dhcp::wire::{Message, MessageType, code};
 use cowherd::mac::MacAddress;
 use serde_json::Value;
 
-use super::nbd::{Address, Client};
+use super::nbd::{Address, Client, Handshake};
 use super::{Admin, Card, Finished, Host, Lan, Server, Setup, Tool, write_file};
 
 /// The address of the server.
@@ -80,6 +80,13 @@ impl Room {
         // One that runs ends first: it has the ports.
         self.server = None;
         self.server.insert(self.setup.clone().start())
+    }
+
+    /// The server ends, as it should.
+    pub(crate) fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.terminate();
+        }
     }
 
     pub(crate) fn server(&self) -> &Server {
@@ -166,6 +173,13 @@ impl Room {
         card.broadcast(&bytes(&request), 67);
         let (ack, _) = card.receive();
         assert_eq!(ack.kind(), Ok(Some(MessageType::Ack)));
+    }
+
+    /// The machine is greeted by the server of its disk, and has said nothing yet.
+    pub(crate) fn greets(&self) -> Handshake {
+        let address = Address::Tcp(SocketAddrV4::new(SERVER, 10809).into());
+        let greeted = self.machine.within(move || Handshake::start(&address));
+        greeted.expect("a greeting")
     }
 
     /// The machine opens its disk.

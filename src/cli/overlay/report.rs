@@ -22,7 +22,7 @@ pub(super) fn question(entry: &Entry) -> String {
     let held = entry.facts.as_ref().map_or_else(String::new, |facts| {
         format!(", {} of its client's writes", readable(own_bytes(facts)))
     });
-    format!("Remove overlay {}{held}, for good? [y/N] ", entry.overlay)
+    format!("Remove overlay {}{held}, for good?", entry.overlay)
 }
 
 /// The answer for programs: one line.

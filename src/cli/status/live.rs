@@ -3,14 +3,15 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Wrap};
+use ratatui::{DefaultTerminal, Frame};
 
 use super::screen;
+use crate::io::signals::note_requests_to_end;
 use crate::serve::Failure;
 use crate::serve::control::answer::Status;
 use crate::status::report::State;
@@ -23,6 +24,16 @@ struct View {
     shown: Result<Status, Failure>,
     is_one: bool,
     from: usize,
+}
+
+/// What came of waiting.
+enum Turn {
+    /// Somebody has seen enough.
+    Enough,
+    /// The screen is to be drawn again.
+    Drawn,
+    /// The server is to be asked again.
+    Asked,
 }
 
 /// Shows what `ask` gives, until somebody has seen enough.
@@ -39,31 +50,47 @@ pub(super) fn run(ask: impl Fn() -> Result<Status, Failure>, is_one: bool) -> Re
         from: 0,
     };
     let failed = |error: io::Error| Failure::failed(format!("terminal: {error}"));
+    // Whatever ends it, the terminal is as it was.
+    let is_to_end = note_requests_to_end();
     let mut terminal = ratatui::try_init().map_err(failed)?;
-    let seen = loop {
-        if let Err(error) = terminal.draw(|frame| view.draw(frame)) {
-            break Err(error);
-        }
-        match view.wait(Instant::now() + EVERY) {
-            Ok(true) => break Ok(()),
-            Ok(false) => view.shown = ask(),
-            Err(error) => break Err(error),
-        }
-    };
+    let seen = view.run(&mut terminal, ask, is_to_end);
     ratatui::restore();
     seen.map_err(failed)
 }
 
 impl View {
-    /// Waits for keys until then; whether it is enough.
-    fn wait(&mut self, until: Instant) -> io::Result<bool> {
+    fn run(
+        &mut self,
+        terminal: &mut DefaultTerminal,
+        ask: impl Fn() -> Result<Status, Failure>,
+        is_to_end: impl Fn() -> bool,
+    ) -> io::Result<()> {
+        let mut next = Instant::now() + EVERY;
+        loop {
+            terminal.draw(|frame| self.draw(frame))?;
+            match self.wait(next)? {
+                _ if is_to_end() => return Ok(()),
+                Turn::Enough => return Ok(()),
+                Turn::Drawn => {}
+                Turn::Asked => {
+                    self.shown = ask();
+                    next = Instant::now() + EVERY;
+                }
+            }
+        }
+    }
+
+    /// Waits for keys until then.
+    fn wait(&mut self, until: Instant) -> io::Result<Turn> {
         let left = until.saturating_duration_since(Instant::now());
         if !event::poll(left)? {
-            return Ok(false);
+            return Ok(Turn::Asked);
         }
         match event::read()? {
-            Event::Key(key) if key.kind == KeyEventKind::Press => Ok(self.press(key)),
-            _ => Ok(false),
+            Event::Key(key) if key.kind == KeyEventKind::Press && self.press(key) => {
+                Ok(Turn::Enough)
+            }
+            _ => Ok(Turn::Drawn),
         }
     }
 

@@ -48,7 +48,11 @@ pub(super) fn summary(status: &Status) -> String {
         (true, 1) => "1 machine".to_owned(),
         (true, many) => format!("{many} machines"),
         (false, many) => format!(
-            "no server runs; {many} machines as they were when it ended, {}",
+            "no server runs; {} when it ended, {}",
+            match many {
+                1 => "1 machine as it was".to_owned(),
+                many => format!("{many} machines as they were"),
+            },
             date(status.now.0 / 1000)
         ),
     };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Visit;
 use super::finding::{Area, Finding};
 use crate::serve::control::{self, Answer, Command, Progress, Reporter};
+use crate::status::Stage;
 use crate::status::report::{Client, State};
 
 pub(super) fn look(visit: &mut Visit<'_>) {
@@ -39,8 +40,14 @@ fn told(client: &Client) -> Option<Finding> {
     let problem = client.problem.as_ref()?;
     let boot = client.boots.first();
     let newest = boot.and_then(|boot| boot.stages.last());
-    let at = newest.map_or("power-on", |newest| newest.stage.title());
-    let what = format!("its boot is {} at {at}: {problem}", client.state.name());
+    let state = client.state.name();
+    let what = match newest.map(|newest| newest.stage) {
+        Some(Stage::Mounted) => format!("it is {state}: {problem}"),
+        stage => {
+            let at = stage.map_or("power-on", Stage::title);
+            format!("its boot is {state} at {at}: {problem}")
+        }
+    };
     let finding = match client.state {
         State::Slow => Finding::warning(Area::Machines, &client.id, what),
         _ => Finding::wrong(Area::Machines, &client.id, what),

@@ -92,6 +92,7 @@ impl Session {
         change: impl Future<Output = Result<(), VolumeError>> + 'static,
         fua: bool,
     ) {
+        ticket.asks_disk();
         let answer = self.answer(cookie, ticket, fua);
         let underway = self.progress.begin_change();
         drop(io::spawn(async move {
@@ -120,6 +121,7 @@ impl Session {
         let taken = self.take_payload(&write, range, received).await;
         self.progress.waits_for_rest(false);
         write.answer.ticket.begin_now();
+        write.answer.ticket.asks_disk();
         write.is_broken_off.set(taken.is_err());
         // The answer may have to wait for a sync: beside.
         drop(io::spawn(async move { write.close(Ok(())).await }));

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::herd::Herd;
@@ -146,7 +147,7 @@ impl Watch {
         Some(client)
     }
 
-    /// Nothing is known of a machine any more; whether there was one.
+    /// Forgets the boots of a machine, and the machine where it is off; whether there was one.
     pub(super) fn forget(&self, who: &str) -> bool {
         self.unsaved.store(true, Ordering::Relaxed);
         self.timelines().forget(who)
@@ -181,13 +182,17 @@ impl Watch {
         let known = self.changes();
         let known = known.iter().filter(|client| client.state.wants_help());
         known.for_each(log::tell);
+        let mut saving: Option<JoinHandle<()>> = None;
         loop {
             tick.tick().await;
             self.look(&herd).await;
             self.changes().iter().for_each(log::tell);
             ticks += 1;
-            if ticks.is_multiple_of(SAVE_EVERY.as_secs()) {
-                self.save_beside().await;
+            // Its disk may be the one that does not answer: that has to be seen.
+            let is_free = saving.as_ref().is_none_or(JoinHandle::is_finished);
+            if is_free && ticks.is_multiple_of(SAVE_EVERY.as_secs()) {
+                let watch = Arc::clone(&self);
+                saving = Some(tokio::task::spawn_blocking(move || watch.save()));
             }
         }
     }
@@ -195,12 +200,6 @@ impl Watch {
     fn changes(&self) -> Vec<Client> {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         self.timelines().changes(self.clock.now(), &mut logged)
-    }
-
-    async fn save_beside(self: &Arc<Self>) {
-        let watch = Arc::clone(self);
-        // Nothing in it panics; were it to, the next one saves.
-        let _ = tokio::task::spawn_blocking(move || watch.save()).await;
     }
 
     /// All there is to be kept.

@@ -143,6 +143,7 @@ impl Known {
                 more,
                 underway: measured.reading.underway,
                 own_bytes: own.map(|own| own.present * BLOCK_SIZE),
+                waits: measured.reading.waits,
             },
         );
     }

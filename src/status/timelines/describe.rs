@@ -92,9 +92,17 @@ impl Machine {
     /// How its newest boot is doing.
     fn state(&self, now: At, usual: &Usual) -> State {
         let earlier = || self.boots.iter().take(self.boots.len().saturating_sub(1));
+        if self.is_held_up() {
+            return State::Stuck;
+        }
         self.newest().map_or(State::Idle, |boot| {
             boot.state(now, self.connections, |stage| usual.of(stage, earlier()))
         })
+    }
+
+    /// Whether its requests wait for a disk of ours.
+    fn is_held_up(&self) -> bool {
+        self.connections > 0 && self.load.is_held_up()
     }
 
     fn report(&self, now: At, usual: &Usual, boots: usize) -> report::Client {
@@ -104,7 +112,12 @@ impl Machine {
             .map(|(index, boot)| {
                 let connections = if index == newest { self.connections } else { 0 };
                 let earlier = || self.boots.iter().take(index);
-                boot.report(now, connections, |stage| usual.of(stage, earlier()))
+                let mut report = boot.report(now, connections, |stage| usual.of(stage, earlier()));
+                if index == newest && self.is_held_up() {
+                    report.state = State::Stuck;
+                    report.problem = Some(words::held_up(boot));
+                }
+                report
             })
             .collect();
         let boot = self.newest();

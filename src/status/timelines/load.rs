@@ -6,6 +6,9 @@ use super::Load;
 use crate::status::report;
 use crate::status::traffic::{Cause, Counts, Kind};
 
+/// A disk that has not answered for so long is not merely slow.
+const DISK_PATIENCE: Duration = Duration::from_secs(10);
+
 /// The load of one machine, over all its connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Loads {
@@ -18,6 +21,7 @@ pub(super) struct Loads {
     requests_per_second: u64,
     underway: u32,
     own_bytes: Option<u64>,
+    waits: Option<Duration>,
 }
 
 impl Loads {
@@ -26,12 +30,14 @@ impl Loads {
             more,
             underway,
             own_bytes,
+            waits,
         } = load;
         self.total.add(more);
         self.recent.more.add(more);
         self.recent.underway = self.recent.underway.saturating_add(*underway);
         // All connections of a machine have one overlay.
         self.recent.own_bytes = self.recent.own_bytes.max(*own_bytes);
+        self.recent.waits = self.recent.waits.max(*waits);
     }
 
     pub(super) fn settle(&mut self, since: Duration) {
@@ -39,6 +45,7 @@ impl Loads {
             more,
             underway,
             own_bytes,
+            waits,
         } = std::mem::take(&mut self.recent);
         let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1);
         let rate = |count: u64| count.saturating_mul(1000) / millis;
@@ -46,8 +53,14 @@ impl Loads {
         self.writes_per_second = rate(more.bytes_written());
         self.requests_per_second = rate(more.all_requests());
         self.underway = underway;
+        self.waits = waits;
         // Of a machine without a connection, what it had then.
         self.own_bytes = own_bytes.or(self.own_bytes);
+    }
+
+    /// Whether its requests wait for a disk of ours that does not answer.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.waits.is_some_and(|waits| waits >= DISK_PATIENCE)
     }
 
     /// `None` where there was none.
@@ -91,7 +104,25 @@ mod tests {
             more,
             underway,
             own_bytes: Some(4096),
+            waits: None,
         }
+    }
+
+    #[test]
+    fn a_disk_holds_up_until_it_answers() {
+        let mut loads = Loads::default();
+        let mut waits = |seconds: Option<u64>| {
+            loads.add(&load(0, 1));
+            loads.add(&Load {
+                waits: seconds.map(Duration::from_secs),
+                ..load(0, 1)
+            });
+            loads.settle(Duration::from_secs(1));
+            loads.is_held_up()
+        };
+        assert!(!waits(Some(9)));
+        assert!(waits(Some(10)));
+        assert!(!waits(None));
     }
 
     #[test]

@@ -89,11 +89,8 @@ impl Machine {
             Event::Acknowledged => self.answered(now, Stage::Ack),
             Event::Ignored(why) => self.ignored(now, why),
             Event::File { path, step } => self.file(now, path, step),
-            Event::Refused(why) => {
-                let boot = self.boot_from_here(now);
-                boot.begin(now, Stage::Connect);
-                boot.fail(now, Stage::Connect, harmless(why));
-            }
+            Event::Opens(export) => self.opens(now, export),
+            Event::Refused(why) => self.refused(now, why),
             Event::Connected {
                 export,
                 is_read_only,
@@ -264,6 +261,24 @@ impl Machine {
                 boot.fail(now, stage, why);
             }
         }
+    }
+
+    /// One that has a disk and opens it once more is not concerned: its boot got so far.
+    fn opens(&mut self, now: At, export: &str) {
+        // Several connections at once are one try.
+        if let Some(boot) = self.open(now).filter(|boot| !boot.is_opening()) {
+            let passage = boot.begin(now, Stage::Connect);
+            passage.detail = harmless(export);
+            passage.failure = None;
+        }
+    }
+
+    fn refused(&mut self, now: At, why: &str) {
+        let boot = self.boot_from_here(now);
+        if !boot.is_opening() {
+            boot.begin(now, Stage::Connect);
+        }
+        boot.fail(now, Stage::Connect, harmless(why));
     }
 
     fn connected(&mut self, now: At, export: &str, is_read_only: bool, sign: Option<&str>) {

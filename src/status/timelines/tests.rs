@@ -420,6 +420,7 @@ fn a_machine_is_found_by_name_card_and_address_and_can_be_forgotten() {
     for who in ["pc", "52:54:00:00:00:01", "52-54-00-00-00-01", "10.0.0.7"] {
         assert!(seen.all.client(At(0), who).is_some(), "{who}");
     }
+    seen.then(5, Event::Disconnected { is_clean: true });
     assert!(seen.all.forget("pc") && !seen.all.forget("pc"));
     assert!(seen.all.clients(At(0)).is_empty());
 }

@@ -380,7 +380,12 @@ function timeline(boot) {
 
 function chart(boot) {
   const [left, width, line] = [150, 560, 20];
-  const end = Math.max(1, ...boot.stages.map((stage) => stage.ended ?? stage.began));
+  let end = Math.max(1, ...boot.stages.map((stage) => stage.ended ?? stage.began));
+  // What is waited for has lasted until now.
+  const waits = ["booting", "slow", "stuck"].includes(boot.state);
+  if (waits && boot.stages.at(-1)?.ended === null) {
+    end = Math.max(end, Date.now() + skew - boot.began);
+  }
   const height = boot.stages.length * line + 24;
   const box = { width: left + width + 130, height, class: "chart", role: "img" };
   const picture = draw("svg", box);
@@ -399,6 +404,7 @@ function chart(boot) {
     const words = [stage.took === null ? "" : `+${seconds(stage.took)}`];
     if (stage.slow) words.push("slow");
     if (stage.failure) words.push("failed");
+    else if (stage.ended === null) words.push("not done");
     picture.append(draw("text", { x: at(until) + 6, y: y + 14 }, words.join(" ")));
     before = stage.ended ?? before;
   });
