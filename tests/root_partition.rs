@@ -55,7 +55,7 @@ impl Disk {
             write_file(&at, file.as_bytes());
         }
         let one = self.path("one.img");
-        let mebibytes = (STARTS[number] - STARTS[number - 1]) * SECTOR >> 20;
+        let mebibytes = ((STARTS[number] - STARTS[number - 1]) * SECTOR) >> 20;
         let with_files: Vec<_> = tool
             .iter()
             .map(|word| word.replace("ROOT", path(&root)))

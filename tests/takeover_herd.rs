@@ -36,7 +36,7 @@ impl Work for Machine {
         let at = self.random.below(BLOCKS) * BLOCK as u64;
         let bytes = [self.turn; BLOCK];
         client.write(at, &bytes).expect("a write");
-        if self.turn % 32 == 0 {
+        if self.turn.is_multiple_of(32) {
             client.flush().expect("a flush");
         }
         let read = client.read(at, 4096).expect("a read");

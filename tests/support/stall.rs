@@ -57,9 +57,12 @@ impl StallingDisk {
             .expect("nbdfuse starts");
         let at = file.to_owned();
         let disk = Self { fuse, at };
-        eventually(|| match std::fs::metadata(&disk.at) {
-            Ok(now) if now.dev() != before => Ok(()),
-            other => Err(other),
+        eventually(|| {
+            let now = std::fs::metadata(&disk.at).map(|now| now.dev());
+            now.as_ref()
+                .is_ok_and(|now| *now != before)
+                .then_some(())
+                .ok_or(now)
         });
         Some(disk)
     }
