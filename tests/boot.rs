@@ -11,10 +11,15 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use cowherd::status::Stage;
 use rustix::fs::FlockOperation;
 use serde::Deserialize;
-use support::{is_root, read_file, require, skipped};
+use serde_json::{Value, json};
+use support::{
+    Browser, NetBoot, Room, is_root, picture, read_file, require, row, skipped, write_file,
+};
 
 /// What is called, and what has no command but a file.
 const TOOLS: [&str; 7] = [
@@ -341,4 +346,84 @@ fn kernels_are_served_as_a_mount_shows_them_before_and_after_a_client_replaced_t
         check.env("COWHERD", program).arg(&image);
     });
     assert!(is_same);
+}
+
+/// A room whose machines boot from an image, by what the server makes itself.
+fn room_of(image: &Path) -> Option<Room> {
+    let mut room = Room::new("")?;
+    let tree = room.setup.file("tree");
+    for file in ["core.0", "grub.cfg", "vmlinuz", "initrd.img"] {
+        fs::remove_file(tree.join(file)).expect("it was there");
+    }
+    let text = fs::read_to_string(&room.config).expect("a config");
+    let small = format!("file = {:?}\n", room.setup.file("disk.img"));
+    let bootable = format!(
+        "file = {image:?}\nkernel = \"vmlinuz\"\ninitrd = \"initrd.img\"\n\
+         initramfs = \"initramfs-tools\"\ncmdline = \"net.ifnames=0 rootfstype=btrfs\"\n"
+    );
+    write_file(&room.config, text.replace(&small, &bootable).as_bytes());
+    room.start();
+    Some(room)
+}
+
+/// As long as the page is open, it notes what stands in the row of the machine.
+fn note_stages(who: &str) -> String {
+    let row = row(who);
+    format!(
+        "window.stages = []; setInterval(() => {{
+            const now = {row}?.cells[2].textContent.replace(' …', '');
+            if (now && stages.at(-1) !== now) stages.push(now); }}, 50); undefined"
+    )
+}
+
+#[test]
+fn a_machine_is_watched_on_the_page_from_its_firmware_to_its_mounted_root() {
+    if !can_boot() || !require(&["chromium"]) {
+        return;
+    }
+    let (home, _lock) = home();
+    let image = image(&home, &PLAIN);
+    let Some(room) = room_of(&image) else { return };
+    let Some(mut page) = Browser::open(Some(&room.host), &room.admin().url()) else {
+        return;
+    };
+    let mac = "52:54:00:00:00:77";
+    page.value(&note_stages(mac));
+    let host = room.lan.host();
+    let _machine = NetBoot::new(&host, mac, 512);
+    let is_up = format!("{}.cells[1].textContent === 'up'", row(mac));
+    page.until_within(Duration::from_secs(280), &is_up);
+    // Stage by stage, as they went by.
+    let titles = Stage::ALL.map(Stage::title);
+    let place = |title: &Value| titles.iter().position(|one| title == one);
+    let seen = page.value("stages");
+    let seen: Vec<_> = seen.as_array().expect("some").iter().map(place).collect();
+    assert!(
+        seen.len() >= 5 && seen.is_sorted() && !seen.contains(&None),
+        "{seen:?}"
+    );
+    // And all of them in its timeline, with when each was done and how much was sent for it.
+    page.click("#rows button", mac);
+    page.until("document.querySelector('#boots tbody tr') !== null");
+    let table = page.value(
+        "[...document.querySelectorAll('#boots section:first-of-type tbody tr')]
+            .map((row) => [...row.children].map((cell) => cell.textContent))",
+    );
+    page.screenshot(&picture("qemu"), (1280, 900), false);
+    let rows: Vec<Vec<String>> = serde_json::from_value(table).expect("a table");
+    let stages: Vec<_> = rows.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(stages, titles, "{rows:?}");
+    for row in &rows {
+        assert!(row[1].ends_with(" s"), "{row:?}");
+        let is_loaded = ["boot loader", "boot menu", "kernel", "initramfs"].contains(&&*row[0]);
+        assert_eq!(!row[4].is_empty(), is_loaded, "{row:?}");
+    }
+    let said = room.cowherd(&["status", mac]).ok();
+    assert!(titles.iter().all(|title| said.contains(title)), "{said}");
+    eprintln!("{said}");
+    assert_eq!(
+        page.value("document.getElementById('trouble').hidden"),
+        json!(true)
+    );
+    assert_eq!(page.complaints, Vec::<String>::new());
 }

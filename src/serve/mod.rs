@@ -73,6 +73,7 @@ use std::sync::Arc;
 
 use crate::config::ImageSource;
 use crate::image::Image;
+pub use crate::io::signals::note_requests_to_end;
 pub use options::{Failure, Options};
 
 use catalog::Catalog;

@@ -11,9 +11,8 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, Wrap};
 use ratatui::{DefaultTerminal, Frame};
 
 use super::screen;
-use crate::io::signals::note_requests_to_end;
-use crate::serve::Failure;
 use crate::serve::control::answer::Status;
+use crate::serve::{Failure, note_requests_to_end};
 use crate::status::report::State;
 
 /// How often the server is asked.
