@@ -1,5 +1,5 @@
-//! Take-overs under load: sixty machines that all write, clients that compare all that they read, and
-//! what is known of them.
+//! Take-overs under load: sixty machines that all write, clients that compare all that they read,
+//! and what is known of them.
 //!
 //! With `COWHERD=$PWD/target/release/cowherd` the pauses are those of a release build.
 
