@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use support::nbd::Address;
-use support::{Guest, Server, Setup};
+use support::{Guest, Server, Setup, Tool};
 
 const MIB: usize = 1 << 20;
 
@@ -206,6 +206,41 @@ cowherd-attach nbd0 --detach || failed detach{NO_ERRORS}",
     let _moved = setup.with_listen_only(&third.to_string()).start();
     guest.wait_for("FINISHED");
     guest.end();
+}
+
+#[test]
+fn a_disk_that_was_reset_meanwhile_is_another_one() {
+    let server = server_with(16 * MIB);
+    let rest = "
+cowherd-attach nbd0 disk@a $1 || failed attach
+dd if=/dev/zero bs=4096 count=1 2>/dev/null | tr '\\0' m >/block
+dd if=/block of=/dev/nbd0 bs=4096 oflag=direct conv=fsync 2>/dev/null || failed write
+echo WRITTEN
+until cowherd-attach nbd0 --status | grep 'another disk'; do sleep 0.2; done
+cowherd-attach nbd0 --status | tr '\n' ' ' | sed 's/^/STATUS /'
+echo
+# Requests that were meant for the old disk wait for it.
+dd if=/block of=/dev/nbd0 bs=4096 seek=1 oflag=direct conv=fsync 2>/tmp/late &
+late=$!
+until grep -q '^State:.D' /proc/$late/status; do sleep 0.1; done
+echo WAITS
+read line </dev/ttyS0";
+    let Some(mut guest) = boot(&server, &[], rest) else {
+        return;
+    };
+    guest.wait_for("WRITTEN");
+    let setup = server.terminate();
+    Tool::new(env!("CARGO_BIN_EXE_cowherd"))
+        .args(["overlay", "reset", "disk@a", "--yes", "--state"])
+        .arg(setup.state())
+        .ok();
+    let server = setup.start();
+    let status = guest.wait_for("STATUS ");
+    let words = "has another disk under the name disk+1@a: its identity was ";
+    assert!(status.contains(words), "{status}");
+    guest.wait_for("WAITS");
+    let read = server.client("disk@a").read(0, 8192).expect("a read");
+    assert!(read.iter().all(|byte| *byte == 0), "the new disk is empty");
 }
 
 #[test]
