@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use super::plan::{Run, Source};
 use crate::disk::{RealDisk, RealFile};
 use crate::image::{Complaint, Image};
-use crate::io::{self, Buffer, CutShort, Pool};
+use crate::io::{self, Buffer, CutShort, Pool, Way};
 use crate::limits::INLINE_READ_MAX;
 use crate::overlay::commit::GroupCommit;
 use crate::overlay::map::BlockCounts;
@@ -153,13 +153,17 @@ pub struct Volume {
     /// The overlay could not be read.
     unreadable: Complaint,
     pool: Pool,
+    /// How the files of the overlay are written.
+    way: Way,
 }
 
 impl Volume {
     /// The disk of `image` alone, or with a client's overlay on top.
     #[must_use]
     pub fn new(image: Arc<Image>, overlay: Option<Overlay<RealDisk>>, pool: Pool) -> Self {
+        let data = overlay.as_ref().map(Overlay::data);
         Self {
+            way: data.map_or(Way::Ring, Way::of),
             image,
             overlay: overlay.map(RefCell::new),
             commit: RefCell::default(),

@@ -3,22 +3,45 @@
 //! Invariants: the operation shares the file, so that its descriptor stays open, and owns the
 //! buffer until its completion, also where the future is dropped.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 
 use io_uring::{opcode, squeue, types};
-use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+use rustix::fs::fstatfs;
 
 use super::buffer::Buffer;
 use super::{ring, writer};
 use crate::limits::READ_IN_PLACE_MAX;
 
+/// Who makes writes that may have to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The ring: the kernel tries at once, and has a thread of its own do what would have to wait.
+    Ring,
+    /// A thread of ours, for a file system that can't tell the ring what would have to wait: ext4
+    /// answers EOPNOTSUPP to every buffered write with `IOCB_NOWAIT`.
+    Thread,
+}
+
+impl Way {
+    /// That of the file system of `file`. Where it does not say what it is, the ring can do it.
+    #[must_use]
+    pub fn of(file: &impl AsFd) -> Self {
+        // To find out by a write with RWF_NOWAIT would wait all the same where the file system is
+        // frozen: the system call does, before it asks it.
+        match fstatfs(file) {
+            Ok(answer) if answer.f_type == libc::EXT4_SUPER_MAGIC => Self::Thread,
+            _ => Self::Ring,
+        }
+    }
+}
+
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug)]
 enum Direction {
     FromFile,
-    ToFile,
+    ToFile(Way),
 }
 
 impl Direction {
@@ -26,7 +49,7 @@ impl Direction {
     const fn stuck(self) -> ErrorKind {
         match self {
             Self::FromFile => ErrorKind::UnexpectedEof,
-            Self::ToFile => ErrorKind::WriteZero,
+            Self::ToFile(_) => ErrorKind::WriteZero,
         }
     }
 }
@@ -60,9 +83,7 @@ where
 
 /// Writes `range` of `buffer` from byte `offset` of `file` on, which is an `Rc` or `Arc` of it.
 ///
-/// It is tried at once where the file system can say that it would have to wait. Else a thread of
-/// the kernel does it, or for a file system that can't say so (ext4) one of ours: the shard goes
-/// on.
+/// It goes by `way`, which is [`Way::of`] a file of the same file system: the shard goes on.
 ///
 /// # Errors
 /// `InvalidInput` where `range` leaves the buffer or the end of the write does not fit in 63 bits,
@@ -73,11 +94,12 @@ pub async fn write_at<F>(
     buffer: Buffer,
     range: Range<usize>,
     offset: u64,
+    way: Way,
 ) -> (io::Result<()>, Buffer)
 where
     F: AsFd + Unpin + 'static,
 {
-    let (result, buffer) = transfer(Direction::ToFile, file, buffer, range, offset).await;
+    let (result, buffer) = transfer(Direction::ToFile(way), file, buffer, range, offset).await;
     (result.map_err(|short| short.error), buffer)
 }
 
@@ -123,17 +145,10 @@ async fn transfer_some<F>(
 where
     F: AsFd + Unpin + 'static,
 {
-    let part = buffer
-        .as_mut_slice()
-        .get_mut(range.clone())
-        .unwrap_or_default();
-    if let Direction::ToFile = direction {
-        match write_now(&file, part, offset) {
-            Attempt::Ended(result) => return (result, (file, buffer)),
-            Attempt::NeverTried => return writer::write(file, buffer, range, offset).await,
-            Attempt::HasToWait => {}
-        }
+    if let Direction::ToFile(Way::Thread) = direction {
+        return writer::write(file, buffer, range, offset).await;
     }
+    let part = buffer.as_mut_slice().get_mut(range).unwrap_or_default();
     let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
     let target = types::Fd(file.as_fd().as_raw_fd());
     let entry = match direction {
@@ -141,33 +156,13 @@ where
             .offset(offset)
             .build()
             .flags(how_to_read(len)),
-        Direction::ToFile => opcode::Write::new(target, part.as_ptr(), len)
+        Direction::ToFile(_) => opcode::Write::new(target, part.as_ptr(), len)
             .offset(offset)
             .build(),
     };
     // SAFETY: READ and WRITE complete once; they use a part of the buffer, which has a fixed
     // address and belongs to the operation until then, as does the file.
     unsafe { ring::submit(entry, (file, buffer)) }.await
-}
-
-/// What came of a write that must not wait.
-#[derive(Debug)]
-enum Attempt {
-    Ended(io::Result<usize>),
-    /// It would have had to wait.
-    HasToWait,
-    /// The file system knows no such writes.
-    NeverTried,
-}
-
-/// Writes what can be written without waiting.
-fn write_now(file: &impl AsFd, part: &[u8], offset: u64) -> Attempt {
-    let slices = [IoSlice::new(part)];
-    match pwritev2(file, &slices, offset, ReadWriteFlags::NOWAIT) {
-        Err(Errno::AGAIN) => Attempt::HasToWait,
-        Err(Errno::OPNOTSUPP) => Attempt::NeverTried,
-        result => Attempt::Ended(result.map_err(io::Error::from)),
-    }
 }
 
 /// A long read is given to a thread of the kernel at once: by itself the kernel first tries in
@@ -270,7 +265,7 @@ mod tests {
     fn write(file: &Arc<File>, bytes: &[u8], range: Range<usize>, offset: u64) -> io::Result<()> {
         let mut buffer = Pool::new().take(bytes.len()).unwrap();
         buffer.as_mut_slice().copy_from_slice(bytes);
-        run(write_at(file.clone(), buffer, range, offset))
+        run(write_at(file.clone(), buffer, range, offset, Way::Ring))
             .unwrap()
             .0
     }

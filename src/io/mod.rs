@@ -41,7 +41,7 @@ pub use buffer::{Buffer, BufferTooLarge, Pool};
 pub use datagram::{Batch, DatagramSocket, Datagrams, Envelope};
 pub use ear::{EAR_BYTES, Ear, EarSocket, Hears};
 pub use echo::{EchoProbe, EchoSocket};
-pub use file::{CutShort, read_at, write_at};
+pub use file::{CutShort, Way, read_at, write_at};
 pub use gather::{Gather, Mapped, OutOfRange};
 pub use netlink::NetlinkSocket;
 pub use packet::{ArpProbe, ArpSocket, CardSender, Heard, RoutedSender};

@@ -133,7 +133,7 @@ impl Volume {
         let data = overlay.borrow().data().clone();
         let extent = pending.extent();
         let part = extent.place_in(range.blocks_touched());
-        let (written, _) = io::write_at(data, buffer, part, extent.start()).await;
+        let (written, _) = io::write_at(data, buffer, part, extent.start(), self.way).await;
         overlay.borrow_mut().finish_write(turn, &pending, written)?;
         self.noted().await
     }

@@ -79,7 +79,8 @@ impl Volume {
         if let Some(place) = buffer.as_mut_slice().get_mut(part.clone()) {
             place.copy_from_slice(&note.bytes);
         }
-        let (written, _) = io::write_at(note.file.clone(), buffer, part, note.offset).await;
+        let (written, _) =
+            io::write_at(note.file.clone(), buffer, part, note.offset, self.way).await;
         if let Some(overlay) = &self.overlay {
             overlay.borrow_mut().noted(note, written)?;
         }
