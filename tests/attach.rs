@@ -224,7 +224,17 @@ dd if=/block of=/dev/nbd0 bs=4096 seek=1 oflag=direct conv=fsync 2>/tmp/late &
 late=$!
 until grep -q '^State:.D' /proc/$late/status; do sleep 0.1; done
 echo WAITS
-read line </dev/ttyS0";
+read line </dev/ttyS0
+cowherd-attach nbd0 --detach &
+patient=$!
+read line </dev/ttyS0
+cowherd-attach nbd0 --detach --force || failed detach
+wait $patient && failed 'all was written, it says'
+wait $late && failed 'it was written'
+cowherd-attach nbd0 disk@a $1 || failed attach again
+dd if=/dev/nbd0 bs=4096 count=2 iflag=direct 2>/dev/null | grep -q m && failed 'not reset'
+cowherd-attach nbd0 --detach || failed detach again
+echo FINISHED";
     let Some(mut guest) = boot(&server, &[], rest) else {
         return;
     };
@@ -241,6 +251,11 @@ read line </dev/ttyS0";
     guest.wait_for("WAITS");
     let read = server.client("disk@a").read(0, 8192).expect("a read");
     assert!(read.iter().all(|byte| *byte == 0), "the new disk is empty");
+    guest.type_line("go on");
+    guest.wait_for("nbd0 waits for its server");
+    guest.type_line("go on");
+    guest.wait_for("FINISHED");
+    guest.end();
 }
 
 #[test]

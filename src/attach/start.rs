@@ -136,6 +136,7 @@ fn told(status: &Status, json: bool) -> Result<bool, String> {
 
 fn detach(device: Device, force: bool) -> Result<(), String> {
     if !force {
+        say_what_is_waited_for(device);
         finish_writing(device)?;
     }
     let asked = control::ask(device, Question::Detach);
@@ -149,6 +150,24 @@ fn detach(device: Device, force: bool) -> Result<(), String> {
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(())
+}
+
+/// Without its server a device can't be written to, and to wait for that may take for ever.
+fn say_what_is_waited_for(device: Device) {
+    // Who does not answer is asked again later, and that is told.
+    let Ok(Some(Answer::Status(status))) = control::ask(device, Question::Status) else {
+        return;
+    };
+    if status.state == Condition::Reconnecting {
+        let trouble = status.kept.and_then(|kept| kept.trouble);
+        let why = trouble.map_or(String::new(), |trouble| format!(" ({trouble})"));
+        let mut err = io::stderr();
+        // Who does not hear it waits all the same.
+        let _ = writeln!(
+            err,
+            "{device} waits for its server{why}; --force detaches it without what was not written"
+        );
+    }
 }
 
 /// Sees that nobody has mounted the device, and that all that was written to it is at the server.
