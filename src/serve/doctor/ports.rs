@@ -161,6 +161,8 @@ fn dhcp(visit: &Visit<'_>) -> Vec<Wanted> {
     dhcp.interfaces().flat_map(on).collect()
 }
 
+const LISTENS: &str = "the server that runs listens there";
+
 /// Binds it as a server would, for a moment.
 fn bind(port: &Wanted, visit: &Visit<'_>) -> io::Result<()> {
     if let (Some(name), SocketAddr::V4(address)) = (&port.interface, port.address) {
@@ -188,8 +190,12 @@ fn bind(port: &Wanted, visit: &Visit<'_>) -> io::Result<()> {
 }
 
 fn free(visit: &Visit<'_>, about: String, port: &Wanted) -> Finding {
-    if visit.server.is_none() {
+    let Some(server) = visit.server else {
         return Finding::fine(Area::Ports, about, "free");
+    };
+    // A proxy shares its port: that it can be bound says nothing.
+    if owner::of(port.transport, port.address).is_some_and(|owner| owner.pid == server) {
+        return Finding::fine(Area::Ports, about, LISTENS);
     }
     let what = "the server that runs does not listen there";
     let key = port.key;
@@ -224,7 +230,7 @@ fn taken(visit: &Visit<'_>, about: String, port: &Wanted) -> Finding {
     let owner = owner::of(port.transport, port.address);
     match (owner, visit.server) {
         (Some(owner), Some(server)) if owner.pid == server => {
-            Finding::fine(Area::Ports, about, "the server that runs listens there")
+            Finding::fine(Area::Ports, about, LISTENS)
         }
         (Some(owner), _) => {
             let pid = owner.pid.as_raw_nonzero();
