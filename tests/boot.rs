@@ -393,15 +393,11 @@ fn a_machine_is_watched_on_the_page_from_its_firmware_to_its_mounted_root() {
     let _machine = NetBoot::new(&host, mac, 512);
     let is_up = format!("{}.cells[1].textContent === 'up'", row(mac));
     page.until_within(Duration::from_secs(280), &is_up);
-    // Stage by stage, as they went by.
     let titles = Stage::ALL.map(Stage::title);
     let place = |title: &Value| titles.iter().position(|one| title == one);
     let seen = page.value("stages");
     let seen: Vec<_> = seen.as_array().expect("some").iter().map(place).collect();
-    assert!(
-        seen.len() >= 5 && seen.is_sorted() && !seen.contains(&None),
-        "{seen:?}"
-    );
+    assert!(seen.is_sorted() && !seen.contains(&None), "{seen:?}");
     // And all of them in its timeline, with when each was done and how much was sent for it.
     page.click("#rows button", mac);
     page.until("document.querySelector('#boots tbody tr') !== null");
@@ -417,6 +413,16 @@ fn a_machine_is_watched_on_the_page_from_its_firmware_to_its_mounted_root() {
         assert!(row[1].ends_with(" s"), "{row:?}");
         let is_loaded = ["boot loader", "boot menu", "kernel", "initramfs"].contains(&&*row[0]);
         assert_eq!(!row[4].is_empty(), is_loaded, "{row:?}");
+    }
+    // The page hears what changed once a second: what took two seconds or more went by in it.
+    let done = |row: &Vec<String>| row[1].trim_end_matches(" s").parse::<f64>().expect("seconds");
+    let slow: Vec<_> = (1..rows.len())
+        .filter(|&place| done(&rows[place]) - done(&rows[place - 1]) >= 2.0)
+        .collect();
+    assert!(!slow.is_empty(), "a kernel takes longer to start: {rows:?}");
+    for place in slow {
+        let is_seen = seen.contains(&Some(place - 1)) || seen.contains(&Some(place));
+        assert!(is_seen, "{} of {seen:?}, {rows:?}", titles[place]);
     }
     let said = room.cowherd(&["status", mac]).ok();
     assert!(titles.iter().all(|title| said.contains(title)), "{said}");
