@@ -1,6 +1,6 @@
 //! A disk that does not answer: the file system of the overlays is frozen, so that writes to it
-//! wait until it is thawed, or that of an image is FUSE, whose process was stopped. One shard serves
-//! all clients, and none but the one that waits may notice.
+//! wait until it is thawed, or that of an image is FUSE, whose process was stopped. One shard
+//! serves all clients, and none but the one that waits may notice.
 
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;

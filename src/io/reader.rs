@@ -1,9 +1,9 @@
 //! Reads of a file that a process or another host answers for: threads beside the shard make them.
 //!
-//! To know whether a read would have to wait, the ring polls a file of FUSE, which asks its process;
-//! where that does not answer, the shard stands still. A file of another host is read by the
-//! kernel's own threads; of those a ring has four for each processor, so that reads which are never
-//! answered would hold up the long reads of all other files.
+//! To know whether a read would have to wait, the ring polls a file of FUSE, which asks its
+//! process; where that does not answer, the shard stands still. A file of another host is read by
+//! the kernel's own threads; of those a ring has four for each processor, so that reads which are
+//! never answered would hold up the long reads of all other files.
 //!
 //! Invariants:
 //! - The thread has memory and a descriptor of its own: who asked may go away.
