@@ -60,19 +60,16 @@ impl Pages {
     }
 
     /// Doubts the images of the message that was sent just now, where the thread had to wait for a
-    /// page of it to come from a disk.
+    /// page of it.
     pub(super) fn look_back(gather: &Gather) {
         thread_local! {
-            static BEFORE: Cell<Waits> = const { Cell::new(Waits { faults: 0, blocks: 0 }) };
+            static BEFORE: Cell<i64> = const { Cell::new(0) };
         }
         if gather.images() == Images::None {
             return;
         }
-        let now = Waits::so_far();
-        let before = BEFORE.replace(now);
-        // A fault that finds its page locked, as two shards that touch one page do, counts as if it
-        // had waited for a disk. Such a one reads no block.
-        if now.faults != before.faults && now.blocks != before.blocks {
+        let now = major_faults();
+        if BEFORE.replace(now) != now {
             for (mapping, _) in gather.image_parts() {
                 mapping.doubt(DOUBT_TICKS);
             }
@@ -90,26 +87,13 @@ impl Pages {
     }
 }
 
-/// What this thread has waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Waits {
-    /// Faults that were not ended at once, major ones.
-    pub(super) faults: i64,
-    /// Blocks that were read for it, of 512 bytes.
-    blocks: i64,
-}
-
-impl Waits {
-    pub(super) fn so_far() -> Self {
-        // SAFETY: a rusage is made of integers, for which zero is a valid value.
-        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-        // SAFETY: the call writes one rusage, to memory that is one.
-        unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
-        Self {
-            faults: usage.ru_majflt,
-            blocks: usage.ru_inblock,
-        }
-    }
+/// How often this thread has waited for a page to come from a disk.
+pub(super) fn major_faults() -> i64 {
+    // SAFETY: a rusage is made of integers, for which zero is a valid value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the call writes one rusage, to memory that is one.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    usage.ru_majflt
 }
 
 fn is_cold(part: &(&Arc<ImageMapping>, ByteRange)) -> bool {

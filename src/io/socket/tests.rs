@@ -514,9 +514,9 @@ fn faults_of_sending(mapping: &Arc<ImageMapping>, range: ByteRange) -> i64 {
     let reader = thread::spawn(|| read_slowly(peer));
     let mut gather = Gather::new();
     gather.push_mapped(mapping.clone(), range).unwrap();
-    let before = residency::Waits::so_far().faults;
+    let before = residency::major_faults();
     run(async move { socket.send(&mut gather).await.unwrap() }).unwrap();
-    let faults = residency::Waits::so_far().faults - before;
+    let faults = residency::major_faults() - before;
     let expected =
         pattern(8 << 20)[range.start().try_into().unwrap()..][..range.len_usize()].to_vec();
     assert!(reader.join().unwrap() == expected);
@@ -544,27 +544,6 @@ fn a_small_send_of_evicted_pages_waits_for_them_and_is_remembered() {
 }
 
 #[test]
-fn pages_that_are_in_memory_raise_no_doubt_though_several_shards_touch_them_first() {
-    let bytes = pattern(32 << 20);
-    let (_file, mapping) = image(&bytes);
-    let send_all = || {
-        let (socket, peer) = tcp();
-        let reader = thread::spawn(|| read_slowly(peer));
-        let mapping = mapping.clone();
-        thread::spawn(move || {
-            let whole = ByteRange::between(0, 32 << 20);
-            let mut gather = Gather::new();
-            gather.push_mapped(mapping, whole).unwrap();
-            run(async move { socket.send(&mut gather).await.unwrap() }).unwrap();
-            assert_eq!(reader.join().unwrap().len(), 32 << 20);
-        })
-    };
-    let shards: Vec<_> = (0..4).map(|_| send_all()).collect();
-    shards.into_iter().for_each(|shard| shard.join().unwrap());
-    assert!(!mapping.is_doubted());
-}
-
-#[test]
 fn a_small_send_behind_one_that_waited_does_not_wait_for_evicted_pages() {
     let Some((_file, mapping)) = cold_image() else {
         return;
@@ -581,9 +560,9 @@ fn a_small_send_behind_one_that_waited_does_not_wait_for_evicted_pages() {
     second.push_mapped(mapping, range).unwrap();
     let faults = run(async move {
         socket.send(&mut first).await.unwrap();
-        let before = residency::Waits::so_far().faults;
+        let before = residency::major_faults();
         socket.send(&mut second).await.unwrap();
-        residency::Waits::so_far().faults - before
+        residency::major_faults() - before
     });
     assert_eq!(faults.unwrap(), 0);
     assert_eq!(reader.join().unwrap().len(), (8 << 20) + 4096);
