@@ -285,7 +285,7 @@ mod tests {
             let mut pending = Box::pin(readable(Rc::new(ours), probe));
             std::future::poll_fn(|context| {
                 assert!(pending.as_mut().poll(context).is_pending());
-                std::task::Poll::Ready(())
+                Poll::Ready(())
             })
             .await;
             drop(pending);
