@@ -348,6 +348,21 @@ mod tests {
     }
 
     #[test]
+    fn who_gives_way_goes_on_behind_the_tasks_that_are_ready() {
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let ours = Rc::clone(&order);
+        run(async move {
+            let theirs = Rc::clone(&ours);
+            let other = spawn(async move { theirs.borrow_mut().push("ready") });
+            give_way().await;
+            ours.borrow_mut().push("gave way");
+            other.await.unwrap();
+        })
+        .unwrap();
+        assert_eq!(*order.borrow(), ["ready", "gave way"]);
+    }
+
+    #[test]
     fn offloaded_work_runs_beside_the_shard() {
         let shard = std::thread::current().id();
         let worker = run(offload(|| std::thread::current().id())).unwrap();
