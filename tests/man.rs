@@ -358,6 +358,9 @@ fn sections_that_readers_of_the_config_are_sent_to_are_there() {
         .collect();
     assert!(sent.contains(&"MENUS"), "{sent:?}");
     for section in sent {
-        assert!(heads.contains(&section), "{section} is in none of {heads:?}");
+        assert!(
+            heads.contains(&section),
+            "{section} is in none of {heads:?}"
+        );
     }
 }

@@ -251,7 +251,10 @@ mod tests {
     #[test]
     fn a_table_that_leads_back_to_itself_is_left() {
         let round = (0x05, 0, 32);
-        let disk = disk(&[(0, &[(0x83, 1, 7), (0x05, 8, 32)]), (8, &[(0x83, 1, 4), round])]);
+        let disk = disk(&[
+            (0, &[(0x83, 1, 7), (0x05, 8, 32)]),
+            (8, &[(0x83, 1, 4), round]),
+        ]);
         let found = found(&disk);
         assert_eq!(found[..2], [(1, 1, 7), (5, 9, 4)]);
         assert_eq!(found.len(), 1 + PARTITIONS_MAX as usize);
