@@ -415,7 +415,12 @@ fn a_machine_is_watched_on_the_page_from_its_firmware_to_its_mounted_root() {
         assert_eq!(!row[4].is_empty(), is_loaded, "{row:?}");
     }
     // The page hears what changed once a second: what took two seconds or more went by in it.
-    let done = |row: &Vec<String>| row[1].trim_end_matches(" s").parse::<f64>().expect("seconds");
+    let done = |row: &Vec<String>| {
+        row[1]
+            .trim_end_matches(" s")
+            .parse::<f64>()
+            .expect("seconds")
+    };
     let slow: Vec<_> = (1..rows.len())
         .filter(|&place| done(&rows[place]) - done(&rows[place - 1]) >= 2.0)
         .collect();
