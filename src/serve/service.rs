@@ -179,13 +179,7 @@ impl Service {
         left.into_iter().for_each(Reopened::serve);
         gate.set_open(true);
         let reloader = self.running.wait_for_word().map_err(failed)?;
-        match predecessor {
-            Some(predecessor) => succeed(predecessor).await,
-            None => {
-                say_ready().map_err(unsaid)?;
-                notify(sd_notify::NotifyState::Ready);
-            }
-        }
+        succeed(predecessor).await?;
         let store = Store::of_manager(&shown.share().map_err(failed)?, &self.before);
         let giving = Giving {
             herd: Arc::clone(&self.herd),
@@ -208,6 +202,9 @@ impl Service {
             return Ok(());
         }
         tracing::info!("stopping");
+        if store.is_some() {
+            giving.let_nobody_in().await;
+        }
         drop((accepting, control, dhcp, tftp, http, admin, files));
         watching.abort_all();
         prefetch::save(&self.herd, &Complaint::default());
@@ -379,15 +376,21 @@ async fn tell_of(successor: Successor) {
     let _ = told.await;
 }
 
-/// Lets the old server end, and then says that this one is ready: whoever hears that may stop the
-/// service, and must be understood.
-async fn succeed(predecessor: Predecessor) {
+/// Lets the old server end, where there is one, and then says that this one is ready: whoever hears
+/// that may stop the service, and must be understood.
+async fn succeed(predecessor: Option<Predecessor>) -> Result<(), Failure> {
+    let Some(predecessor) = predecessor else {
+        say_ready().map_err(unsaid)?;
+        notify(sd_notify::NotifyState::Ready);
+        return Ok(());
+    };
     // It does nothing that panics.
     let _ = spawn_blocking(|| predecessor.dismiss()).await;
     // There is no way back, and it serves.
     if let Err(error) = say_ready() {
         tracing::warn!("{}", unsaid(error));
     }
+    Ok(())
 }
 
 /// What is to be said on standard output could not be said.

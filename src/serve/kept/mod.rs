@@ -210,8 +210,8 @@ pub(super) fn must_know_manager_of(server: u32) -> Result<(), Failure> {
     match manager::is_of_another(server) {
         false => Ok(()),
         true => Err(Failure::failed(format!(
-            "process {server} is a service of systemd, which would not know this one: use `systemctl \
-             reload`; and its unit needs NotifyAccess=all"
+            "process {server} is a service of systemd, which would not know this one: use \
+             `systemctl reload`; and its unit needs NotifyAccess=all"
         ))),
     }
 }

@@ -290,8 +290,7 @@ impl Giving {
 
     /// Stops everything; why not, where it can't be.
     async fn stop(&self) -> (Vec<Suspended>, Option<String>) {
-        self.gate.set_open(false);
-        self.until_hands_are_shaken().await;
+        self.let_nobody_in().await;
         let (rests, suspended) = tokio::join!(self.rest_dhcp(), self.herd.suspend(Leaving::Open));
         match suspended {
             Ok(sessions) => (sessions, rests.err()),
@@ -371,7 +370,10 @@ impl Giving {
         self.gate.set_open(true);
     }
 
-    async fn until_hands_are_shaken(&self) {
+    /// Whoever connects from now on waits in the kernel; handshakes that are under way are mostly
+    /// at their end.
+    pub(in crate::serve) async fn let_nobody_in(&self) {
+        self.gate.set_open(false);
         let deadline = Instant::now() + HANDSHAKES_END;
         while self.seats.handshakes() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(1)).await;
