@@ -283,6 +283,12 @@ pub const INLINE_READ_MAX: u64 = 256 * 1024;
 /// A longer read of what is not in memory is done by a thread of the kernel from its beginning on.
 pub const READ_IN_PLACE_MAX: u32 = 64 * 1024;
 
+/// Reads of one file that are with threads of ours, since a process or another host answers for it.
+pub const APART_READS_MAX: usize = 64;
+
+/// A longer one of those is made in pieces.
+pub const APART_READ_MAX: usize = 1024 * 1024;
+
 /// Buffers that one gathered send names at most (the kernel's IOV_MAX).
 pub const GATHER_SEGMENTS_MAX: usize = 1024;
 

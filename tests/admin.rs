@@ -93,6 +93,7 @@ fn every_answer_is_of_the_form_that_the_schema_says() {
         ("clients", get("/api/v1/clients")),
         ("client", get("/api/v1/clients/pc-1")),
         ("images", get("/api/v1/images")),
+        ("exports", get("/api/v1/exports")),
         ("overlays", get("/api/v1/overlays")),
         ("leases", get("/api/v1/leases")),
         (
@@ -332,6 +333,35 @@ fn metrics_are_what_prometheus_takes() {
         Some(4096.0)
     );
     assert!(all["cowherd_request_duration_seconds"].samples.len() > 30);
+}
+
+#[test]
+fn what_an_export_is_asked_for_is_counted_over_all_its_machines() {
+    if !require(&["curl"]) {
+        return;
+    }
+    let server = start("");
+    for who in ["pc-1", "pc-2"] {
+        let mut client = server.client(&format!("disk@{who}"));
+        client.read(0, 8192).unwrap();
+        client.write(4096, &[1; 4096]).unwrap();
+        // One that has gone counts as much as one that is there.
+        client.disconnect();
+    }
+    let mut client = server.client("disk@pc-1");
+    client.read(0, 4096).unwrap();
+    let admin = Admin::of(&server, None);
+    let exports = admin.get("/api/v1/exports").json();
+    assert_eq!(exports.as_array().unwrap().len(), 1, "{exports}");
+    let of_disk = &exports[0];
+    assert_eq!(of_disk["export"], "disk+1");
+    assert_eq!(of_disk["bytes_read"], 2 * 8192 + 4096);
+    assert_eq!(of_disk["bytes_written"], 2 * 4096);
+    assert_eq!(of_disk["requests"]["read"], 3);
+    assert_eq!(of_disk["latencies"]["write"]["count"], 2);
+    let metrics = admin.get("/metrics").body;
+    let line = "cowherd_export_read_bytes_total{export=\"disk+1\"} 20480";
+    assert!(metrics.lines().any(|other| other == line), "{metrics}");
 }
 
 #[test]

@@ -12,7 +12,9 @@ mod support;
 use serde_json::{Value, json};
 use support::nbd::{Request, go_data, option};
 use support::room::{Room, SERVER, bytes, firmware};
-use support::{Browser, Finished, Frozen, Mount, Setup, make_file_system, picture, require, row};
+use support::{
+    Browser, Finished, Frozen, Mount, Setup, StallingDisk, make_file_system, picture, require, row,
+};
 
 use cowherd::dhcp::wire::MessageType;
 use cowherd::mac::MacAddress;
@@ -293,6 +295,34 @@ fn a_root_that_is_never_written_to_is_shown() {
     client.read(0, 4096).unwrap();
     let words = ["reads disk+1@pc-1 and has not written", "read-only"];
     assert_shown(&room, "pc-1", "first-read", "slow", &words);
+}
+
+#[test]
+fn a_first_read_that_waits_for_our_disk_is_shown() {
+    if !require(&["curl"]) {
+        return;
+    }
+    let Some(mut room) = Room::new("") else {
+        return;
+    };
+    let Some(disk) = StallingDisk::over(&room.setup.file("disk.img")) else {
+        return;
+    };
+    room.start();
+    room.has_address();
+    room.loads(&["core.0", "grub.cfg", "vmlinuz", "initrd.img"]);
+    room.asks_again();
+    let mut client = room.opens();
+    let stalled = disk.stall();
+    // Far from what was looked at when the image was opened.
+    client.submit(&Request::read(40 << 20, 4096)).unwrap();
+    let words = ["its first read waits for our disk", "disk+1@pc-1", "dmesg"];
+    assert_shown(&room, "pc-1", "connect", "stuck", &words);
+    // Once it answers, all is well.
+    drop(stalled);
+    client.answer().unwrap().1.unwrap();
+    let client = room.admin().until(|client| client["stage"] == "first-read");
+    assert_eq!(client["problem"], Value::Null);
 }
 
 /// A room whose overlays are on a disk of their own, that can be frozen.

@@ -1,13 +1,16 @@
 //! A disk that does not answer: the file system of the overlays is frozen, so that writes to it
-//! wait until it is thawed. One shard serves all clients, and none but the one that writes may
-//! notice.
+//! wait until it is thawed, or that of an image is FUSE, whose process was stopped. One shard
+//! serves all clients, and none but the one that waits may notice.
 
 #[allow(dead_code, unused_imports, reason = "every test uses its part of it")]
 mod support;
 
 use cowherd::limits::SESSION_REQUESTS_MAX;
 use support::nbd::{Client, Request, command, flag};
-use support::{Frozen, Mount, Server, Setup, is_root, make_file_system, require, skipped};
+use support::{
+    Frozen, Mount, Server, Setup, StallingDisk, eventually, is_root, make_file_system, require,
+    skipped, write_file,
+};
 
 const BLOCK: usize = 4096;
 
@@ -81,6 +84,86 @@ fn a_neighbour_is_served_while_a_flush_waits_for_the_disk() {
 fn a_neighbour_is_served_while_space_is_being_reserved() {
     let zeroes = Request::plain(command::WRITE_ZEROES, 0, 64 * 4096);
     a_neighbour_is_served_beside(&zeroes.flagged(flag::NO_HOLE));
+}
+
+/// A server of one shard, and beside its image, `disk`, another one that can be made to stall.
+fn with_stalling_image() -> Option<(Server, StallingDisk)> {
+    // One byte a block, so that no block is taken for a hole.
+    let setup = Setup::of_bytes(&[7; 1024 * BLOCK])
+        .with_arg("--shards")
+        .with_arg("1");
+    let other = setup.file("slow.img");
+    write_file(&other, b"");
+    let disk = StallingDisk::over(&other)?;
+    Some((setup.with_image(&other).start(), disk))
+}
+
+#[test]
+fn a_neighbour_is_served_while_reads_of_another_image_wait_for_a_process() {
+    let Some((server, disk)) = with_stalling_image() else {
+        return;
+    };
+    let mut client = server.client("slow@stuck");
+    let mut neighbour = server.client("disk@neighbour");
+    let stalled = disk.stall();
+    // Far from what was looked at when the image was opened, and more than have a thread.
+    let reads = (0..SESSION_REQUESTS_MAX as u64).map(|piece| (40 << 20) + piece * 16 * 4096);
+    let mut cookies: Vec<_> = reads
+        .map(|start| {
+            client
+                .submit(&Request::read(start, 4096))
+                .expect("room in the socket")
+        })
+        .collect();
+    for block in 0..64 {
+        let read = neighbour.read(block * BLOCK as u64, 4096).expect("a read");
+        assert_eq!(read, [7; BLOCK]);
+    }
+    neighbour.write(1, b"a part of a block").expect("a write");
+    neighbour.flush().expect("a flush");
+    // So long a read is always given to a thread.
+    let whole = neighbour.read(0, 1024 * 4096).expect("a read");
+    assert_eq!(whole[1..18], *b"a part of a block");
+    drop(stalled);
+    let mut answered: Vec<_> = cookies.iter().map(|_| client.answer().unwrap().0).collect();
+    answered.sort_unstable();
+    cookies.sort_unstable();
+    assert_eq!(answered, cookies);
+    drop(server);
+    drop(disk);
+}
+
+/// Whether a thread of this process is in the midst of a question to a process of FUSE.
+fn waits_for_a_process(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    let place = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("wchan"));
+    let places = tasks.flatten().filter_map(|task| place(task).ok());
+    places
+        .into_iter()
+        .any(|place| place == "request_wait_answer")
+}
+
+#[test]
+fn a_change_of_an_image_is_seen_while_another_one_waits_for_a_process() {
+    let Some((server, disk)) = with_stalling_image() else {
+        return;
+    };
+    let stalled = disk.stall();
+    eventually(|| {
+        waits_for_a_process(server.pid())
+            .then_some(())
+            .ok_or("nobody looks")
+    });
+    let disk_image = std::fs::File::options()
+        .write(true)
+        .open(server.setup().image());
+    disk_image
+        .and_then(|file| file.set_len(4096))
+        .expect("a shorter file");
+    server.wait_for_log(&["image disk", "changed while it was served"]);
+    drop(stalled);
+    drop(server);
+    drop(disk);
 }
 
 /// So many writes that wait for the disk, and a read of what is in memory behind them.

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use super::plan::{Run, Source};
 use crate::disk::{RealDisk, RealFile};
 use crate::image::{Complaint, Image};
-use crate::io::{self, Buffer, CutShort, Pool, Way};
+use crate::io::{self, Buffer, CutShort, Pool, Readers, Way};
 use crate::limits::INLINE_READ_MAX;
 use crate::overlay::commit::GroupCommit;
 use crate::overlay::map::BlockCounts;
@@ -155,6 +155,8 @@ pub struct Volume {
     pool: Pool,
     /// How the files of the overlay are written.
     way: Way,
+    /// And read.
+    readers: Readers,
 }
 
 impl Volume {
@@ -164,6 +166,7 @@ impl Volume {
         let data = overlay.as_ref().map(Overlay::data);
         Self {
             way: data.map_or(Way::Ring, Way::of),
+            readers: data.map_or(Readers::Ring, Readers::of),
             image,
             overlay: overlay.map(RefCell::new),
             commit: RefCell::default(),
@@ -307,9 +310,10 @@ impl Volume {
     async fn read_file(&self, file: RealFile, range: ByteRange) -> Result<Buffer, VolumeError> {
         let buffer = self.pool.take(range.len_usize())?;
         let whole = 0..buffer.len();
-        let (result, buffer) = io::read_at(file, buffer, whole, range.start()).await;
+        let start = range.start();
+        let (result, buffer) = io::read_at(file, buffer, whole, start, &self.readers).await;
         if let Err(short) = result {
-            self.saw_failed_read(range.start() + short.done as u64, &short.error);
+            self.saw_failed_read(start + short.done as u64, &short.error);
             return Err(VolumeError::reading(range.start(), short));
         }
         Ok(buffer)
@@ -336,11 +340,12 @@ impl Volume {
             .get_mut(inside..)
             .unwrap_or_default()
             .fill(0);
-        let file = Arc::clone(self.image.file());
-        let (result, buffer) = io::read_at(file, buffer, 0..inside, range.start()).await;
+        let (file, start) = (Arc::clone(self.image.file()), range.start());
+        let read = io::read_at(file, buffer, 0..inside, start, self.image.readers());
+        let (result, buffer) = read.await;
         if let Err(short) = result {
             self.image
-                .saw_failed_read(range.start() + short.done as u64, &short.error);
+                .saw_failed_read(start + short.done as u64, &short.error);
             return Err(VolumeError::reading(range.start(), short));
         }
         Ok(buffer)

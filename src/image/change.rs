@@ -2,6 +2,8 @@
 //!
 //! Invariants: the first change seen is kept and told once; a renamed image is no changed image.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::{fmt, io};
 
 use thiserror::Error;
@@ -93,9 +95,33 @@ impl Image {
         self.check()
     }
 
+    /// Has the file looked at by whom others wait for, and says what is known by then: where a
+    /// process or another host answers for the file, a thread of its own does it.
+    ///
+    /// # Errors
+    /// The first change that was seen.
+    pub fn look(self: &Arc<Self>) -> Result<(), ImageChanged> {
+        if !self.readers.are_apart() {
+            return self.verify_now();
+        }
+        if !self.is_looked_at.swap(true, Ordering::AcqRel) {
+            let image = Arc::clone(self);
+            let look = move || {
+                // A failed image has told so itself.
+                let _ = image.verify_now();
+                image.is_looked_at.store(false, Ordering::Release);
+            };
+            let name = "image-look".to_owned();
+            if std::thread::Builder::new().name(name).spawn(look).is_err() {
+                self.is_looked_at.store(false, Ordering::Release);
+            }
+        }
+        self.check()
+    }
+
     /// Takes notice of a read that failed at byte `at`.
-    pub fn saw_failed_read(&self, at: u64, error: &io::Error) {
-        if self.verify_now().is_ok() && self.unreadable.is_due() {
+    pub fn saw_failed_read(self: &Arc<Self>, at: u64, error: &io::Error) {
+        if self.look().is_ok() && self.unreadable.is_due() {
             tracing::error!(
                 "image {} ({}) can't be read at byte {at}: {error}; its clients get an I/O error: \
                  check its disk",
@@ -107,7 +133,8 @@ impl Image {
 
     /// Takes notice of a write that the kernel told of.
     pub(super) fn saw_write(&self) {
-        if self.verify_now().is_ok() {
+        // What has changed is told better by a look, for which nobody can wait here.
+        if self.readers.are_apart() || self.verify_now().is_ok() {
             self.fail(Change::Written);
         }
     }

@@ -21,9 +21,11 @@ mod tests;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use crate::disk::{FileKind, ImageFile, ImageMapping, RealFile, Stamp};
+use crate::io::Readers;
 use crate::limits::DISK_SIZE_MAX;
 use crate::name::Name;
 use crate::units::ByteRange;
@@ -46,6 +48,9 @@ pub struct Image {
     name: Name,
     path: PathBuf,
     file: ImageFile,
+    readers: Readers,
+    /// A thread of its own is looking at the file.
+    is_looked_at: AtomicBool,
     identity: Identity,
     mapping: Option<Arc<ImageMapping>>,
     warmth: Warmth,
@@ -84,6 +89,8 @@ impl Image {
         let image = Self {
             name,
             path: path.to_owned(),
+            readers: Readers::of(file.file()),
+            is_looked_at: AtomicBool::new(false),
             file,
             identity,
             mapping,
@@ -154,6 +161,12 @@ impl Image {
     #[must_use]
     pub fn file(&self) -> &Arc<File> {
         self.file.file()
+    }
+
+    /// Who reads it where that may have to wait.
+    #[must_use]
+    pub const fn readers(&self) -> &Readers {
+        &self.readers
     }
 
     /// Whether a send of `range` from the mapping will not wait for the disk, as far as one can

@@ -8,6 +8,8 @@
 //!   show to nobody.
 //! - Without notices (no inotify left, a network file system) the regular look still finds a
 //!   change.
+//! - Where a process or another host answers for a file, nobody waits for a look at it: the other
+//!   images are watched all the same.
 //! - An image is watched for as long as anybody else has it open, and not a second longer.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -113,7 +115,7 @@ impl Watcher {
             label: format!("image {} ({})", image.name, image.path.display()),
         });
         // What happened between the opening and now. A failed image tells so itself.
-        let _ = image.verify_now();
+        let _ = image.look();
     }
 
     fn run(&mut self, bell: &mut PipeReader, inbox: &Inbox) {
@@ -200,7 +202,7 @@ impl Watcher {
                 image.saw_rename();
             }
             // An `IN_ATTRIB` may be a `touch`, a `chmod` or the loss of the last name.
-            if image.verify_now().is_err() {
+            if image.look().is_err() {
                 // More notices would tell nothing new, and a busy writer sends many.
                 if let Some(number) = number.take() {
                     let _ = inotify::remove_watch(notices, number);
@@ -212,7 +214,7 @@ impl Watcher {
     fn look(&self) {
         for image in self.open() {
             // A failed image has told so itself.
-            let _ = image.verify_now();
+            let _ = image.look();
         }
     }
 }

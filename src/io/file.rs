@@ -11,6 +11,7 @@ use io_uring::{opcode, squeue, types};
 use rustix::fs::fstatfs;
 
 use super::buffer::Buffer;
+use super::reader::{self, Readers};
 use super::{ring, writer};
 use crate::limits::READ_IN_PLACE_MAX;
 
@@ -20,7 +21,8 @@ pub enum Way {
     /// The ring: the kernel tries at once, and has a thread of its own do what would have to wait.
     Ring,
     /// A thread of ours, for a file system that can't tell the ring what would have to wait: ext4
-    /// answers EOPNOTSUPP to every buffered write with `IOCB_NOWAIT`.
+    /// answers EOPNOTSUPP to every buffered write with `IOCB_NOWAIT`, and FUSE has to ask a process
+    /// (see [`Readers`]).
     Thread,
 }
 
@@ -32,6 +34,7 @@ impl Way {
         // frozen: the system call does, before it asks it.
         match fstatfs(file) {
             Ok(answer) if answer.f_type == libc::EXT4_SUPER_MAGIC => Self::Thread,
+            Ok(answer) if answer.f_type == libc::FUSE_SUPER_MAGIC => Self::Thread,
             _ => Self::Ring,
         }
     }
@@ -39,16 +42,16 @@ impl Way {
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug)]
-enum Direction {
-    FromFile,
+enum Direction<'a> {
+    FromFile(&'a Readers),
     ToFile(Way),
 }
 
-impl Direction {
+impl Direction<'_> {
     /// What it means that the kernel moves no byte.
     const fn stuck(self) -> ErrorKind {
         match self {
-            Self::FromFile => ErrorKind::UnexpectedEof,
+            Self::FromFile(_) => ErrorKind::UnexpectedEof,
             Self::ToFile(_) => ErrorKind::WriteZero,
         }
     }
@@ -65,6 +68,9 @@ pub struct CutShort {
 
 /// Fills `range` of `buffer` from byte `offset` of `file` on, which is an `Rc` or `Arc` of it.
 ///
+/// It goes by `readers`, which are [`Readers::of`] a file of the same file system: the shard goes
+/// on.
+///
 /// # Errors
 /// `UnexpectedEof` where the file ends first, `InvalidInput` where `range` leaves the buffer or the
 /// end of the read does not fit in 63 bits, else what the kernel says, with how far it came. The
@@ -74,11 +80,12 @@ pub async fn read_at<F>(
     buffer: Buffer,
     range: Range<usize>,
     offset: u64,
+    readers: &Readers,
 ) -> (Result<(), CutShort>, Buffer)
 where
     F: AsFd + Unpin + 'static,
 {
-    transfer(Direction::FromFile, file, buffer, range, offset).await
+    transfer(Direction::FromFile(readers), file, buffer, range, offset).await
 }
 
 /// Writes `range` of `buffer` from byte `offset` of `file` on, which is an `Rc` or `Arc` of it.
@@ -105,7 +112,7 @@ where
 
 /// Moves all bytes of `range`, in as many operations as it takes.
 async fn transfer<F>(
-    direction: Direction,
+    direction: Direction<'_>,
     mut file: F,
     mut buffer: Buffer,
     range: Range<usize>,
@@ -136,7 +143,7 @@ where
 
 /// One READ or WRITE; `range` lies inside the buffer.
 async fn transfer_some<F>(
-    direction: Direction,
+    direction: Direction<'_>,
     file: F,
     mut buffer: Buffer,
     range: Range<usize>,
@@ -145,14 +152,18 @@ async fn transfer_some<F>(
 where
     F: AsFd + Unpin + 'static,
 {
-    if let Direction::ToFile(Way::Thread) = direction {
-        return writer::write(file, buffer, range, offset).await;
+    match direction {
+        Direction::ToFile(Way::Thread) => return writer::write(file, buffer, range, offset).await,
+        Direction::FromFile(Readers::Threads(places)) => {
+            return reader::read(file, buffer, range, offset, places).await;
+        }
+        Direction::FromFile(Readers::Ring) | Direction::ToFile(Way::Ring) => {}
     }
     let part = buffer.as_mut_slice().get_mut(range).unwrap_or_default();
     let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
     let target = types::Fd(file.as_fd().as_raw_fd());
     let entry = match direction {
-        Direction::FromFile => opcode::Read::new(target, part.as_mut_ptr(), len)
+        Direction::FromFile(_) => opcode::Read::new(target, part.as_mut_ptr(), len)
             .offset(offset)
             .build()
             .flags(how_to_read(len)),
@@ -210,7 +221,7 @@ mod tests {
         offset: u64,
     ) -> (Result<(), CutShort>, Buffer) {
         let buffer = Pool::new().take(len).unwrap();
-        run(read_at(file.clone(), buffer, range, offset)).unwrap()
+        run(read_at(file.clone(), buffer, range, offset, &Readers::Ring)).unwrap()
     }
 
     fn error_kind(file: &Arc<File>, range: Range<usize>, offset: u64) -> ErrorKind {
@@ -303,7 +314,8 @@ mod tests {
         let (file, _) = file(4096);
         let shared = Rc::new(file);
         run(async {
-            let mut pending = Box::pin(read_at(shared.clone(), buffer, 0..4096, 0));
+            let read = read_at(shared.clone(), buffer, 0..4096, 0, &Readers::Ring);
+            let mut pending = Box::pin(read);
             std::future::poll_fn(|context| {
                 assert!(pending.as_mut().poll(context).is_pending());
                 std::task::Poll::Ready(())

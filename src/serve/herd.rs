@@ -1,5 +1,6 @@
 //! Catalog, placement and shards as the handshakes see them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use super::catalog::{Catalog, Refused, Target, VolumeKey};
 use super::offer::{Offer, Offers};
 use super::placement::Placement;
 use super::prefetch::Machine;
-use super::shard::measure::{AllLatencies, Measured};
+use super::shard::measure::{AllTotals, Measured};
 use super::shard::{Held, Lease, ShardHandle};
 use super::state_dir::StateDir;
 use super::watch::Watch;
@@ -23,6 +24,7 @@ use crate::name::Name;
 use crate::nbd::{Described, Refusal};
 use crate::overlay::inspect::{self, View};
 use crate::overlay::{OverlayMode, Spec};
+use crate::status::traffic::Totals;
 
 mod suspended;
 
@@ -151,13 +153,23 @@ impl Herd {
         all
     }
 
-    /// How long answers took on all shards.
-    pub(super) async fn latencies(&self) -> AllLatencies {
+    /// What was asked of each disk, on all shards.
+    pub(super) async fn totals(&self) -> AllTotals {
         let mut all = Vec::new();
         for shard in &self.shards {
-            all.extend(shard.latencies().await.unwrap_or_default());
+            all.extend(shard.totals().await.unwrap_or_default());
         }
         all
+    }
+
+    /// The same of each generation of an image, whosever overlays were over it.
+    pub(super) async fn exports(&self) -> BTreeMap<String, Totals> {
+        let mut exports: BTreeMap<String, Totals> = BTreeMap::new();
+        for (mut key, more) in self.totals().await {
+            key.client = None;
+            exports.entry(key.to_string()).or_default().add(&more);
+        }
+        exports
     }
 
     /// Where overlays are; `None` where none are kept.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::host;
 use crate::dhcp::Moment;
 use crate::nbd::wire::Errno;
-use crate::status::traffic::{Cause, Counts, Kind, Latencies};
+use crate::status::traffic::{Cause, Counts, Kind, Latencies, Totals};
 
 /// The counters of one session.
 #[derive(Debug)]
@@ -75,8 +75,14 @@ impl Meter {
         })
     }
 
-    /// A request has come.
+    /// A request has come, now.
     pub(super) fn begin(self: &Rc<Self>, kind: Kind, bytes: u64) -> Ticket {
+        self.begin_at(Instant::now(), kind, bytes)
+    }
+
+    /// A request has come, at a moment that was looked up before: to read the clock is most of what
+    /// counting costs.
+    pub(super) fn begin_at(self: &Rc<Self>, begun: Instant, kind: Kind, bytes: u64) -> Ticket {
         if kind == Kind::Read && self.first_read.get().is_none() {
             self.first_read.set(Some(host::moment()));
         }
@@ -85,7 +91,7 @@ impl Meter {
             meter: Rc::clone(self),
             kind,
             bytes,
-            begun: Cell::new(Instant::now()),
+            begun: Cell::new(begun),
             is_at_disk: Cell::new(false),
         }
     }
@@ -117,8 +123,9 @@ impl Meter {
         }
     }
 
-    pub(super) fn add_latencies(&self, sum: &mut Latencies) {
-        sum.add(&self.latencies.borrow());
+    pub(super) fn add_to(&self, sum: &mut Totals) {
+        sum.counts.add(&self.counts.borrow());
+        sum.latencies.add(&self.latencies.borrow());
     }
 }
 
@@ -151,8 +158,8 @@ impl Ticket {
         self.meter.counts.borrow_mut().hits += 1;
     }
 
-    /// Its answer is queued.
-    pub(super) fn end(&self, result: Result<(), Errno>) {
+    /// Its answer is queued, at the moment that this gives back.
+    pub(super) fn end(&self, result: Result<(), Errno>) -> Instant {
         let meter = &self.meter;
         if let Err(errno) = result {
             meter.failed(errno);
@@ -173,6 +180,7 @@ impl Ticket {
             let since = Some(now);
             meter.at_disk.set(AtDisk { count, since });
         }
+        now
     }
 
     fn mark(&self) {
@@ -240,6 +248,19 @@ mod tests {
         assert!(meter.read().waits.is_some());
         drop(at_disk);
         assert_eq!(meter.read().waits, None);
+    }
+
+    #[test]
+    fn a_latency_is_from_the_moment_that_was_given_to_the_answer() {
+        let meter = Meter::new();
+        let begun = Instant::now() - Duration::from_secs(2);
+        let ticket = meter.begin_at(begun, Kind::Read, 1);
+        let took = ticket.end(Ok(())) - begun;
+        let mut totals = Totals::default();
+        meter.add_to(&mut totals);
+        let spread = totals.latencies.spread(Kind::Read).unwrap();
+        assert_eq!(u128::from(spread.sum), took.as_nanos());
+        assert!(took >= Duration::from_secs(2));
     }
 
     #[test]

@@ -190,7 +190,7 @@ impl Outbox {
                 // gets EIO: it goes by the ring then.
                 let name = self.volume.image().name();
                 tracing::error!("image {name} could not be read while it was sent: closing");
-                let _ = self.volume.image().verify_now();
+                let _ = self.volume.image().look();
             }
             // Most clients of a root file system end so: it is not worth a line.
             SendError::Connection { source, .. } => tracing::debug!("connection lost: {source}"),

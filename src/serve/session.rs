@@ -8,7 +8,9 @@
 //! - A session that was cut for a successor begins no change any more.
 //! - What a session holds in memory is bounded: see `limits`.
 
+use std::cell::Cell;
 use std::rc::{Rc, Weak};
+use std::time::Instant;
 
 use super::describe;
 use super::link::Link;
@@ -95,6 +97,8 @@ pub(super) struct Session {
     pool: Pool,
     progress: Rc<Progress>,
     meter: Rc<Meter>,
+    /// When a read was answered just now, and nothing was waited for since.
+    answered: Cell<Option<Instant>>,
     replies: Replies,
     turn: u32,
     /// Where reads of the image are noted, as long as it is taken for a boot.
@@ -121,6 +125,7 @@ impl Session {
             pool,
             progress,
             meter,
+            answered: Cell::default(),
             replies: Replies::new(Headers::Simple),
             turn: 0,
             recorder: None,
@@ -206,6 +211,7 @@ impl Session {
                 Err(violation) => return End::Violation(violation),
             };
             buffer.consume(used);
+            let now = self.answered.take();
             let outcome = match event {
                 None => self.receive(buffer).await,
                 Some(Event::Disconnect) => return End::Disconnected,
@@ -217,7 +223,7 @@ impl Session {
                     session.payload_taken(range.len());
                     outcome
                 }
-                Some(Event::Command(cookie, command)) => self.execute(cookie, command).await,
+                Some(Event::Command(cookie, command)) => self.execute(cookie, command, now).await,
             };
             if let Err(end) = outcome.and_then(|()| self.check_not_over()) {
                 return end;
@@ -266,19 +272,32 @@ impl Session {
         self.meter.begin(kind, range.len())
     }
 
-    /// Lets the neighbours have their turn, now and then.
-    async fn take_turn(&mut self) {
+    /// Lets the neighbours have their turn, now and then, and says whether they had it.
+    async fn take_turn(&mut self) -> bool {
         self.turn += 1;
-        if self.turn >= TURN_REQUESTS {
-            self.turn = 0;
-            io::yield_now().await;
+        if self.turn < TURN_REQUESTS {
+            return false;
         }
+        self.turn = 0;
+        io::yield_now().await;
+        true
     }
 
-    async fn execute(&mut self, cookie: Cookie, command: Command) -> Result<(), End> {
-        self.take_turn().await;
+    /// It is `now`, where that is known.
+    async fn execute(
+        &mut self,
+        cookie: Cookie,
+        command: Command,
+        now: Option<Instant>,
+    ) -> Result<(), End> {
+        let has_waited = self.take_turn().await;
+        let now = now.filter(|_| !has_waited);
         match command {
-            Command::Read { range, in_one } => self.read(cookie, range, in_one).await,
+            Command::Read { range, in_one } => {
+                let begun = now.unwrap_or_else(Instant::now);
+                let ticket = self.meter.begin_at(begun, Kind::Read, range.len());
+                self.read(cookie, ticket, range, in_one).await;
+            }
             Command::Flush => {
                 self.outbox.admit(0).await;
                 self.flush_then_reply(cookie);
@@ -317,8 +336,7 @@ impl Session {
         Ok(())
     }
 
-    async fn read(&self, cookie: Cookie, range: ByteRange, in_one: bool) {
-        let ticket = self.ticket(Kind::Read, range);
+    async fn read(&self, cookie: Cookie, ticket: Ticket, range: ByteRange, in_one: bool) {
         if let Some(recorder) = self.recorder.as_ref().filter(|recorder| recorder.is_on()) {
             self.volume
                 .each_read_of_image(range, |read| recorder.note(read));
@@ -334,7 +352,7 @@ impl Session {
                 self.outbox.admit(0).await;
                 self.outbox.charge(held);
                 ticket.hit();
-                ticket.end(Ok(()));
+                self.answered.set(Some(ticket.end(Ok(()))));
                 self.outbox.push(reply, held);
             }
             Ok(None) => self.read_beside(cookie, ticket, range, in_one).await,

@@ -29,7 +29,7 @@ use super::succession::{Elder, Progress};
 use super::volumes::Volumes;
 use crate::io::{self, Pool, Socket};
 use crate::overlay::{OpenError, Voucher};
-use crate::status::traffic::Latencies;
+use crate::status::traffic::Totals;
 use handle::{LeaseState, Order};
 use measure::Measured;
 use suspension::Suspension;
@@ -94,8 +94,8 @@ struct Shard {
     sessions: RefCell<BTreeMap<u64, Entry>>,
     /// Sessions that have ended and that nobody was told of yet.
     ended: RefCell<Vec<Measured>>,
-    /// How long answers of sessions took that have ended.
-    past: RefCell<HashMap<VolumeKey, Latencies>>,
+    /// What was asked in sessions that have ended, and how long answers took.
+    past: RefCell<HashMap<VolumeKey, Totals>>,
     next: Cell<u64>,
     draining: Cell<bool>,
     suspension: Suspension,
@@ -160,8 +160,8 @@ impl Shard {
             })),
             // Who asked may be gone.
             Order::Measure(answer) => drop(answer.send(shard.measure())),
-            Order::Latencies(answer) => drop(io::spawn(async move {
-                let _ = answer.send(shard.latencies().await);
+            Order::Totals(answer) => drop(io::spawn(async move {
+                let _ = answer.send(shard.totals().await);
             })),
             Order::Vacate { lease, answer } => drop(io::spawn(async move {
                 shard.vacate(&lease.key).await;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::report::{Client, State, Traffic};
-use super::traffic::{CLASSES, Kind, Latencies, Spread};
+use super::traffic::{CLASSES, Counts, Kind, Spread, Totals};
 use crate::limits::STATUS_SERIES_CLIENTS_MAX;
 
 /// A page of metrics that is being written.
@@ -55,9 +55,9 @@ fn escaped(text: &str) -> String {
         .replace('\n', "\\n")
 }
 
-/// All metrics; `latencies` by the export that they are of, without whose overlay.
+/// All metrics; `exports` by the image and its generation, without whose overlay.
 #[must_use]
-pub fn page(version: &str, clients: &[Client], latencies: &BTreeMap<String, Latencies>) -> String {
+pub fn page(version: &str, clients: &[Client], exports: &BTreeMap<String, Totals>) -> String {
     let mut page = Page(String::new());
     page.family("cowherd_build_info", Type::Gauge, "Which cowherd this is.");
     page.sample("cowherd_build_info", &[("version", version)], 1);
@@ -70,7 +70,8 @@ pub fn page(version: &str, clients: &[Client], latencies: &BTreeMap<String, Late
     let shown: Vec<_> = clients.iter().take(STATUS_SERIES_CLIENTS_MAX).collect();
     boots(&mut page, &shown);
     traffic(&mut page, &shown);
-    durations(&mut page, latencies);
+    counts(&mut page, exports);
+    durations(&mut page, exports);
     page.0
 }
 
@@ -162,11 +163,53 @@ fn traffic(page: &mut Page, clients: &[&Client]) {
     }
 }
 
-fn durations(page: &mut Page, latencies: &BTreeMap<String, Latencies>) {
+/// What is told of an export, by the name of its counter.
+const COUNTED: [(&str, &str, fn(&Counts) -> u64); 3] = [
+    (
+        "cowherd_export_read_bytes_total",
+        "Bytes that all machines have read from an image.",
+        Counts::bytes_read,
+    ),
+    (
+        "cowherd_export_written_bytes_total",
+        "Bytes that all machines have written over an image.",
+        Counts::bytes_written,
+    ),
+    (
+        "cowherd_export_cached_reads_total",
+        "Reads of an image that were answered from memory.",
+        |counts| counts.hits,
+    ),
+];
+
+fn counts(page: &mut Page, exports: &BTreeMap<String, Totals>) {
+    for (name, help, value) in COUNTED {
+        page.family(name, Type::Counter, help);
+        for (export, Totals { counts, .. }) in exports {
+            page.sample(name, &[("export", export)], value(counts));
+        }
+    }
+    let name = "cowherd_export_requests_total";
+    page.family(name, Type::Counter, "Requests for an image, by their kind.");
+    for (export, Totals { counts, .. }) in exports {
+        for (kind, count) in counts.requests_by_name() {
+            page.sample(name, &[("export", export), ("kind", &kind)], count);
+        }
+    }
+    let name = "cowherd_export_errors_total";
+    page.family(name, Type::Counter, "Requests for an image that failed.");
+    for (export, Totals { counts, .. }) in exports {
+        for (cause, count) in counts.errors_by_name() {
+            page.sample(name, &[("export", export), ("cause", &cause)], count);
+        }
+    }
+}
+
+fn durations(page: &mut Page, exports: &BTreeMap<String, Totals>) {
     let name = "cowherd_request_duration_seconds";
     let help = "Time from a request to its answer being queued, by image and kind.";
     page.family(name, Type::Histogram, help);
-    for (export, latencies) in latencies {
+    for (export, Totals { latencies, .. }) in exports {
         for kind in Kind::ALL {
             if let Some(spread) = latencies.spread(kind) {
                 histogram(
@@ -224,10 +267,13 @@ mod tests {
         };
         all.count(&key, &load);
         all.settle(std::time::Duration::from_secs(1));
-        let mut latencies = Latencies::default();
-        latencies.record(Kind::Read, 20_000);
-        let latencies = BTreeMap::from([("arch+1".to_owned(), latencies)]);
-        page("1.2.3", &all.clients(At(0)), &latencies)
+        let mut totals = Totals::default();
+        totals.latencies.record(Kind::Read, 20_000);
+        totals.counts.bytes[Kind::Read as usize] = 5000;
+        totals.counts.requests[Kind::Write as usize] = 2;
+        totals.counts.errors[3] = 4;
+        let exports = BTreeMap::from([("arch+1".to_owned(), totals)]);
+        page("1.2.3", &all.clients(At(0)), &exports)
     }
 
     #[test]
@@ -246,6 +292,10 @@ mod tests {
             "cowherd_client_requests_total{client=\"pc\",kind=\"read\"} 3",
             "cowherd_client_errors_total{client=\"pc\",cause=\"invalid\"} 1",
             "cowherd_client_overlay_bytes{client=\"pc\"} 8192",
+            "cowherd_export_read_bytes_total{export=\"arch+1\"} 5000",
+            "cowherd_export_written_bytes_total{export=\"arch+1\"} 0",
+            "cowherd_export_requests_total{export=\"arch+1\",kind=\"write\"} 2",
+            "cowherd_export_errors_total{export=\"arch+1\",cause=\"io\"} 4",
         ] {
             assert!(page.lines().any(|other| other == line), "{line}\n{page}");
         }

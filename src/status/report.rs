@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::traffic::Totals;
 use super::{At, Stage};
 
 /// How a machine is doing.
@@ -122,6 +123,48 @@ pub struct Traffic {
     pub errors: BTreeMap<String, u64>,
     /// Bytes of blocks that its overlay holds.
     pub overlay_bytes: Option<u64>,
+}
+
+/// What all machines together have asked of one generation of an image, since this server has
+/// started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Export {
+    /// The image and its generation.
+    pub export: String,
+    /// Bytes that were read.
+    pub bytes_read: u64,
+    /// Bytes that were written, to overlays over it.
+    pub bytes_written: u64,
+    /// Reads that were answered from memory.
+    pub hits: u64,
+    /// Requests by their kind, of kinds that there were any of.
+    pub requests: BTreeMap<String, u64>,
+    /// Requests that failed, by the cause.
+    pub errors: BTreeMap<String, u64>,
+    /// How long answers took, by the kind of request.
+    pub latencies: BTreeMap<String, Latency>,
+}
+
+impl Export {
+    /// All of them, in the order of their names.
+    #[must_use]
+    pub fn all(exports: &BTreeMap<String, Totals>) -> Vec<Self> {
+        let told = exports.iter();
+        told.map(|(export, totals)| Self::of(export, totals))
+            .collect()
+    }
+
+    fn of(export: &str, Totals { counts, latencies }: &Totals) -> Self {
+        Self {
+            export: export.to_owned(),
+            bytes_read: counts.bytes_read(),
+            bytes_written: counts.bytes_written(),
+            hits: counts.hits,
+            requests: counts.requests_by_name(),
+            errors: counts.errors_by_name(),
+            latencies: latencies.by_name(),
+        }
+    }
 }
 
 /// How long answers to one kind of request took, in microseconds.

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a latency costs a few bytes for each tenth of itself, however many there are.
 
+use std::collections::BTreeMap;
+
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +102,18 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Requests by the name of their kind, of kinds that there were any of.
+    #[must_use]
+    pub fn requests_by_name(&self) -> BTreeMap<String, u64> {
+        named(Kind::ALL.map(|kind| (kind.name(), self.requests[kind as usize])))
+    }
+
+    /// Errors by the name of their cause, of causes that there were any of.
+    #[must_use]
+    pub fn errors_by_name(&self) -> BTreeMap<String, u64> {
+        named(Cause::ALL.map(|cause| (cause.name(), self.errors[cause as usize])))
+    }
+
     /// With what was counted elsewhere.
     pub fn add(&mut self, other: &Self) {
         let pairs = self.requests.iter_mut().zip(other.requests);
@@ -144,6 +158,11 @@ impl Counts {
     pub const fn bytes_written(&self) -> u64 {
         self.bytes[Kind::Write as usize]
     }
+}
+
+fn named<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
+    let some = pairs.into_iter().filter(|(_, count)| *count > 0);
+    some.map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
 /// The shortest latency that is told from a shorter one, in nanoseconds.
@@ -230,6 +249,13 @@ impl Latencies {
         }
     }
 
+    /// What there is, by the name of its kind.
+    #[must_use]
+    pub fn by_name(&self) -> BTreeMap<String, super::report::Latency> {
+        let of = |kind: Kind| Some((kind.name().to_owned(), (&self.spread(kind)?).into()));
+        Kind::ALL.into_iter().filter_map(of).collect()
+    }
+
     /// What there is of one kind.
     #[must_use]
     pub fn spread(&self, kind: Kind) -> Option<Spread> {
@@ -243,6 +269,23 @@ impl Latencies {
             p99: histogram.value_at_quantile(0.99),
             longest: histogram.max(),
         })
+    }
+}
+
+/// What was asked of a disk, and how long answers took.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Requests, bytes and errors.
+    pub counts: Counts,
+    /// How long answers took.
+    pub latencies: Latencies,
+}
+
+impl Totals {
+    /// With those of elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.counts.add(&other.counts);
+        self.latencies.add(&other.latencies);
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) use netboot::NetBoot;
 pub(crate) use relay::{Odds, Relay};
 pub(crate) use room::Room;
 pub(crate) use server::{PATIENCE, Refusal, Server, Setup, eventually};
-pub(crate) use stall::Frozen;
+pub(crate) use stall::{Frozen, StallingDisk};
 pub(crate) use stamps::{SECTOR, Stamps};
 pub(crate) use tftp::TftpServer;
 pub(crate) use tls::Certificates;

@@ -189,6 +189,7 @@ mod tests {
                 running: true,
                 now: At(0),
                 clients: all.clients(At(0)),
+                exports: Vec::new(),
             }),
             is_one: false,
             from: 0,

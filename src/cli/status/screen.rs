@@ -263,6 +263,7 @@ mod tests {
             running: true,
             now: At(now),
             clients: all.clients(At(now)),
+            exports: Vec::new(),
         }
     }
 
@@ -309,6 +310,7 @@ mod tests {
             running: true,
             now: At(0),
             clients: Vec::new(),
+            exports: Vec::new(),
         };
         assert_eq!(all(&empty), ["no machine was seen yet"]);
     }

@@ -1,6 +1,5 @@
 //! The API, version 1: see `page/schema.json`.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -13,8 +12,7 @@ use super::{Office, page, stream};
 use crate::serve::control::{Answer, Command, Progress, Reporter};
 use crate::status::At;
 use crate::status::metrics;
-use crate::status::report::Client;
-use crate::status::traffic::Latencies;
+use crate::status::report::{Client, Export};
 
 /// Machines, at one moment.
 #[derive(Debug, Serialize)]
@@ -45,6 +43,7 @@ pub(super) async fn get(office: &Arc<Office>, path: &str) -> Response<Content> {
         "/api/v1/schema" => text("application/schema+json", page::SCHEMA),
         "/api/v1/clients" => json(StatusCode::OK, &clients(office)),
         "/api/v1/images" => json(StatusCode::OK, &images(office)),
+        "/api/v1/exports" => json(StatusCode::OK, &Export::all(&office.herd.exports().await)),
         "/api/v1/overlays" => run(office, Command::List).await,
         "/api/v1/leases" => run(office, Command::Leases).await,
         "/api/v1/events" => stream::events(Arc::clone(office)),
@@ -134,16 +133,8 @@ fn images(office: &Office) -> Vec<ImageFacts> {
 async fn measure(office: &Office) -> Response<Content> {
     let herd = &office.herd;
     herd.watch().look(herd).await;
-    let mut latencies: BTreeMap<String, Latencies> = BTreeMap::new();
-    for (mut key, more) in herd.latencies().await {
-        key.client = None;
-        latencies.entry(key.to_string()).or_default().add(&more);
-    }
-    let page = metrics::page(
-        env!("CARGO_PKG_VERSION"),
-        &herd.watch().clients(),
-        &latencies,
-    );
+    let exports = herd.exports().await;
+    let page = metrics::page(env!("CARGO_PKG_VERSION"), &herd.watch().clients(), &exports);
     text("text/plain; version=0.0.4; charset=utf-8", page)
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::status::At;
-use crate::status::report::Client;
+use crate::status::report::{Client, Export};
 
 /// What a command gives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,9 @@ pub struct Status {
     pub now: At,
     /// The machines; those that need help first.
     pub clients: Vec<Client>,
+    /// What they ask of the images; nothing without a server, or where one machine was asked for.
+    #[serde(default)]
+    pub exports: Vec<Export>,
 }
 
 /// One overlay, as far as it can be read.

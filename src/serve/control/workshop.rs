@@ -19,7 +19,7 @@ use crate::serve::options::Failure;
 use crate::serve::shard::{Held, Live};
 use crate::serve::state_dir::StateDir;
 use crate::serve::watch::Watch;
-use crate::status::report::Client;
+use crate::status::report::{Client, Export};
 
 /// A state directory, and the server that is on it if one is.
 #[derive(Clone, Debug)]
@@ -139,6 +139,10 @@ impl Workshop {
                 blocking(move || Watch::new(Some(&state))).await?
             }
         };
+        let exports = match (&self.herd, &client) {
+            (Some(herd), None) => Export::all(&herd.exports().await),
+            _ => Vec::new(),
+        };
         let clients = match client {
             None => watch.clients(),
             Some(who) => match self.client(&watch, &who).await {
@@ -154,6 +158,7 @@ impl Workshop {
             running: self.herd.is_some(),
             now: watch.now(),
             clients,
+            exports,
         })
     }
 

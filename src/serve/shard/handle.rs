@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
-use super::measure::{AllLatencies, Measured};
+use super::measure::{AllTotals, Measured};
 use crate::disk::RealDisk;
 use crate::nbd::ExportInfo;
 use crate::nbd::agreed::Agreed;
@@ -108,7 +108,7 @@ pub(super) enum Order {
         answer: oneshot::Sender<bool>,
     },
     Measure(oneshot::Sender<Vec<Measured>>),
-    Latencies(oneshot::Sender<AllLatencies>),
+    Totals(oneshot::Sender<AllTotals>),
     Release(VolumeKey),
     Forget(VolumeKey),
     Flush(oneshot::Sender<()>),

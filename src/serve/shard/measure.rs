@@ -13,7 +13,7 @@ use crate::io;
 use crate::limits::{STATUS_ENDED_MAX, STATUS_LATENCIES_MAX};
 use crate::overlay::map::BlockCounts;
 use crate::serve::meter::Reading;
-use crate::status::traffic::Latencies;
+use crate::status::traffic::Totals;
 
 /// A session, and what it has done.
 #[derive(Clone, Debug)]
@@ -42,8 +42,8 @@ pub(in crate::serve) enum Ended {
     Suspended,
 }
 
-/// Latencies by whose disk they are of.
-pub(in crate::serve) type AllLatencies = Vec<(VolumeKey, Latencies)>;
+/// What was asked, by whose disk it was asked of.
+pub(in crate::serve) type AllTotals = Vec<(VolumeKey, Totals)>;
 
 impl ShardHandle {
     /// All sessions, and those that have ended since this was asked last. `None` where the shard
@@ -54,11 +54,11 @@ impl ShardHandle {
         measured.await.ok()
     }
 
-    /// How long answers took. `None` where the shard is gone.
-    pub(in crate::serve) async fn latencies(&self) -> Option<AllLatencies> {
-        let (answer, latencies) = oneshot::channel();
-        self.orders.send(Order::Latencies(answer)).ok()?;
-        latencies.await.ok()
+    /// What was asked of each disk, and how long answers took. `None` where the shard is gone.
+    pub(in crate::serve) async fn totals(&self) -> Option<AllTotals> {
+        let (answer, totals) = oneshot::channel();
+        self.orders.send(Order::Totals(answer)).ok()?;
+        totals.await.ok()
     }
 
     /// Which of the shards.
@@ -89,7 +89,7 @@ impl Shard {
         }
     }
 
-    /// A session has ended: what it did is still told of once, and how long that took for longer.
+    /// A session has ended: what it did is still told of once, and in sums for longer.
     pub(super) fn retire(&self, id: u64, end: &End) {
         let Some(entry) = self.sessions.borrow_mut().remove(&id) else {
             return;
@@ -114,12 +114,12 @@ impl Shard {
             key.client = None;
         }
         if past.len() < 2 * STATUS_LATENCIES_MAX || past.contains_key(&key) {
-            entry.meter.add_latencies(past.entry(key).or_default());
+            entry.meter.add_to(past.entry(key).or_default());
         }
     }
 
     /// The neighbours have their turn between one session and the next.
-    pub(super) async fn latencies(&self) -> AllLatencies {
+    pub(super) async fn totals(&self) -> AllTotals {
         let mut all = self.past.borrow().clone();
         let live: Vec<_> = {
             let sessions = self.sessions.borrow();
@@ -128,7 +128,7 @@ impl Shard {
                 .collect()
         };
         for (key, meter) in live {
-            meter.add_latencies(all.entry(key).or_default());
+            meter.add_to(all.entry(key).or_default());
             io::yield_now().await;
         }
         all.into_iter().collect()

@@ -27,7 +27,6 @@ use super::state_dir::StateDir;
 use crate::dhcp::Moment;
 use crate::status::report::{Client, State};
 use crate::status::timelines::{Key, Saved};
-use crate::status::traffic::Kind;
 use crate::status::{At, Event, FileStep, Sign, Timelines};
 use sessions::Sessions;
 
@@ -137,12 +136,11 @@ impl Watch {
     /// The same, with how long answers took.
     pub(super) async fn client_with_latencies(&self, herd: &Herd, who: &str) -> Option<Client> {
         let mut client = self.client(who)?;
-        let latencies = herd.latencies().await;
+        let totals = herd.totals().await;
         let export = client.export.as_deref().unwrap_or_default();
-        let mut own = latencies.iter();
+        let mut own = totals.iter();
         if let Some((_, own)) = own.find(|(key, _)| key.to_string() == export) {
-            let spread = |kind: Kind| Some((kind.name().to_owned(), (&own.spread(kind)?).into()));
-            client.latencies = Kind::ALL.into_iter().filter_map(spread).collect();
+            client.latencies = own.latencies.by_name();
         }
         Some(client)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Load;
 use crate::status::report;
-use crate::status::traffic::{Cause, Counts, Kind};
+use crate::status::traffic::Counts;
 
 /// A disk that has not answered for so long is not merely slow.
 const DISK_PATIENCE: Duration = Duration::from_secs(10);
@@ -69,14 +69,6 @@ impl Loads {
         if *total == Counts::default() && self.own_bytes.is_none() {
             return None;
         }
-        let requests = Kind::ALL.map(|kind| (kind.name(), total.requests[kind as usize]));
-        let errors = Cause::ALL.map(|cause| (cause.name(), total.errors[cause as usize]));
-        let named = |pairs: &[(&str, u64)]| {
-            let pairs = pairs.iter().filter(|(_, count)| *count > 0);
-            pairs
-                .map(|(name, count)| ((*name).to_owned(), *count))
-                .collect()
-        };
         Some(report::Traffic {
             bytes_read: total.bytes_read(),
             bytes_written: total.bytes_written(),
@@ -85,8 +77,8 @@ impl Loads {
             requests_per_second: self.requests_per_second,
             underway: self.underway,
             hits: total.hits,
-            requests: named(&requests),
-            errors: named(&errors),
+            requests: total.requests_by_name(),
+            errors: total.errors_by_name(),
             overlay_bytes: self.own_bytes,
         })
     }
@@ -95,6 +87,7 @@ impl Loads {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::traffic::Kind;
 
     fn load(bytes: u64, underway: u32) -> Load {
         let mut more = Counts::default();
