@@ -356,6 +356,8 @@ pub(crate) const INNER: &[&str] = &[
     "INLINE_READ_MAX",
     "READ_IN_PLACE_MAX",
     "RECEIVES_AT_ONCE",
+    "APART_READS_MAX",
+    "APART_READ_MAX",
     "GATHER_SEGMENTS_MAX",
     "GATHER_BYTES_MAX",
     "IMAGE_CHECK_EVERY",
