@@ -48,10 +48,10 @@ struct Recipe {
     has_attach: bool,
 }
 
-/// The least.
+/// The least, and a GRUB that nothing in it uses.
 const PLAIN: Recipe = Recipe {
     name: "plain",
-    words: "",
+    words: "--include grub-pc-bin,grub-efi-amd64-bin",
     has_attach: false,
 };
 
@@ -268,6 +268,20 @@ fn beside_another_dhcp_server_machines_boot_from_ours() {
     let outcome = boot(&PLAIN, "--dhcp proxy --firmware bios --firmware uefi");
     for client in ["herd-0", "herd-1"] {
         assert_eq!(outcome.boot(client, 1).root, "/dev/nbd0,btrfs");
+    }
+}
+
+#[test]
+fn where_the_host_has_no_grub_machines_boot_by_that_in_their_image() {
+    if !can_boot() {
+        return;
+    }
+    let outcome = boot(&PLAIN, "--grub image --firmware bios --firmware uefi");
+    let cores = ["i386-pc/core.0", "x86_64-efi/core.efi"];
+    for (client, core) in ["herd-0", "herd-1"].into_iter().zip(cores) {
+        assert_eq!(outcome.boot(client, 1).root, "/dev/nbd0,btrfs");
+        let made = format!("boot/grub/{core} of the GRUB in disk+1 for 10.77.0.1: ");
+        assert!(outcome.log.contains(&made), "{}", outcome.log);
     }
 }
 

@@ -160,6 +160,13 @@ fn ext4_is_read_as_a_mount_shows_it() {
 }
 
 #[test]
+fn ext4_whose_inodes_are_too_short_for_checksums_is_read_as_a_mount_shows_it() {
+    if let Some(root) = Root::new(&["mkfs.ext4", "-q", "-I", "128"], |_| {}) {
+        root.is_as_mounted();
+    }
+}
+
+#[test]
 fn btrfs_is_read_as_a_mount_shows_it_however_it_is_compressed() {
     for how in ["", "lzo", "zlib", "zstd"] {
         if let Some(root) = Root::new(BTRFS, |at| compressed(at, how)) {
@@ -287,20 +294,22 @@ fn the_default_subvolume_counts_and_others_can_be_named() {
     let read = read_file(&disk, &place("other"), "boot/which");
     assert_eq!(read.expect("it"), b"other");
     assert!(read_file(&disk, &place("none"), "boot/which").is_err());
+    // The one that holds them all has no name of its own.
+    let read = read_file(&disk, &place("/"), "boot/one");
+    assert_eq!(read.expect("it"), [1]);
 }
 
-/// A disk with a partition table, and `image` in its second partition.
-fn partitioned(root: &Root, label: &str) -> PathBuf {
+/// A disk with this table of partitions, by sfdisk, and the image at a sector.
+fn partitioned(root: &Root, label: &str, partitions: &str, sector: u64) -> PathBuf {
     let disk = root.home.path().join(format!("{label}.img"));
     let file = fs::File::create(&disk).expect("room");
     file.set_len(300 << 20).expect("room");
     let table = root.home.path().join("table");
-    let text = format!("label: {label}\nstart=2048, size=4096\nstart=8192\n");
-    fs::write(&table, text).expect("room");
+    fs::write(&table, format!("label: {label}\n{partitions}")).expect("room");
     let script = format!("sfdisk -q {} < {}", disk.display(), table.display());
     Tool::new("sh").args(["-c", &script]).ok();
     let content = fs::read(&root.image).expect("an image");
-    file.write_all_at(&content, 8192 * 512).expect("room");
+    file.write_all_at(&content, sector * 512).expect("room");
     disk
 }
 
@@ -313,7 +322,8 @@ fn a_partition_is_found_in_both_kinds_of_tables() {
         return;
     };
     for label in ["gpt", "dos"] {
-        let disk = Image::open(&partitioned(&root, label));
+        let partitions = "start=2048, size=4096\nstart=8192\n";
+        let disk = Image::open(&partitioned(&root, label, partitions, 8192));
         let read = |partition| {
             let place = Whereabouts {
                 partition,
@@ -331,6 +341,34 @@ fn a_partition_is_found_in_both_kinds_of_tables() {
             matches!(read(Some(7)), Err(InsideError::NoPartition(7))),
             "{label}"
         );
+    }
+}
+
+#[test]
+fn a_logical_partition_has_the_number_that_linux_gives_it() {
+    if !require(&["sfdisk"]) {
+        return;
+    }
+    let Some(root) = Root::new(EXT4, |_| {}) else {
+        return;
+    };
+    let partitions = "start=2048, size=4096\nstart=8192, type=5\nstart=10240, size=4096\n\
+                      start=16384, size=2048\nstart=20480, type=83\n";
+    let image = partitioned(&root, "dos", partitions, 20480);
+    let disk = Image::open(&image);
+    let read = |partition| {
+        let place = Whereabouts {
+            partition,
+            subvolume: None,
+        };
+        read_file(&disk, &place, "boot/one")
+    };
+    assert_eq!(read(None).expect("it"), [1]);
+    assert_eq!(read(Some(7)).expect("it"), [1]);
+    for (number, is_there) in [(1, true), (2, false), (5, true), (6, true), (8, false)] {
+        let seen = read(Some(number)).expect_err("it is not here");
+        let is_seen = matches!(seen, InsideError::NoFileSystem);
+        assert_eq!(is_seen, is_there, "{number}: {seen}");
     }
 }
 

@@ -344,3 +344,38 @@ fn mandoc_finds_nothing_wrong_with_any_page() {
         assert!(lint.status.success(), "{complaints}");
     }
 }
+
+/// The section that a reader is sent to by a line of roff behind one that ends in "see".
+fn sent_to<'a>(before: &str, line: &'a str) -> Option<&'a str> {
+    let words = line
+        .strip_prefix(".BR ")
+        .or_else(|| line.strip_prefix(".B "))?;
+    let name = match words.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next()?,
+        None => words.split(' ').next()?,
+    };
+    let is_section = name.len() > 1 && name.chars().all(|one| matches!(one, 'A'..='Z' | ' '));
+    (is_section && before.to_lowercase().ends_with("see")).then_some(name)
+}
+
+#[test]
+fn sections_that_readers_of_the_config_are_sent_to_are_there() {
+    let page = fs::read_to_string(file("man/cowherd.toml.5")).unwrap();
+    let lines: Vec<_> = page.lines().collect();
+    let heads: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix(".SH "))
+        .map(|head| head.trim_matches('"'))
+        .collect();
+    let sent: Vec<_> = lines
+        .windows(2)
+        .filter_map(|pair| sent_to(pair[0], pair[1]))
+        .collect();
+    assert!(sent.contains(&"MENUS"), "{sent:?}");
+    for section in sent {
+        assert!(
+            heads.contains(&section),
+            "{section} is in none of {heads:?}"
+        );
+    }
+}

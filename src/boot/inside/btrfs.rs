@@ -65,7 +65,7 @@ pub(super) fn read_file(
 ) -> Result<Vec<u8>, InsideError> {
     let top = Filesystem::mount(Arc::new(Committed(slice))).map_err(told)?;
     let root = match subvolume {
-        Some(path) => subvolume_at(&top, path)?,
+        Some(path) => subvolume_at(top, path)?,
         None => default_subvolume(top)?,
     };
     let target = find(&root, path)?;
@@ -83,8 +83,12 @@ pub(super) fn read_file(
     }
 }
 
-fn subvolume_at(top: &Filesystem, path: &str) -> Result<Filesystem, InsideError> {
+fn subvolume_at(top: Filesystem, path: &str) -> Result<Filesystem, InsideError> {
     let path = path.trim_matches('/');
+    // As in `subvol=/`, which is the way past a default one.
+    if path.is_empty() {
+        return Ok(top);
+    }
     let all = top.subvolumes().map_err(told)?;
     let meant = all.iter().find(|one| one.path == path);
     let meant = meant.ok_or_else(|| InsideError::Unreadable(format!("no subvolume {path}")))?;

@@ -9,20 +9,53 @@ use super::partitions::{Slice, u32_at};
 use super::{InsideError, Room, room_for, unreadable};
 use crate::limits::EXT4_GROUPS_MAX;
 
-impl Ext4Read for Slice {
+/// What the crate reads of.
+struct Readable {
+    slice: Slice,
+    /// Its inodes are so short that half of a checksum has no place in them. The kernel takes such
+    /// ones, which mke2fs made on small disks for long, and the crate does not: it is told that
+    /// there are no checksums.
+    is_short: bool,
+}
+
+impl Ext4Read for Readable {
     fn read(
         &mut self,
         start: u64,
         into: &mut [u8],
     ) -> Result<(), Box<dyn Error + Send + Sync + 'static>> {
-        Ok(self.fill(into, start)?)
+        self.slice.fill(into, start)?;
+        let features = into.get_mut(RO_FEATURES..RO_FEATURES + 4);
+        if let Some([_, second, ..]) = features.filter(|_| self.is_short && start == SUPERBLOCK) {
+            *second &= !METADATA_CSUM;
+        }
+        Ok(())
     }
+}
+
+/// Where the superblock begins.
+const SUPERBLOCK: u64 = 1024;
+
+/// Where s_feature_ro_compat stands in it, and the bit of its second byte for `metadata_csum`.
+const RO_FEATURES: usize = 0x64;
+const METADATA_CSUM: u8 = 0x4;
+
+/// The bytes of inodes without anything behind the fields that ext2 had.
+const SHORT_INODE: [u8; 2] = 128_u16.to_le_bytes();
+
+/// s_inode_size.
+fn is_short(slice: &Slice) -> Result<bool, InsideError> {
+    let mut size = [0; 2];
+    let read = slice.fill(&mut size, SUPERBLOCK + 0x58);
+    read.map_err(|error| unreadable(&error))?;
+    Ok(size == SHORT_INODE)
 }
 
 pub(super) fn read_file(slice: Slice, path: &str, room: Room<'_>) -> Result<Vec<u8>, InsideError> {
     check_superblock(&slice)?;
     check_features(&slice)?;
-    let disk = Ext4::load(Box::new(slice)).map_err(told)?;
+    let is_short = is_short(&slice)?;
+    let disk = Ext4::load(Box::new(Readable { slice, is_short })).map_err(told)?;
     let path = resolve(path, |path| {
         let path = absolute(path)?;
         let found = disk.symlink_metadata(&path).map_err(told)?;
@@ -55,7 +88,7 @@ fn absolute(path: &[u8]) -> Result<PathBuf, InsideError> {
 /// says: gigabytes. The kernel refuses such a one, too.
 fn check_superblock(slice: &Slice) -> Result<(), InsideError> {
     let mut superblock = [0; 1024];
-    let read = slice.fill(&mut superblock, 1024);
+    let read = slice.fill(&mut superblock, SUPERBLOCK);
     read.map_err(|error| unreadable(&error))?;
     let number = |at| u64::from(u32_at(&superblock, at));
     // s_log_block_size, EXT4_MAX_BLOCK_LOG_SIZE: a block has at most 64 KiB.
@@ -89,7 +122,7 @@ const REFUSED: [(u64, &str); 8] = [
 /// Says what keeps a file system from being read in the words of the tools that made it.
 fn check_features(slice: &Slice) -> Result<(), InsideError> {
     let mut features = [0; 4];
-    let read = slice.fill(&mut features, 1024 + 0x60);
+    let read = slice.fill(&mut features, SUPERBLOCK + 0x60);
     read.map_err(|error| unreadable(&error))?;
     let features = u64::from(u32::from_le_bytes(features));
     let refused = REFUSED.iter().filter(|(bit, _)| features & bit != 0);

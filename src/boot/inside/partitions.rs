@@ -1,4 +1,4 @@
-//! Partitions of a disk: GPT, or MBR with its primary ones.
+//! Partitions of a disk: those of a GPT, or the primary and the logical ones of an MBR.
 //!
 //! Invariant: a slice lies inside of its disk, whatever a table says.
 
@@ -105,23 +105,88 @@ fn gpt_entry(disk: &Slice, entry: &[u8; 128], sector: u64) -> Option<Slice> {
     is_used.then_some(part)
 }
 
-/// The four entries of the first sector. Logical partitions inside of extended ones are not looked
-/// for.
+/// An entry of a table in a sector: of an MBR, or of those that an extended partition has.
+struct Entry {
+    kind: u8,
+    first: u64,
+    count: u64,
+}
+
+impl Entry {
+    fn is_used(&self) -> bool {
+        self.kind != 0 && self.count > 0
+    }
+
+    /// It holds logical partitions, by the three types that Linux takes for that.
+    fn is_extended(&self) -> bool {
+        self.is_used() && [0x05, 0x0f, 0x85].contains(&self.kind)
+    }
+
+    /// `base` is the sector from which it counts.
+    fn slice(&self, disk: &Slice, base: u64) -> Option<Slice> {
+        disk.part((base + self.first) * 512, self.count * 512)
+    }
+}
+
+/// The four entries of the first sector, and what is in one that is extended.
 fn mbr(disk: &Slice) -> io::Result<Vec<(u32, Slice)>> {
+    let mut found = Vec::new();
+    let mut extended = None;
+    for (number, entry) in (1..).zip(table_at(disk, 0)?) {
+        match entry.is_extended() {
+            true => extended = extended.or(Some(entry.first)),
+            false if entry.is_used() => {
+                found.extend(entry.slice(disk, 0).map(|slice| (number, slice)));
+            }
+            false => {}
+        }
+    }
+    if let Some(start) = extended {
+        found.extend(logical(disk, start)?);
+    }
+    Ok(found)
+}
+
+/// The logical partitions of the extended one at the sector `start`: each has a table of its own,
+/// with where it lies, and where the next table does. Linux numbers them from 5.
+fn logical(disk: &Slice, start: u64) -> io::Result<Vec<(u32, Slice)>> {
+    let mut found = Vec::new();
+    let mut number = 5;
+    let mut at = start;
+    // A table that leads back to one before leads round for as long as it is followed.
+    for _ in 0..PARTITIONS_MAX {
+        // What is behind these two is garbage on some disks.
+        let table: Vec<_> = table_at(disk, at)?.into_iter().take(2).collect();
+        for entry in table.iter().filter(|entry| entry.is_used()) {
+            if !entry.is_extended() {
+                found.extend(entry.slice(disk, at).map(|slice| (number, slice)));
+                number += 1;
+            }
+        }
+        match table.iter().find(|entry| entry.is_extended()) {
+            Some(next) => at = start + next.first,
+            None => break,
+        }
+    }
+    Ok(found)
+}
+
+/// The entries of the table in a sector; none where that has no table.
+fn table_at(disk: &Slice, at: u64) -> io::Result<Vec<Entry>> {
     let mut sector = [0; 512];
-    match disk.fill(&mut sector, 0) {
+    match disk.fill(&mut sector, at * 512) {
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(Vec::new()),
         read => read?,
     }
     if sector.get(510..) != Some(&[0x55, 0xaa]) {
         return Ok(Vec::new());
     }
-    let entries = (0..4).filter_map(|index| {
-        let at = 446 + 16 * index;
-        let kind = *sector.get(at + 4)?;
-        let (first, count) = (u32_at(&sector, at + 8), u32_at(&sector, at + 12));
-        let part = disk.part(u64::from(first) * 512, u64::from(count) * 512)?;
-        (kind != 0).then_some((u32::try_from(index + 1).ok()?, part))
+    let entries = (446..510).step_by(16).filter_map(|at| {
+        Some(Entry {
+            kind: *sector.get(at + 4)?,
+            first: u32_at(&sector, at + 8).into(),
+            count: u32_at(&sector, at + 12).into(),
+        })
     });
     Ok(entries.collect())
 }
@@ -139,4 +204,71 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
         .get(at..at + 4)
         .and_then(|bytes| bytes.try_into().ok());
     found.map_or(0, u32::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bytes(Vec<u8>);
+
+    impl Blocks for Bytes {
+        fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+            let start = usize::try_from(offset).unwrap();
+            into.copy_from_slice(&self.0[start..start + into.len()]);
+            Ok(())
+        }
+
+        fn size(&self) -> u64 {
+            self.0.len() as u64
+        }
+    }
+
+    /// Type, first sector, and how many there are.
+    type Entry = (u8, u32, u32);
+
+    /// A disk of 64 sectors with tables in these sectors.
+    fn disk(tables: &[(usize, &[Entry])]) -> Slice {
+        let mut bytes = vec![0; 64 * 512];
+        for (sector, entries) in tables {
+            let table = &mut bytes[sector * 512..][..512];
+            table[510..].copy_from_slice(&[0x55, 0xaa]);
+            for (index, (kind, first, count)) in entries.iter().enumerate() {
+                let entry = &mut table[446 + 16 * index..][..16];
+                entry[4] = *kind;
+                entry[8..12].copy_from_slice(&first.to_le_bytes());
+                entry[12..].copy_from_slice(&count.to_le_bytes());
+            }
+        }
+        Slice::whole(Arc::new(Bytes(bytes)))
+    }
+
+    /// Number, first sector and sectors of what is found.
+    fn found(disk: &Slice) -> Vec<(u32, u64, u64)> {
+        let found = find(disk).unwrap().into_iter();
+        let told = found.map(|(number, slice)| (number, slice.start / 512, slice.size / 512));
+        told.collect()
+    }
+
+    #[test]
+    fn a_table_that_leads_back_to_itself_is_left() {
+        let round = (0x05, 0, 32);
+        let disk = disk(&[
+            (0, &[(0x83, 1, 7), (0x05, 8, 32)]),
+            (8, &[(0x83, 1, 4), round]),
+        ]);
+        let found = found(&disk);
+        assert_eq!(found[..2], [(1, 1, 7), (5, 9, 4)]);
+        assert_eq!(found.len(), 1 + PARTITIONS_MAX as usize);
+    }
+
+    #[test]
+    fn what_lies_behind_the_end_of_the_disk_is_left_out() {
+        let far = (0x83, u32::MAX, u32::MAX);
+        let tables: [(usize, &[_]); 2] = [
+            (0, &[far, (0x0f, 8, u32::MAX)]),
+            (8, &[(0x83, 8, u32::MAX), (0x05, u32::MAX, u32::MAX)]),
+        ];
+        assert_eq!(found(&disk(&tables)), [(5, 16, 48)]);
+    }
 }

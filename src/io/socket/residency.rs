@@ -2,7 +2,7 @@
 //! whole shard wait for a disk.
 //!
 //! A look costs a system call, so it is made where it is worth one: before a large send, and before
-//! one that had to wait for its peer, or for another one that had. What is missed, a small send of a
+//! one that had to wait for its peer, or came behind such a one. What is missed, a small send of a
 //! page that was evicted in the seconds since it was seen, is noticed by its fault; for some time
 //! after that every page is looked for when it is queued.
 //!
