@@ -160,7 +160,7 @@ fn usage_with<'a>(
     arguments: impl Iterator<Item = &'a clap::Arg>,
 ) -> String {
     // The programs themselves have no name but their own.
-    let name = command.get_bin_name().unwrap_or(command.get_name());
+    let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
     let mut words = format!("\\fB{name}\\fR");
     for argument in arguments {
         words.push('\n');
