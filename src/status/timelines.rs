@@ -295,9 +295,10 @@ impl Timelines {
     }
 }
 
-/// What any telephone does that wants an address.
-const fn is_stranger_s(event: &Event) -> bool {
+/// What any telephone does that wants an address, or anybody who fetches some file.
+fn is_stranger_s(event: &Event) -> bool {
     match event {
+        Event::File { path, step } => !machine::is_of_a_boot(path, step),
         Event::Asked(asker) => matches!(asker.speaker, Speaker::System),
         Event::Offered | Event::Acknowledged | Event::Ignored(_) | Event::Opens(_) => true,
         _ => false,

@@ -72,6 +72,13 @@ mod as_text {
     }
 }
 
+/// Whether who asks for a file boots, as far as that can be told by it alone. Boot loaders look for
+/// their menus under many names, and find one; a browser finds none.
+pub(super) fn is_of_a_boot(path: &str, step: &FileStep) -> bool {
+    let stage = stage::of_file(path);
+    stage.is_some() && !(stage == Some(Stage::Config) && *step == FileStep::Missing)
+}
+
 impl Machine {
     pub(super) fn newest(&self) -> Option<&Boot> {
         self.boots.back()
@@ -230,6 +237,9 @@ impl Machine {
             return;
         }
         if self.open(now).is_none() {
+            if !is_of_a_boot(path, step) {
+                return;
+            }
             // Its addresses are another server's business, or it was switched on long ago.
             self.start(now);
         }

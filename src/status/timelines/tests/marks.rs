@@ -152,3 +152,16 @@ fn of_a_machine_that_runs_only_the_earlier_boots_are_forgotten() {
     assert_eq!(client.boots.len(), 1);
     assert_eq!(client.boots[0].stages.len(), newest.stages.len());
 }
+
+#[test]
+fn who_fetches_what_is_no_part_of_a_boot_is_no_machine() {
+    let mut seen = Seen::new();
+    seen.sign = Sign::of_address([10, 0, 0, 9].into());
+    seen.loads(0, "static/list.txt");
+    // A boot loader finds its menu under the next name; who finds none is none.
+    let (path, step) = ("robots.conf".to_owned(), FileStep::Missing);
+    seen.then(10, Event::File { path, step });
+    assert!(seen.all.clients(At(seen.now + 60_000)).is_empty());
+    seen.loads(10, "core.0").loads(10, "i386-pc/normal.mod");
+    assert_eq!(seen.client().stage, Some(Stage::Loader));
+}
