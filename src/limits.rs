@@ -51,6 +51,10 @@ pub const TAKEOVER_BYTES_MAX: usize = 1024 * 1024;
 /// Sockets that a server serves on, at most, when another takes over.
 pub const TAKEOVER_DOORS_MAX: usize = 1024;
 
+/// Receives of a busy session in a row without the ring, which has its turn then: completions for
+/// others wait that long at most.
+pub const RECEIVES_AT_ONCE: u32 = 8;
+
 /// Bytes that are encrypted before the neighbours get their turn.
 pub const TLS_PIECE: usize = 128 * 1024;
 

@@ -63,7 +63,11 @@ impl Warmth {
 
     fn covers_piece(&self, piece: ByteRange, mapping: &ImageMapping) -> bool {
         let granule = piece.start() / WARM_GRANULE;
-        if self.is_fresh(granule) && !mapping.is_doubted() {
+        if mapping.is_doubted() {
+            // No mark would be believed, so none is set.
+            return mapping.resident(piece).unwrap_or(false);
+        }
+        if self.is_fresh(granule) {
             return true;
         }
         let start = granule * WARM_GRANULE;

@@ -47,6 +47,6 @@ pub use netlink::NetlinkSocket;
 pub use packet::{ArpProbe, ArpSocket, CardSender, Heard, RoutedSender};
 pub use passing::{PASSED_TOGETHER_MAX, inherited_descriptor, receive_passing, send_passing};
 pub use receive::ReceiveBuffer;
-pub use ring::{offload, run, spawn, yield_now};
+pub use ring::{give_way, offload, run, spawn, yield_now};
 pub use segments::Conversation;
 pub use socket::{SendError, Socket};

@@ -17,6 +17,7 @@ use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::task::Poll;
 
 use io_uring::{cqueue, opcode, squeue};
 use tokio::task::JoinHandle;
@@ -85,6 +86,22 @@ pub async fn yield_now() {
     let (result, ()) = unsafe { submit(opcode::Nop::new().build(), ()) }.await;
     // A NOP has nothing that could fail.
     drop(result);
+}
+
+/// Lets the tasks that are ready run first, and no more: the ring is not looked at.
+///
+/// Cheaper than [`yield_now`], and not for a loop without a bound, for the same reason as tokio's.
+pub async fn give_way() {
+    let mut has_given = false;
+    std::future::poll_fn(|context| {
+        if has_given {
+            return Poll::Ready(());
+        }
+        has_given = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Submits `entry` and waits for its completion: the kernel's count or error, and `data` back.
@@ -268,7 +285,7 @@ mod tests {
             let mut pending = Box::pin(readable(Rc::new(ours), probe));
             std::future::poll_fn(|context| {
                 assert!(pending.as_mut().poll(context).is_pending());
-                std::task::Poll::Ready(())
+                Poll::Ready(())
             })
             .await;
             drop(pending);
@@ -328,6 +345,21 @@ mod tests {
             pending.await.unwrap().unwrap();
         })
         .unwrap();
+    }
+
+    #[test]
+    fn who_gives_way_goes_on_behind_the_tasks_that_are_ready() {
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let ours = Rc::clone(&order);
+        run(async move {
+            let theirs = Rc::clone(&ours);
+            let other = spawn(async move { theirs.borrow_mut().push("ready") });
+            give_way().await;
+            ours.borrow_mut().push("gave way");
+            other.await.unwrap();
+        })
+        .unwrap();
+        assert_eq!(*order.borrow(), ["ready", "gave way"]);
     }
 
     #[test]

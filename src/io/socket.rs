@@ -9,6 +9,7 @@
 //!   in the stream is lost. So an abandoned operation ends soon, and its memory is freed.
 //! - The descriptor is in blocking mode: with O_NONBLOCK the ring would answer EAGAIN, not wait.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::ops::Range;
@@ -71,6 +72,8 @@ impl SendError {
 pub struct Socket {
     descriptor: Rc<OwnedFd>,
     is_tcp: bool,
+    /// The last send had to wait: pages of what was queued meanwhile were seen a while ago.
+    has_waited: Rc<Cell<bool>>,
 }
 
 impl Socket {
@@ -91,6 +94,7 @@ impl Socket {
         Ok(Self {
             descriptor: Rc::new(descriptor),
             is_tcp,
+            has_waited: Rc::default(),
         })
     }
 
@@ -180,7 +184,7 @@ impl Socket {
     /// [`SendError`]; `gather` keeps what was not sent.
     pub async fn send(&self, gather: &mut Gather) -> Result<(), SendError> {
         let (mut sent, mut wait) = (0, false);
-        let mut pages = Pages::default();
+        let mut pages = Pages::seen(self.has_waited.take());
         while !gather.is_empty() {
             let batch = gather.prepare();
             let result = match (gather.images(), wait) {
@@ -188,6 +192,7 @@ impl Socket {
                 (Images::None, true) => self.send_by_ring(gather).await,
                 (Images::Good, true) => {
                     self.writable().await;
+                    self.has_waited.set(true);
                     pages.may_be_gone();
                     wait = false;
                     // The image may have changed meanwhile.

@@ -17,8 +17,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::succession::Progress;
-use crate::io::{Buffer, Gather, ReceiveBuffer, SendError, Socket, yield_now};
-use crate::limits::TLS_PIECE;
+use crate::io::{Buffer, Gather, ReceiveBuffer, SendError, Socket, give_way, yield_now};
+use crate::limits::{RECEIVES_AT_ONCE, TLS_PIECE};
 use crate::tls::{Channel, Reading};
 
 /// A connection of a session. Clones share it.
@@ -27,6 +27,8 @@ pub(super) struct Link {
     socket: Socket,
     progress: Rc<Progress>,
     secured: Option<Rc<Secured>>,
+    /// Receives since the last one that the ring made.
+    at_once: Cell<u32>,
 }
 
 /// What TLS needs besides the socket.
@@ -57,6 +59,7 @@ impl Link {
             socket,
             progress,
             secured,
+            at_once: Cell::new(0),
         }
     }
 
@@ -85,13 +88,15 @@ impl Link {
         self.secured.is_some()
     }
 
-    /// As [`Socket::receive`].
+    /// As [`Socket::receive`]. A client that `is_busy` has likely sent more when it has what is on
+    /// its way to it.
     pub(super) async fn receive(
         &self,
         buffer: ReceiveBuffer,
+        is_busy: bool,
     ) -> (io::Result<usize>, ReceiveBuffer) {
         match &self.secured {
-            None => self.receive_more(buffer).await,
+            None => self.receive_more(buffer, is_busy).await,
             Some(secured) => {
                 let mut buffer = buffer;
                 let result = self.receive_secured(secured, &mut buffer).await;
@@ -101,16 +106,40 @@ impl Link {
     }
 
     /// Waits for bytes from the network; for a session that drains the stream has ended.
-    async fn receive_more(&self, buffer: ReceiveBuffer) -> (io::Result<usize>, ReceiveBuffer) {
+    async fn receive_more(
+        &self,
+        mut buffer: ReceiveBuffer,
+        is_busy: bool,
+    ) -> (io::Result<usize>, ReceiveBuffer) {
         self.progress.waits();
+        let is_busy = is_busy && self.at_once.get() < RECEIVES_AT_ONCE;
+        if is_busy {
+            // To the task that sends.
+            give_way().await;
+        }
         if self.progress.is_drained() {
             return (Ok(0), buffer);
         }
-        let (result, buffer) = self.socket.receive(buffer).await;
+        let come = is_busy.then(|| self.receive_at_once(&mut buffer));
+        let result = match come.flatten() {
+            Some(result) => result,
+            None => {
+                self.at_once.set(0);
+                let (result, back) = self.socket.receive(buffer).await;
+                buffer = back;
+                result
+            }
+        };
         if let Ok(count) = result {
             self.progress.received(count as u64);
         }
         (result, buffer)
+    }
+
+    /// What has come, if there is any: two system calls less than by the ring.
+    fn receive_at_once(&self, buffer: &mut ReceiveBuffer) -> Option<io::Result<usize>> {
+        self.at_once.set(self.at_once.get() + 1);
+        self.socket.try_receive(buffer).transpose()
     }
 
     async fn receive_secured(
@@ -189,7 +218,7 @@ impl Link {
         let outcome = match taken {
             Ok(0) => {
                 // Nothing is left that could be read without more.
-                let (result, back) = self.receive_more(received).await;
+                let (result, back) = self.receive_more(received, false).await;
                 received = back;
                 result.map(|count| count > 0)
             }

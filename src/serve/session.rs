@@ -226,8 +226,8 @@ impl Session {
     }
 
     async fn receive(&mut self, buffer: &mut ReceiveBuffer) -> Result<(), End> {
-        self.turn = 0;
-        let (result, back) = self.link.receive(std::mem::take(buffer)).await;
+        let is_busy = std::mem::take(&mut self.turn) > 1;
+        let (result, back) = self.link.receive(std::mem::take(buffer), is_busy).await;
         *buffer = back;
         match result {
             Ok(0) => Err(End::Closed),

@@ -354,6 +354,7 @@ pub(crate) const INNER: &[&str] = &[
     "FREE_RUNS",
     "INLINE_READ_MAX",
     "READ_IN_PLACE_MAX",
+    "RECEIVES_AT_ONCE",
     "GATHER_SEGMENTS_MAX",
     "GATHER_BYTES_MAX",
     "IMAGE_CHECK_EVERY",

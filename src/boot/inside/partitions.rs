@@ -224,9 +224,11 @@ mod tests {
         }
     }
 
-    /// A disk of 64 sectors with these tables: the sector, then for each entry its type, its first
-    /// sector, and how many there are.
-    fn disk(tables: &[(usize, &[(u8, u32, u32)])]) -> Slice {
+    /// Type, first sector, and how many there are.
+    type Entry = (u8, u32, u32);
+
+    /// A disk of 64 sectors with tables in these sectors.
+    fn disk(tables: &[(usize, &[Entry])]) -> Slice {
         let mut bytes = vec![0; 64 * 512];
         for (sector, entries) in tables {
             let table = &mut bytes[sector * 512..][..512];

@@ -1,10 +1,10 @@
 //! Pages of images that have left memory since they were found there: a send of them would make the
 //! whole shard wait for a disk.
 //!
-//! A look costs a system call, so it is made where it is worth one: before a large send, before one
-//! that had to wait for its peer, and for some time after a page turned out to be gone. What is
-//! missed, a small send of a page that was evicted in the seconds since it was seen, is noticed by
-//! its fault.
+//! A look costs a system call, so it is made where it is worth one: before a large send, and before
+//! one that had to wait for its peer, or came behind such a one. What is missed, a small send of a
+//! page that was evicted in the seconds since it was seen, is noticed by its fault; for some time
+//! after that every page is looked for when it is queued.
 //!
 //! Invariant: a send is put off once at the same place of the stream, so that it goes on though
 //! memory is so short that pages don't stay.
@@ -19,7 +19,7 @@ use crate::limits::{DOUBT_TICKS, LOOK_MIN};
 use crate::units::ByteRange;
 
 /// What one send knows of pages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pages {
     /// Time has passed since they were seen.
     is_late: bool,
@@ -28,6 +28,14 @@ pub(super) struct Pages {
 }
 
 impl Pages {
+    /// Pages that were seen just now, or late ones.
+    pub(super) fn seen(is_late: bool) -> Self {
+        Self {
+            is_late,
+            looked_at: None,
+        }
+    }
+
     /// The send had to wait.
     pub(super) fn may_be_gone(&mut self) {
         self.is_late = true;
@@ -72,9 +80,9 @@ impl Pages {
         let mut parts = gather.image_parts();
         let mut bytes = 0;
         self.is_late
-            || parts.any(|(mapping, range)| {
+            || parts.any(|(_, range)| {
                 bytes += range.len();
-                bytes >= LOOK_MIN || mapping.is_doubted()
+                bytes >= LOOK_MIN
             })
     }
 }
