@@ -42,6 +42,9 @@ pub const TAKEOVER_TIME: Duration = Duration::from_secs(10);
 /// How long a new server may prepare while the old one serves on.
 pub const TAKEOVER_PREPARATION_TIME: Duration = Duration::from_secs(300);
 
+/// How long the old server of a take-over may take to tell the service manager of the new one.
+pub const TAKEOVER_TELLING_TIME: Duration = Duration::from_secs(10);
+
 /// Largest text of a message of a take-over: all names of machines that begin to boot.
 pub const TAKEOVER_TEXT_MAX: usize = 1024 * 1024;
 

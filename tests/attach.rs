@@ -121,6 +121,21 @@ done
 cowherd-attach nbd0 --status --json | sed 's/^/STATUS /'
 cowherd-attach nbd0 --detach || failed detach";
 
+#[test]
+fn a_device_that_is_not_there_can_not_be_detached_and_the_reason_is_told() {
+    let tool = Tool::new(env!("CARGO_BIN_EXE_cowherd-attach"));
+    let finished = tool.args(["nbd65000", "--detach"]).run();
+    assert_eq!(finished.code, Some(1), "{finished}");
+    let reasons = [
+        "load the module with modprobe nbd",
+        "nbd65000 is not attached",
+    ];
+    let is_told = reasons
+        .iter()
+        .any(|reason| finished.stderr.contains(reason));
+    assert!(is_told, "{finished}");
+}
+
 /// Seconds that the server is away, each time.
 fn outages() -> Vec<u64> {
     let asked = std::env::var("ATTACH_OUTAGES").ok();

@@ -140,6 +140,7 @@ fn shellcheck_finds_nothing() {
     let bash = ["client/dracut/module-setup.sh", "client/mkinitcpio/install"];
     check("bash", &bash);
     check("bash", &["install-client", "make-image"]);
+    check("bash", &["../tests/systemd/run", "../tests/systemd/inside"]);
 }
 
 #[test]

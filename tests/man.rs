@@ -159,7 +159,9 @@ fn usage_with<'a>(
     command: &clap::Command,
     arguments: impl Iterator<Item = &'a clap::Arg>,
 ) -> String {
-    let mut words = format!("\\fB{}\\fR", command.get_bin_name().unwrap_or_default());
+    // The programs themselves have no name but their own.
+    let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
+    let mut words = format!("\\fB{name}\\fR");
     for argument in arguments {
         words.push('\n');
         words.push_str(&synopsis_of(argument));
@@ -197,7 +199,11 @@ fn synopsis_of(argument: &clap::Arg) -> String {
     let value = value.map(|name| format!("\\fI{name}\\fR"));
     let name = argument.get_long().map(|long| format!("\\fB--{long}\\fR"));
     let words: Vec<_> = name.into_iter().chain(value).collect();
-    format!("[{}]{repeats}", words.join(" "))
+    let words = words.join(" ");
+    match argument.is_required_set() {
+        true => format!("{words}{repeats}"),
+        false => format!("[{words}]{repeats}"),
+    }
 }
 
 /// clap's roff with its repeated preamble dropped and `code` in bold.
@@ -278,6 +284,15 @@ fn the_committed_pages_are_those_of_the_options() {
             "{} is out of date: run UPDATE_MAN=1 cargo test --test man committed",
             path.display()
         );
+    }
+}
+
+#[test]
+fn every_synopsis_begins_with_its_command() {
+    for page in pages() {
+        let page = fs::read_to_string(page.committed()).unwrap();
+        let (_, synopsis) = page.split_once(".SH SYNOPSIS\n").unwrap();
+        assert!(synopsis.starts_with("\\fBcowherd"), "{page}");
     }
 }
 

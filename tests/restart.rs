@@ -14,8 +14,8 @@ use std::thread;
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use support::nbd::{Address, Client, Handshake, Request};
-use support::{Server, Setup, Work, Worker};
+use support::nbd::{Address, Handshake, Request};
+use support::{Rewriter, Server, Setup, Worker};
 
 const BLOCK: usize = 4096;
 
@@ -123,25 +123,6 @@ fn at(address: &Address, setup: &Setup) -> Setup {
     }
 }
 
-/// Writes and reads at one place without end.
-struct Rewriter {
-    offset: u64,
-    turn: u8,
-}
-
-impl Work for Rewriter {
-    fn step(&mut self, client: &mut Client) {
-        self.turn = self.turn.wrapping_add(1);
-        let bytes = [self.turn; 900];
-        client.write(self.offset, &bytes).expect("a write");
-        if self.turn % 16 == 3 {
-            client.flush().expect("a flush");
-        }
-        let read = client.read(self.offset, 900).expect("a read");
-        assert_eq!(read, bytes);
-    }
-}
-
 #[test]
 fn ten_restarts_under_load_break_no_connection() {
     let manager = Manager::new();
@@ -150,10 +131,7 @@ fn ten_restarts_under_load_break_no_connection() {
     let workers: Vec<_> = ["disk@a", "disk@a", "disk@b", "disk"]
         .into_iter()
         .zip(0..)
-        .map(|(export, nth)| {
-            let (offset, turn) = (nth * 5000, 0);
-            Worker::start(server.client(export), Rewriter { offset, turn })
-        })
+        .map(|(export, nth)| Worker::start(server.client(export), Rewriter::at(nth * 5000)))
         .collect();
     for _ in 0..10 {
         workers.iter().for_each(|worker| worker.goes_on(20));

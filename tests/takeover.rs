@@ -283,22 +283,49 @@ fn systemd_is_told_which_process_the_service_is() {
     let path = folder.path().join("notify");
     let told = UnixDatagram::bind(&path).expect("a socket");
     told.set_read_timeout(Some(PATIENCE)).expect("a time limit");
-    let setup =
-        Setup::of_bytes(&[7; BLOCK]).run_by(&["env", &format!("NOTIFY_SOCKET={}", path.display())]);
-    let server = setup.start();
+    let notify = format!("NOTIFY_SOCKET={}", path.display());
+    let mut server = Setup::of_bytes(&[7; BLOCK])
+        .run_by(&["env", &notify])
+        .start();
     let mut heard = [0; 200];
     let mut next = || {
         let count = told.recv(&mut heard).expect("a word");
         String::from_utf8_lossy(&heard[..count]).into_owned()
     };
     assert!(next().contains("READY=1"));
-    let server = server.taken_over();
+    let mut successor = server.successor(|_| {});
     let words = next();
-    assert!(
-        words.contains(&format!("MAINPID={}", server.pid())),
-        "{words}"
-    );
+    let main = format!("MAINPID={}", successor.pid());
+    assert!(words.contains(&main), "{words}");
+    // It asks whether that was heard, and only then is anybody told that the new one is ready.
+    assert!(server.is_running());
+    assert!(next().contains("BARRIER=1"));
+    successor.wait_until_ready();
+    assert_eq!(server.ended().code(), Some(0), "of the old server");
+    successor.terminate();
+}
+
+#[test]
+fn a_process_that_could_not_tell_systemd_of_the_next_one_is_refused() {
+    let socket = tempfile::tempdir().expect("a folder");
+    let told = UnixDatagram::bind(socket.path().join("notify")).expect("a socket");
+    let notify = format!("NOTIFY_SOCKET={}", socket.path().join("notify").display());
+    let setup = Setup::of_bytes(&[7; BLOCK]);
+    let server = setup.run_by(&["env", &notify]).start();
+    let by_hand = server
+        .setup()
+        .clone()
+        .run_by(&["env", "--unset=NOTIFY_SOCKET"]);
+    let refusal = by_hand.with_arg("--takeover").refused();
+    refusal.says(&[
+        "systemctl reload",
+        "NotifyAccess=all",
+        &server.pid().to_string(),
+    ]);
+    assert_eq!(refusal.code, 1);
+    server.client("disk@a").disconnect();
     server.terminate();
+    drop(told);
 }
 
 #[test]
@@ -330,6 +357,20 @@ fn a_command_whose_server_fails_in_the_background_fails_too() {
         finished.stderr.contains("no server to take over from"),
         "{finished}"
     );
+}
+
+#[test]
+fn a_command_for_the_background_tells_of_a_mistake_in_the_config_as_any_other() {
+    let setup = Setup::of_bytes(&[7; BLOCK]);
+    let config = setup.file("cowherd.toml");
+    write_file(&config, b"nonsense = 1\n");
+    let detached = setup.with_arg("--config").with_arg(&config);
+    let refusal = detached
+        .with_arg("--takeover")
+        .with_arg("--detach")
+        .refused();
+    refusal.says(&["nonsense"]);
+    assert_eq!(refusal.code, 2);
 }
 
 /// The first bytes of a file by TFTP, and then silence.

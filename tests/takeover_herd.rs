@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use support::nbd::Client;
 use support::{
-    Seeded, Server, Setup, Tool, Work, Worker, longest_step, median, pause_in, require, write_file,
+    Seeded, Server, Setup, Tool, Work, Worker, libnbd_until, longest_step, median, pause_in,
+    require, write_file,
 };
 
 const BLOCK: usize = 4096;
@@ -133,38 +134,6 @@ fn read_share(client: &mut Client, first: usize) -> Vec<u8> {
     client.read(first as u64, len).expect("a read")
 }
 
-/// libnbd with many requests in flight, each read compared; ends when a file appears.
-const LIBNBD: &str = r#"
-import nbd, os, random, sys, collections
-uri, stop, first = sys.argv[1], sys.argv[2], int(sys.argv[3])
-h = nbd.NBD(); h.connect_uri(uri)
-random.seed(5); size = 1 << 20; block = 4096
-disk = bytearray(size); n = 0
-while not os.path.exists(stop):
-    n += 1
-    busy = {}
-    for at in random.sample(range(size // block), 16):
-        if random.random() < .6:
-            data = bytes([random.randrange(256)]) * block
-            buf = nbd.Buffer.from_bytearray(bytearray(data))
-            disk[at * block:(at + 1) * block] = data
-            busy[h.aio_pwrite(buf, first + at * block)] = None
-        else:
-            buf = nbd.Buffer(block)
-            busy[h.aio_pread(buf, first + at * block)] = (at, buf)
-    while busy:
-        h.poll(-1)
-        for cookie in list(busy):
-            if h.aio_command_completed(cookie):
-                read = busy.pop(cookie)
-                if read:
-                    at, buf = read
-                    assert buf.to_bytearray() == disk[at * block:(at + 1) * block]
-    if n % 20 == 0: h.flush()
-assert h.pread(size, first) == bytes(disk)
-h.shutdown(); print('rounds', n)
-"#;
-
 #[test]
 fn ten_take_overs_under_load_break_no_connection() {
     let image = vec![0; 4 * SHARE];
@@ -178,14 +147,7 @@ fn ten_take_overs_under_load_break_no_connection() {
         })
         .collect();
     let stop = server.setup().file("stop");
-    let libnbd = require(&["nbdinfo"]).then(|| {
-        let uri = server.uri("disk@c");
-        let stop = stop.clone();
-        thread::spawn(move || {
-            let tool = Tool::new("/usr/bin/python3").args(["-c", LIBNBD]);
-            tool.arg(uri).arg(stop).arg("0").ok()
-        })
-    });
+    let libnbd = require(&["nbdinfo"]).then(|| libnbd_until(&stop, server.uri("disk@c")));
     let fio = require(&["fio"]).then(|| verifying_fio(&server));
     let mut pauses = Vec::new();
     for _ in 0..10 {

@@ -180,6 +180,8 @@ fn finish_writing(device: Device) -> Result<(), String> {
         .open(&path);
     let file = match opened {
         Ok(file) => file,
+        // The kernel says why it is not there.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
             return Err(format!(
                 "{device} is in use: unmount it first, or use --force"

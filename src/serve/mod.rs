@@ -95,8 +95,9 @@ use watch::Watch;
 /// One line: what could not be served, and what to do.
 pub fn run(options: Options) -> Result<(), Failure> {
     if options.detach {
-        return detach::run();
+        return detach::run(&options);
     }
+    detach::until_alone();
     // Before any thread is there: this changes the environment.
     let (inherited, stored) = listen::inherited().map_err(failed)?;
     host::raise_file_limit();

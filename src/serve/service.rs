@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use super::control::{self, Control, ControlSocket, Workshop};
 use super::dhcp::{Dhcp, Steward};
@@ -19,7 +18,7 @@ use super::gate::Gate;
 use super::herd::{Herd, Reopened};
 use super::http::Http;
 use super::images::Images;
-use super::kept::{Before, Store};
+use super::kept::{self, Before, Store};
 use super::listen::{self, Bound, BoundAddress};
 use super::options::{Failure, Options};
 use super::placement::Placement;
@@ -130,7 +129,7 @@ pub(super) struct Service {
 enum End {
     Signal,
     /// Another process serves now.
-    Successor(Pid),
+    Successor(Successor),
 }
 
 impl Service {
@@ -180,12 +179,7 @@ impl Service {
         left.into_iter().for_each(Reopened::serve);
         gate.set_open(true);
         let reloader = self.running.wait_for_word().map_err(failed)?;
-        say_ready().map_err(unsaid)?;
-        match predecessor {
-            // It tells systemd which process the service is now.
-            Some(predecessor) => predecessor.dismiss(),
-            None => notify(sd_notify::NotifyState::Ready),
-        }
+        succeed(predecessor).await?;
         let store = Store::of_manager(&shown.share().map_err(failed)?, &self.before);
         let giving = Giving {
             herd: Arc::clone(&self.herd),
@@ -196,18 +190,21 @@ impl Service {
         let (shown, herd) = (Arc::new(shown), Arc::clone(&self.herd));
         let mut successors = see_successors(asked, shown, steward, herd);
         let end = until_end(&mut stop, &reloader, &mut successors, &giving).await?;
-        if let End::Successor(pid) = end {
+        if let End::Successor(successor) = end {
             // They are the new server's, and so is the file of boots.
             watching.abort_all();
             std::mem::forget((accepting, files));
             if let Some(control) = control {
                 control.own(false);
             }
-            tell_successor(pid);
+            tell_of(successor).await;
             linger(tftp.as_ref(), http.as_ref()).await;
             return Ok(());
         }
         tracing::info!("stopping");
+        if store.is_some() {
+            giving.let_nobody_in().await;
+        }
         drop((accepting, control, dhcp, tftp, http, admin, files));
         watching.abort_all();
         prefetch::save(&self.herd, &Complaint::default());
@@ -353,7 +350,7 @@ async fn until_end(
 /// Hands all over; what ends this server, if it ends.
 async fn hand_over(giving: &Giving, successor: Successor) -> Result<Option<End>, Failure> {
     match giving.give(successor).await {
-        Ending::Left { pid } => return Ok(Some(End::Successor(pid))),
+        Ending::Left(successor) => return Ok(Some(End::Successor(successor))),
         Ending::Kept(why) => {
             tracing::error!("the take-over failed, and this server goes on as before: {why}");
         }
@@ -369,9 +366,31 @@ async fn hand_over(giving: &Giving, successor: Successor) -> Result<Option<End>,
 }
 
 /// Tells systemd which process the service is now: from the one that it knows.
-fn tell_successor(pid: Pid) {
-    let pid = pid.as_raw_nonzero().get().unsigned_abs();
-    notify(sd_notify::NotifyState::MainPid(pid));
+async fn tell_of(successor: Successor) {
+    let told = spawn_blocking(move || {
+        kept::tell_main_process(successor.pid());
+        // It waits for that.
+        drop(successor);
+    });
+    // It does nothing that panics.
+    let _ = told.await;
+}
+
+/// Lets the old server end, where there is one, and then says that this one is ready: whoever hears
+/// that may stop the service, and must be understood.
+async fn succeed(predecessor: Option<Predecessor>) -> Result<(), Failure> {
+    let Some(predecessor) = predecessor else {
+        say_ready().map_err(unsaid)?;
+        notify(sd_notify::NotifyState::Ready);
+        return Ok(());
+    };
+    // It does nothing that panics.
+    let _ = spawn_blocking(|| predecessor.dismiss()).await;
+    // There is no way back, and it serves.
+    if let Err(error) = say_ready() {
+        tracing::warn!("{}", unsaid(error));
+    }
+    Ok(())
 }
 
 /// What is to be said on standard output could not be said.

@@ -26,6 +26,7 @@ use crate::name::Name;
 
 pub(super) use contents::LeftOver;
 use lock::Lock;
+pub(super) use lock::holder_of;
 
 /// The file in an overlay directory that tells which image its overlays were made over. No client
 /// can have this name: names never begin with a dot.

@@ -163,8 +163,11 @@ fn traffic(page: &mut Page, clients: &[&Client]) {
     }
 }
 
-/// What is told of an export, by the name of its counter.
-const COUNTED: [(&str, &str, fn(&Counts) -> u64); 3] = [
+/// The name of a counter, what it counts, and how much that is.
+type Counted = (&'static str, &'static str, fn(&Counts) -> u64);
+
+/// What is told of an export.
+const COUNTED: [Counted; 3] = [
     (
         "cowherd_export_read_bytes_total",
         "Bytes that all machines have read from an image.",

@@ -20,6 +20,31 @@ pub(crate) trait Work: Send + 'static {
     fn finish(&mut self, _client: &mut Client) {}
 }
 
+/// Writes and reads at one place without end.
+pub(crate) struct Rewriter {
+    offset: u64,
+    turn: u8,
+}
+
+impl Rewriter {
+    pub(crate) fn at(offset: u64) -> Self {
+        Self { offset, turn: 0 }
+    }
+}
+
+impl Work for Rewriter {
+    fn step(&mut self, client: &mut Client) {
+        self.turn = self.turn.wrapping_add(1);
+        let bytes = [self.turn; 900];
+        client.write(self.offset, &bytes).expect("a write");
+        if self.turn % 16 == 3 {
+            client.flush().expect("a flush");
+        }
+        let read = client.read(self.offset, 900).expect("a read");
+        assert_eq!(read, bytes);
+    }
+}
+
 /// What a worker and its test both know.
 #[derive(Default)]
 struct Progress {

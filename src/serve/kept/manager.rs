@@ -8,11 +8,15 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Pid;
 
 use crate::io::send_passing;
 
 /// The manager answers as fast as it gets to it.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The variable that names its socket.
+const VARIABLE: &str = "NOTIFY_SOCKET";
 
 /// The socket that the manager listens on.
 #[derive(Debug)]
@@ -21,7 +25,7 @@ pub(super) struct Manager(UnixDatagram);
 impl Manager {
     /// `None` where there is no manager.
     pub(super) fn connect() -> Option<Self> {
-        let path = std::env::var_os("NOTIFY_SOCKET")?;
+        let path = std::env::var_os(VARIABLE)?;
         let socket = UnixDatagram::unbound().ok()?;
         let address = match path.as_bytes().strip_prefix(b"@") {
             Some(name) => SocketAddr::from_abstract_name(name).ok()?,
@@ -31,6 +35,11 @@ impl Manager {
         // A manager that hangs must not hang this.
         socket.set_write_timeout(Some(PATIENCE)).ok()?;
         Some(Self(socket))
+    }
+
+    /// Says which process the service is.
+    pub(super) fn main_process(&self, pid: Pid) {
+        self.say(&format!("MAINPID={}", pid.as_raw_nonzero()), &[]);
     }
 
     /// Has a descriptor kept, once.
@@ -58,6 +67,17 @@ impl Manager {
         drop(writer);
         until_closed(reader)
     }
+}
+
+/// Whether a process has a manager that this one does not know.
+pub(super) fn is_of_another(process: u32) -> bool {
+    let is_it = |variable: &[u8]| {
+        let rest = variable.strip_prefix(VARIABLE.as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b"="))
+    };
+    // Of a process that may not be looked at nothing is known.
+    let all = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+    std::env::var_os(VARIABLE).is_none() && all.split(|byte| *byte == 0).any(is_it)
 }
 
 /// Whether the other ends of a pipe are closed in time.

@@ -19,9 +19,11 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::Pid;
 
 use super::herd::{Herd, Reopened};
 use super::images::Images;
+use super::options::Failure;
 use super::reload::Running;
 use super::seats::Seats;
 use super::shard::{Leaving, Suspended};
@@ -200,6 +202,29 @@ async fn reopen(
         tracing::info!("{} sessions go on from before the restart", whole.len());
     }
     whole
+}
+
+/// Refuses to take over from a server of which a manager knows, where this process can't tell it
+/// anything: with the next take-over, nobody would tell it who has come, and it would end them all.
+pub(super) fn must_know_manager_of(server: u32) -> Result<(), Failure> {
+    match manager::is_of_another(server) {
+        false => Ok(()),
+        true => Err(Failure::failed(format!(
+            "process {server} is a service of systemd, which would not know this one: use \
+             `systemctl reload`; and its unit needs NotifyAccess=all"
+        ))),
+    }
+}
+
+/// Tells the manager, where there is one, which process the service is, and waits until it knows.
+pub(super) fn tell_main_process(pid: Pid) {
+    let Some(manager) = Manager::connect() else {
+        return;
+    };
+    manager.main_process(pid);
+    if !manager.has_all() {
+        tracing::warn!("the service manager does not say that it knows the new process");
+    }
 }
 
 impl Store {

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,7 +25,7 @@ pub(super) struct Lock {
 impl Lock {
     /// Locks the directory, and leaves our process id for the message of whoever comes next.
     pub(super) fn take(directory: &Path) -> Result<Self, StateError> {
-        let path = directory.join("lock");
+        let path = path_in(directory);
         let failed = |reason| StateError::new(&path, reason);
         let lock = File::options()
             .create(true)
@@ -39,10 +39,7 @@ impl Lock {
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 return Err(StateError::Locked {
                     path: directory.to_owned(),
-                    pid: read_small(&path)
-                        .ok()
-                        .flatten()
-                        .and_then(|pid| pid.trim().parse().ok()),
+                    pid: holder_of(directory),
                 });
             }
             Err(error) => return Err(failed(error.into())),
@@ -90,6 +87,16 @@ impl Drop for Lock {
             let _ = rustix::fs::flock(file, FlockOperation::Unlock);
         }
     }
+}
+
+fn path_in(directory: &Path) -> PathBuf {
+    directory.join("lock")
+}
+
+/// The process that has signed the lock last.
+pub(in crate::serve) fn holder_of(directory: &Path) -> Option<u32> {
+    let signed = read_small(&path_in(directory)).ok().flatten()?;
+    signed.trim().parse().ok()
 }
 
 fn sign(mut lock: &File) -> io::Result<()> {

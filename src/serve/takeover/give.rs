@@ -65,10 +65,7 @@ pub(in crate::serve) struct Successor {
 #[derive(Debug)]
 pub(in crate::serve) enum Ending {
     /// The new server serves: this one is to end, and nothing of what it has is its own any more.
-    Left {
-        /// The process of the new one.
-        pid: Pid,
-    },
+    Left(Successor),
     /// This one goes on; why.
     Kept(String),
     /// This one goes on without its sessions, since the new one ended when they were its own.
@@ -146,6 +143,11 @@ fn event_of(silence: Silence) -> Event {
 }
 
 impl Successor {
+    /// Its process.
+    pub(in crate::serve) const fn pid(&self) -> Pid {
+        self.pid
+    }
+
     fn show(&self, doors: &[(Door, OwnedFd)], images: &[Message]) -> Result<(), Silence> {
         self.line.set_patience(Some(TAKEOVER_PREPARATION_TIME))?;
         for (door, socket) in doors {
@@ -248,7 +250,6 @@ impl Giving {
         });
         let flushed = flushed.await.is_ok();
         let begun = Instant::now();
-        let pid = successor.pid;
         let (sessions, failure) = match flushed {
             true => self.stop().await,
             // Nobody has to wait for it.
@@ -268,14 +269,16 @@ impl Giving {
                 }
             };
             let event = handed.unwrap_or_else(|| successor.hear());
-            (successor.conclude(event), sessions)
+            let next = successor.conclude(event);
+            (next, sessions, Some(successor))
         });
-        let (next, sessions) = match concluded.await {
+        let (next, sessions, successor) = match concluded.await {
             Ok(concluded) => concluded,
             // It does nothing that panics; were it to, the sessions are gone.
-            Err(error) => (Next::KeepDoors(error.to_string()), Vec::new()),
+            Err(error) => (Next::KeepDoors(error.to_string()), Vec::new(), None),
         };
-        self.end(next, sessions, pid, (begun, stopped)).await
+        self.end((next, successor), sessions, (begun, stopped))
+            .await
     }
 
     /// What is known of the machines, up to this moment.
@@ -287,8 +290,7 @@ impl Giving {
 
     /// Stops everything; why not, where it can't be.
     async fn stop(&self) -> (Vec<Suspended>, Option<String>) {
-        self.gate.set_open(false);
-        self.until_hands_are_shaken().await;
+        self.let_nobody_in().await;
         let (rests, suspended) = tokio::join!(self.rest_dhcp(), self.herd.suspend(Leaving::Open));
         match suspended {
             Ok(sessions) => (sessions, rests.err()),
@@ -298,19 +300,18 @@ impl Giving {
 
     async fn end(
         &self,
-        next: Next,
+        (next, successor): (Next, Option<Successor>),
         sessions: Vec<Suspended>,
-        pid: Pid,
         (begun, stopped): (Instant, u128),
     ) -> Ending {
         let time = begun.elapsed().as_millis();
-        match next {
-            Next::Leave => {
+        match (next, successor) {
+            (Next::Leave, Some(successor)) => {
                 let (stay, go): (Vec<_>, Vec<_>) = sessions
                     .into_iter()
                     .partition(|session| !session.can_move());
                 let count = go.len();
-                let process = pid.as_raw_nonzero();
+                let process = successor.pid.as_raw_nonzero();
                 tracing::info!(
                     "process {process} has taken over, with {count} sessions, which waited for \
                      {time} ms, {stopped} of them to stop"
@@ -324,9 +325,9 @@ impl Giving {
                 if let Some(state) = self.herd.state() {
                     state.leave();
                 }
-                Ending::Left { pid }
+                Ending::Left(successor)
             }
-            Next::KeepDoors(why) => {
+            (Next::KeepDoors(why), _) => {
                 for session in sessions {
                     let (peer, key) = session.names();
                     tracing::error!(
@@ -340,7 +341,7 @@ impl Giving {
                 self.go_on(Vec::new(), true).await;
                 Ending::KeptDoors(why)
             }
-            Next::Keep(why) => {
+            (Next::Keep(why), _) => {
                 self.go_on(sessions, false).await;
                 Ending::Kept(why)
             }
@@ -369,7 +370,10 @@ impl Giving {
         self.gate.set_open(true);
     }
 
-    async fn until_hands_are_shaken(&self) {
+    /// Whoever connects from now on waits in the kernel; handshakes that are under way are mostly
+    /// at their end.
+    pub(in crate::serve) async fn let_nobody_in(&self) {
+        self.gate.set_open(false);
         let deadline = Instant::now() + HANDSHAKES_END;
         while self.seats.handshakes() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(1)).await;

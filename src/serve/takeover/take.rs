@@ -21,16 +21,19 @@ use crate::image::Image;
 use crate::io::DatagramSocket;
 use crate::limits::{
     CONNECTIONS_MAX, CONTROL_ANSWER_MAX, TAKEOVER_DOORS_MAX, TAKEOVER_PREPARATION_TIME,
+    TAKEOVER_TELLING_TIME,
 };
 use crate::name::Name;
 use crate::serve::connection::address_of;
 use crate::serve::control;
 use crate::serve::herd::{Herd, Reopened};
 use crate::serve::images::Images;
+use crate::serve::kept;
 use crate::serve::listen;
 use crate::serve::options::Failure;
 use crate::serve::seats::Seats;
 use crate::serve::shard::{Accepted, Standing, Suspended};
+use crate::serve::state_dir;
 use crate::status::timelines::Saved;
 
 /// The sockets of the old server, from which the new one takes those that it wants. Empty where
@@ -126,6 +129,9 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 impl Taking {
     /// Asks the server of a state directory for all it has.
     pub(in crate::serve) fn begin(state: &Path) -> Result<(Self, Given), Failure> {
+        if let Some(server) = state_dir::holder_of(state) {
+            kept::must_know_manager_of(server)?;
+        }
         let Some(mut stream) = control::connect(state) else {
             return Err(Failure::failed(format!(
                 "state directory {}: no server to take over from: start without --takeover",
@@ -271,10 +277,13 @@ pub(in crate::serve) struct Taken {
 pub(in crate::serve) struct Predecessor(Line);
 
 impl Predecessor {
-    /// Lets it end: this server serves.
+    /// Lets it end: this server serves. When this returns, the service manager knows.
     pub(in crate::serve) fn dismiss(self) {
         // One that has ended by now needs no word.
         let _ = self.0.say(&Message::Serving, None);
+        let _ = self.0.set_patience(Some(TAKEOVER_TELLING_TIME));
+        // It says nothing more, and closes its end once it has told.
+        let _ = self.0.hear();
     }
 }
 
