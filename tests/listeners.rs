@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixListener;
 
 use rustix::process::Signal;
@@ -40,11 +40,20 @@ fn a_port_of_zero_becomes_a_free_one_that_is_told() {
     assert_served(&server.uri(""));
 }
 
+/// Ports that nobody has on any address: of streams, of datagrams, of streams.
+fn free_everywhere() -> [u16; 3] {
+    let streams = [0; 2].map(|_| TcpListener::bind("0.0.0.0:0").expect("a port"));
+    let datagrams = UdpSocket::bind("0.0.0.0:0").expect("a port");
+    let [one, other] = streams.map(|socket| socket.local_addr());
+    [one, datagrams.local_addr(), other].map(|address| address.expect("an address").port())
+}
+
 /// The config has single addresses in place of all, or the other way round.
 #[test]
 fn a_take_over_moves_to_other_addresses_of_the_same_ports() {
     for (old, new) in [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")] {
-        let setup = Setup::of_bytes(&image()).with_listen(format!("{old}:0"));
+        let [nbd, tftp, http] = free_everywhere();
+        let setup = Setup::of_bytes(&image()).with_listen(format!("{old}:{nbd}"));
         let (root, config) = (setup.file("tree"), setup.file("cowherd.toml"));
         std::fs::create_dir(&root).expect("room");
         let write = |tftp: &str, http: &str| {
@@ -53,7 +62,7 @@ fn a_take_over_moves_to_other_addresses_of_the_same_ports() {
             let text = format!("[tftp]\nroot = {root:?}\n{listen}[image.other]\nfile = {disk:?}\n");
             write_file(&config, text.as_bytes());
         };
-        write(&format!("{old}:0"), &format!("{old}:0"));
+        write(&format!("{old}:{tftp}"), &format!("{old}:{http}"));
         let setup = setup.clone().with_arg("--config").with_arg(&config);
         let mut first = setup.start();
         let at = |beginning: &str| {
